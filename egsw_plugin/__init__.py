@@ -1,0 +1,3 @@
+"""Entropy-guided credit weighting for LLM reinforcement learning, as a plugin for verl."""
+
+__version__ = "0.1.0"
