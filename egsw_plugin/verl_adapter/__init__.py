@@ -1,0 +1,36 @@
+"""Everything that knows verl: registration, estimators, policy losses, the bridge to the trainer, start-up checks."""
+
+import wrapt
+
+
+def install() -> None:
+    """Install each piece when verl imports the module that it belongs to (at once, if verl already has)."""
+    wrapt.register_post_import_hook(_registry, "verl.trainer.ppo.core_algos")
+    wrapt.register_post_import_hook(_validation, "verl.utils.config")
+    wrapt.register_post_import_hook(_trainer, "verl.trainer.ppo.v1.trainer_base")
+    wrapt.register_post_import_hook(_worker, "verl.workers.utils.losses")
+
+
+def _registry(core_algos) -> None:
+    from . import estimators, policy_losses
+
+    estimators.register(core_algos)
+    policy_losses.register(core_algos)
+
+
+def _validation(config_module) -> None:
+    from . import startup
+
+    startup.install(config_module)
+
+
+def _trainer(trainer_base) -> None:
+    from . import bridge
+
+    bridge.install_in_trainer(trainer_base)
+
+
+def _worker(losses) -> None:
+    from . import bridge
+
+    bridge.install_in_worker(losses)

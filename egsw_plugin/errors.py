@@ -1,0 +1,21 @@
+"""The plugin's own errors: each says which key or tensor is wrong, its value, and what to do."""
+
+
+class EGSWPluginError(Exception):
+    """Base of every error that this plugin raises."""
+
+
+class OptionError(EGSWPluginError, ValueError):
+    """A configuration value, or a combination of them, that cannot work."""
+
+    def __init__(self, key: str, value: object, fix: str):
+        self.key, self.value, self.fix = key, value, fix
+        super().__init__(f"{key}={value!r}: {fix}")
+
+
+class TensorError(EGSWPluginError, ValueError):
+    """A tensor that is missing, of another shape than the response mask, or outside its range."""
+
+
+class BridgeError(EGSWPluginError, RuntimeError):
+    """The running verl does not give the plugin what a method needs."""

@@ -1,0 +1,41 @@
+"""EGSW (arXiv 2503.22456) as a weighting over any base estimator."""
+
+from __future__ import annotations
+
+from .. import diagnostics
+from ..kernels.egsw import egsw
+from ..options import EGSWOptions
+from .base import Batch, Outcome
+
+
+class EGSW:
+    """Entropy-guided sequence weighting: the base's advantages times a softmax weight over the group's responses."""
+
+    name = "egsw"
+    options_type = EGSWOptions
+
+    def needs(self, options: EGSWOptions) -> tuple[str, ...]:
+        """The entropy of the old policy, or its log-probabilities where they stand in for it."""
+        return ("entropy",) if options.entropy == "full" else ("old_log_probs",)
+
+    def apply(self, options: EGSWOptions, batch: Batch) -> Outcome:
+        """Weigh the batch."""
+        entropy = batch.tensors["entropy"] if options.entropy == "full" else batch.tensors["old_log_probs"].neg()
+        weighted = options.channel == "advantage"
+        result = egsw(
+            batch.advantages,
+            entropy,
+            batch.rows,
+            batch.group_ids,
+            alpha=options.alpha,
+            temperature=options.temperature,
+            granularity=options.granularity,
+            scope=options.scope,
+            denominator=options.denominator,
+            normalize=options.normalize,
+            weigh_advantages=weighted,
+        )
+        metrics = diagnostics.egsw_metrics(result, batch.rows, batch.group_ids, batch.success)
+        if weighted:
+            return Outcome(result.values, None, metrics)
+        return Outcome(batch.advantages, result.values, metrics)

@@ -1,0 +1,67 @@
+"""The base estimator: any estimator registered in verl, called with what verl itself would pass it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..errors import OptionError, TensorError
+from .configuration import get
+
+GAE = "gae"
+OTB = ("optimal_token_baseline", "tir_optimal_token_baseline")
+# GDPO reads the whole batch, which no estimator of ours receives.
+UNSUPPORTED = ("gdpo",)
+
+
+def check(name: str, key: str) -> None:
+    """Refuse a base that verl does not know or that cannot be a base."""
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
+
+    from ..methods import METHODS
+
+    known = sorted(set(ADV_ESTIMATOR_REGISTRY) - set(METHODS) - set(UNSUPPORTED))
+    if name not in known:
+        raise OptionError(key, name, f"use a base estimator registered in verl: {', '.join(known)}")
+
+
+def advantages(
+    name: str,
+    tensors: Any,
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    index: Any,
+    config: Any,
+    key: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Advantages and returns of base `name`, [rows, tokens] each, exactly as verl's trainer would compute them."""
+    from verl.trainer.ppo.core_algos import get_adv_estimator_fn
+
+    check(name, key)
+    arguments = {"token_level_rewards": token_level_rewards, "response_mask": response_mask}
+    if name == GAE:
+        arguments |= {"values": _needed(name, "values", tensors)}
+        arguments |= {"gamma": get(config, "gamma", 1.0), "lam": get(config, "lam", 1.0)}
+    else:
+        arguments |= {"index": index, "config": config}
+    if name == "grpo":
+        arguments["config"] = None
+        arguments["norm_adv_by_std_in_grpo"] = get(config, "norm_adv_by_std_in_grpo", True)
+    if (baselines := tensors.get("reward_baselines")) is not None and name != GAE and name != "grpo":
+        arguments["reward_baselines"] = baselines
+    if name in OTB:
+        arguments |= {need: _needed(name, need, tensors) for need in ("sum_pi_squared", "old_log_probs")}
+        arguments["rollout_is_weights"] = tensors.get("rollout_is_weights")
+    result, returns = get_adv_estimator_fn(name)(**arguments)
+    if result.shape != response_mask.shape or not result.is_floating_point():
+        raise TensorError(f"base {name} gave advantages of shape {tuple(result.shape)} and dtype {result.dtype}")
+    return result, returns
+
+
+def _needed(base: str, name: str, tensors: Any) -> torch.Tensor:
+    tensor = tensors.get(name)
+    if tensor is None:
+        fix = "set critic.enable=True" if name == "values" else f"pass {name}="
+        raise TensorError(f"base {base} needs {name}, which neither the caller nor the trainer has; {fix}")
+    return tensor

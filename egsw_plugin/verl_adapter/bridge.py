@@ -1,0 +1,218 @@
+"""The bridge between verl's V1 trainer and the methods: entropy in; metrics and weights out.
+
+verl 0.9 computes the old policy's entropy and stores it in TransferQueue, but neither fetches it for the advantage
+step nor hands it to an estimator. So, in the trainer's process, `_compute_advantage` runs inside a `TrainerStep`, and
+an estimator that was not passed a tensor asks the step for it. A tensor that verl passes itself is used as it is: the
+bridge then fetches nothing. In a worker's process the weights of ``channel: loss`` arrive beside the loss's own fields
+and are set aside for the policy loss.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import inspect
+from typing import Any
+
+import torch
+
+from ..errors import BridgeError, TensorError
+from ..methods import METHODS, Outcome
+from .configuration import select
+
+WEIGHTS_FIELD = "egsw_plugin_weights"  # per-token weights in TransferQueue, for channel: loss
+
+_STEP: contextvars.ContextVar[TrainerStep | None] = contextvars.ContextVar("egsw_plugin_step", default=None)
+_WEIGHTS: contextvars.ContextVar[torch.Tensor | None] = contextvars.ContextVar("egsw_plugin_weights", default=None)
+
+
+def current_step() -> TrainerStep | None:
+    """The advantage step that verl's trainer is in, or None outside of one."""
+    return _STEP.get()
+
+
+def current_weights() -> torch.Tensor | None:
+    """Weights [rows, tokens] of the micro-batch whose loss is being computed, or None if none arrived."""
+    return _WEIGHTS.get()
+
+
+def why_missing(name: str, method: str, step: TrainerStep | None) -> str:
+    """What to tell a user when a method needs a tensor that is nowhere to be had."""
+    if step is None:
+        return (
+            f"{method} needs {name}, which was not passed, and no trainer is running to take it from: pass {name}= "
+            "[rows, tokens], or train with verl's V1 trainer (trainer.use_v1=True)"
+        )
+    return (
+        f"{method} needs {name}, but verl's trainer has no such field in partition {step.partition_id!r} for this "
+        "batch; with algorithm.rollout_correction.bypass_mode=True verl computes no entropy (set it to False, or "
+        "algorithm.egsw.entropy=surprisal)"
+    )
+
+
+class TrainerStep:
+    """One call of verl's `PPOTrainer._compute_advantage`: which rows it is about, and where results go."""
+
+    def __init__(self, trainer: Any, batch: Any, metrics: dict[str, float], queue: Any):
+        self.trainer, self.queue, self.metrics = trainer, queue, metrics
+        self.keys, self.tags, self.partition_id = batch.keys, batch.tags, batch.partition_id
+        self.data: Any = None  # verl's padded DataProto of the same rows, once the trainer has fetched it
+        self.finished: str | None = None
+        _refuse_split_sessions(self.keys, trainer.config.algorithm.adv_estimator)
+
+    def tensor(self, name: str) -> torch.Tensor | None:
+        """Per-token tensor of exactly this step's rows, right-padded like verl's, or None."""
+        if self.data is not None and name in self.data.batch:
+            return self.data.batch[name]
+        return self._fetch(name) if name == "entropy" else None
+
+    def vocabulary_size(self) -> int:
+        """Number of tokens that the actor's logits range over."""
+        return _vocabulary_size(self.trainer)
+
+    def finish(self, method: str, outcome: Outcome) -> None:
+        """Take a method's metrics, and its weights if they go to the policy loss."""
+        self.finished = method
+        self.metrics.update(outcome.metrics)
+        if outcome.weights is not None:
+            self._publish(WEIGHTS_FIELD, outcome.weights)
+
+    def _fetch(self, name: str) -> torch.Tensor | None:
+        nested = self.queue.kv_batch_get(keys=self.keys, partition_id=self.partition_id, select_fields=[name])
+        if name not in nested:
+            return None
+        nested = nested[name]
+        if not nested.is_nested:
+            raise TensorError(f"{name} in TransferQueue is not a tensor with one length a row; this verl is not 0.9's")
+        lengths = nested.offsets().diff().tolist()
+        expected = [tag["response_len"] for tag in self.tags]
+        if lengths != expected:
+            row = next(i for i, pair in enumerate(zip(lengths, expected, strict=True)) if pair[0] != pair[1])
+            raise TensorError(
+                f"{name} of row {row} has {lengths[row]} tokens, its response {expected[row]}: it is not this batch's"
+            )
+        return nested.to_padded_tensor(0.0)
+
+    def _publish(self, name: str, tensor: torch.Tensor) -> None:
+        from tensordict import TensorDict
+
+        lengths = torch.tensor([tag["response_len"] for tag in self.tags])
+        real = torch.arange(tensor.shape[1]) < lengths.unsqueeze(1)
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        nested = torch.nested.nested_tensor_from_jagged(tensor.cpu()[real], offsets)
+        fields = TensorDict({name: nested}, batch_size=len(self.keys))
+        self.queue.kv_batch_put(keys=self.keys, partition_id=self.partition_id, fields=fields)
+
+
+def install_in_trainer(trainer_base: Any) -> None:
+    """Wrap the trainer's construction, its advantage step, and the call in which it hands its batch on."""
+    from . import startup
+
+    trainer_class = trainer_base.PPOTrainer
+    missing = _missing_parts(trainer_base)
+
+    construct = trainer_class.__init__
+
+    @functools.wraps(construct)
+    def __init__(self, config, *args, **kwargs):
+        startup.check_trainer(config, missing)
+        construct(self, config, *args, **kwargs)
+
+    trainer_class.__init__ = __init__
+    if missing:
+        return
+
+    compute = trainer_class._compute_advantage
+    hand_on = trainer_base.compute_advantage_for_multi_trajectories
+
+    @functools.wraps(compute)
+    def _compute_advantage(self, batch, metrics):
+        name = self.config.algorithm.adv_estimator
+        if name not in METHODS:
+            return compute(self, batch, metrics)
+        step = TrainerStep(self, batch, metrics, trainer_base.tq)
+        token = _STEP.set(step)
+        try:
+            result = compute(self, batch, metrics)
+        finally:
+            _STEP.reset(token)
+        if step.finished != name:
+            raise BridgeError(
+                f"algorithm.adv_estimator={name}: the trainer computed advantages without calling it; another plugin "
+                "may have replaced it in verl's registry"
+            )
+        return result
+
+    @functools.wraps(hand_on)
+    def compute_advantage_for_multi_trajectories(data, *args, **kwargs):
+        if (step := _STEP.get()) is not None:
+            step.data = data
+        return hand_on(data, *args, **kwargs)
+
+    trainer_class._compute_advantage = _compute_advantage
+    trainer_base.compute_advantage_for_multi_trajectories = compute_advantage_for_multi_trajectories
+
+
+def install_in_worker(losses: Any) -> None:
+    """Wrap verl's `ppo_loss`, which drops every field that it does not name, to set the weights aside first."""
+    verl_loss = losses.ppo_loss
+
+    @functools.wraps(verl_loss)
+    def ppo_loss(config, model_output, data, dp_group=None):
+        weights = data[WEIGHTS_FIELD].to_padded_tensor(0.0) if WEIGHTS_FIELD in data else None
+        token = _WEIGHTS.set(weights)
+        try:
+            return verl_loss(config, model_output, data, dp_group)
+        finally:
+            _WEIGHTS.reset(token)
+
+    losses.ppo_loss = ppo_loss
+
+
+def _missing_parts(trainer_base: Any) -> list[str]:
+    """Which of the parts of verl's trainer that the bridge touches are not as in verl 0.9."""
+    expected = {
+        "PPOTrainer._compute_advantage": ["self", "batch", "metrics"],
+        "compute_advantage_for_multi_trajectories": ["data", "batch_keys", "adv_estimator"],
+        "tq.kv_batch_get": ["keys", "partition_id", "select_fields"],
+        "tq.kv_batch_put": ["keys", "partition_id", "fields"],
+    }
+    missing = []
+    for path, parameters in expected.items():
+        part = trainer_base
+        for name in path.split("."):
+            part = getattr(part, name, None)
+        if part is None or any(name not in inspect.signature(part).parameters for name in parameters):
+            missing.append(f"{path}({', '.join(parameters)})")
+    return missing
+
+
+def _refuse_split_sessions(keys: list[str], method: str) -> None:
+    """verl numbers a session's outputs in its keys, {uid}_{session}_{output}; each is a row of its own."""
+    split = next((key for key in keys if key.count("_") >= 2 and key.rsplit("_", 1)[1] != "0"), None)
+    if split is not None:
+        raise BridgeError(
+            f"algorithm.adv_estimator={method}: agent-loop session {split.rsplit('_', 1)[0]} gave several outputs, "
+            "which this version cannot join into one response; use an agent loop that returns one output a session"
+        )
+
+
+@functools.lru_cache(maxsize=1)
+def _vocabulary_size(trainer: Any) -> int:
+    from transformers import AutoConfig
+    from verl.utils.fs import copy_to_local
+
+    model = trainer.config.actor_rollout_ref.model
+    path = copy_to_local(select(model, "hf_config_path") or model.path, use_shm=bool(select(model, "use_shm", False)))
+    config = AutoConfig.from_pretrained(path, trust_remote_code=bool(select(model, "trust_remote_code", False)))
+    return config.get_text_config().vocab_size
+
+
+__all__ = [
+    "TrainerStep",
+    "current_step",
+    "current_weights",
+    "install_in_trainer",
+    "install_in_worker",
+    "why_missing",
+]

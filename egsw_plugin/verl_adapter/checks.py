@@ -1,0 +1,93 @@
+"""Refusals at run time: a tensor that is missing, misshapen or out of range is an error, not a guess."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ..console import warn_once
+from ..errors import TensorError
+from ..methods import Method
+
+# How far an entropy (nats) may lie outside [0, log(vocabulary)]. It is the difference of two numbers of the size of
+# the logits, so its error is about that size (up to 50, say) times the precision of the type it was computed in.
+ROUNDING = {torch.float64: 1e-3, torch.float32: 1e-2, torch.float16: 0.05, torch.bfloat16: 0.25}
+
+FLOAT32_ENTROPY = (
+    "set actor_rollout_ref.model.use_remove_padding=True with "
+    "actor_rollout_ref.actor.entropy_from_logits_with_chunking=True, or "
+    "+actor_rollout_ref.actor.fsdp_config.mixed_precision={param_dtype: fp32, reduce_dtype: fp32, buffer_dtype: fp32}"
+)
+
+
+def key(method: Method, option: str) -> str:
+    """The configuration key of an option."""
+    return f"algorithm.{method.name}.{option}"
+
+
+def rewards(token_level_rewards: torch.Tensor, response_mask: torch.Tensor) -> None:
+    """Refuse rewards and a mask that are not two tensors of one [rows, tokens] shape."""
+    if response_mask.dim() != 2 or token_level_rewards.shape != response_mask.shape:
+        raise TensorError(
+            f"token_level_rewards has shape {tuple(token_level_rewards.shape)} and response_mask "
+            f"{tuple(response_mask.shape)}; both must be [rows, tokens]"
+        )
+
+
+def scores(token_level_scores: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """Score of each response, float [rows]; refuse a score that is not finite in a row that has policy tokens."""
+    if token_level_scores.shape != response_mask.shape:
+        raise TensorError(
+            f"token_level_scores has shape {tuple(token_level_scores.shape)}, the response mask "
+            f"{tuple(response_mask.shape)}"
+        )
+    score = token_level_scores.sum(-1)
+    bad = ~score.isfinite() & response_mask.any(-1)
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        raise TensorError(
+            f"the score of row {row} is {float(score[row])}; the reward function must return finite numbers"
+        )
+    return score
+
+
+def per_token(name: str, tensor: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """Refuse a tensor of another shape than the response mask or of whole numbers; put it on the mask's device."""
+    if tensor.shape != response_mask.shape:
+        raise TensorError(
+            f"{name} has shape {tuple(tensor.shape)}, the response mask {tuple(response_mask.shape)}: it does not "
+            "belong to these rows"
+        )
+    if not tensor.is_floating_point():
+        raise TensorError(f"{name} has dtype {tensor.dtype}; it must be a floating point tensor")
+    return tensor.to(response_mask.device)
+
+
+def entropy(tensor: torch.Tensor, response_mask: torch.Tensor, vocabulary_size: int | None) -> None:
+    """Refuse an entropy (nats) of a policy token that is not within [0, log(vocabulary_size)] up to rounding.
+
+    Without a known vocabulary only the lower bound and finiteness are checked. A bfloat16 tensor gets one warning.
+    """
+    if tensor.numel() == 0:
+        return
+    if tensor.dtype == torch.bfloat16:
+        warn_once(
+            "the entropy arrives in bfloat16, so that most tokens share a few values (steps of 0.004 to 0.03 nats at "
+            f"0.5 to 8 nats); for float32 {FLOAT32_ENTROPY}"
+        )
+    slack = ROUNDING[tensor.dtype]
+    highest = math.inf if vocabulary_size is None else math.log(vocabulary_size)
+    least, greatest = (float(bound) for bound in tensor.aminmax())
+    if -slack <= least and greatest <= highest + slack and math.isfinite(greatest):
+        return
+    # Only policy tokens count: look again without the others.
+    bad = ~((tensor >= -slack) & (tensor <= highest + slack) & tensor.isfinite()) & response_mask.ne(0)
+    if bad.any():
+        row, token = bad.nonzero()[0].tolist()
+        bound = "infinity" if vocabulary_size is None else f"log({vocabulary_size}) = {highest:.4f}"
+        raise TensorError(
+            f"entropy of row {row}, token {token} is {float(tensor[row, token])} nats, outside [0, {bound}] "
+            f"({int(bad.sum())} such tokens); fused kernels have computed wrong entropies in verl: try "
+            "actor_rollout_ref.model.use_fused_kernels=False"
+        )

@@ -1,0 +1,37 @@
+"""verl's configuration, read: the `algorithm` section arrives as a DictConfig, a dataclass, a dict or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ..methods import Method
+from ..options import parse
+
+
+def options_of(method: Method, algorithm: Any) -> Any:
+    """The validated options of `method` from verl's `algorithm` section."""
+    return parse(method.options_type, section(algorithm, method.name), f"algorithm.{method.name}")
+
+
+def section(config: Any, name: str) -> Any:
+    """A sub-section as a plain mapping, or None where there is none; any other value as it is."""
+    value = get(config, name)
+    return OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig) else value
+
+
+def get(config: Any, name: str, default: Any = None) -> Any:
+    """`config.name` whatever kind of configuration it is."""
+    if config is None:
+        return default
+    value = config.get(name, default) if isinstance(config, Mapping) else getattr(config, name, default)
+    return default if value is None else value
+
+
+def select(config: Any, path: str, default: Any = None) -> Any:
+    """`config.a.b.c` for the path "a.b.c", or the default where any part is missing or null."""
+    for name in path.split("."):
+        config = get(config, name)
+    return default if config is None else config

@@ -1,0 +1,144 @@
+"""Refusals and the greeting at start-up: everything that can be known to be wrong before the first rollout."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from typing import Any
+
+from packaging.version import Version
+
+from .. import __version__
+from ..console import say, warn_once
+from ..errors import BridgeError, OptionError
+from ..methods import METHODS
+from . import bases
+from .configuration import options_of, section, select
+
+SUPPORTED_VERL = (Version("0.9.1"), Version("0.10"))  # from, and up to but not including
+LOSS_MODE = "actor_rollout_ref.actor.policy_loss.loss_mode"
+
+
+def install(config_module: Any) -> None:
+    """Have verl's own `validate_config`, which runs before Ray starts, check our part as well."""
+    verl_validate = config_module.validate_config
+
+    @functools.wraps(verl_validate)
+    def validate_config(config, *args, **kwargs):
+        check(config)
+        return verl_validate(config, *args, **kwargs)
+
+    config_module.validate_config = validate_config
+
+
+def check_trainer(config: Any, missing: list[str]) -> None:
+    """Called as verl builds its trainer: check again (other launchers skip validation), and say what will run."""
+    import verl
+
+    method = check(config)
+    if method is None:
+        return
+    if missing:
+        raise BridgeError(
+            f"algorithm.adv_estimator={method.name}: this verl ({verl.__version__}) lacks {'; '.join(missing)}, which "
+            f"the entropy bridge needs; install {_supported()}"
+        )
+    options = options_of(method, config.algorithm)
+    say(
+        f"egsw-plugin {__version__} on verl {verl.__version__}: adv_estimator={method.name} {options.describe()}; "
+        f"policy loss {select(config, LOSS_MODE, 'vanilla')}"
+    )
+
+
+def check(config: Any):
+    """Refuse a configuration that cannot work; return the method that it asks for, or None.
+
+    Raises `OptionError` with the key, the value and the fix.
+    """
+    algorithm = config.algorithm
+    name = algorithm.adv_estimator
+    _check_sections(config, name)
+    loss = select(config, LOSS_MODE, "vanilla")
+    method = METHODS.get(name)
+    if method is None:
+        if loss in METHODS:
+            raise OptionError(LOSS_MODE, loss, f"this loss needs algorithm.adv_estimator={loss}, which is {name!r}")
+        return None
+    _check_version(name)
+    options = options_of(method, algorithm)
+    _check_trainer_mode(config, name)
+    _check_base(config, method, options)
+    _check_channel(options, method, loss)
+    bypass = "algorithm.rollout_correction.bypass_mode"
+    if select(config, bypass, False) and "entropy" in method.needs(options):
+        raise OptionError(
+            bypass,
+            True,
+            f"verl then computes no entropy; set it to False, or algorithm.{name}.entropy=surprisal, which uses "
+            "-log_prob of the sampled tokens",
+        )
+    return method
+
+
+def _supported() -> str:
+    return f"verl>={SUPPORTED_VERL[0]},<{SUPPORTED_VERL[1]}"
+
+
+def _check_version(name: str) -> None:
+    import verl
+
+    if not SUPPORTED_VERL[0] <= Version(verl.__version__) < SUPPORTED_VERL[1]:
+        raise OptionError(
+            "algorithm.adv_estimator",
+            name,
+            f"egsw-plugin {__version__} supports {_supported()}, and this is verl {verl.__version__}; install one of "
+            "the supported versions",
+        )
+
+
+def _check_sections(config: Any, name: str) -> None:
+    """A section of options that nobody reads is refused if it is misspelt or misplaced, else warned of."""
+    for key in config.algorithm:
+        near = difflib.get_close_matches(str(key), METHODS, 1, cutoff=0.7)
+        if near and key not in METHODS:
+            raise OptionError(f"algorithm.{key}", section(config.algorithm, key), f"did you mean algorithm.{near[0]}?")
+        if key in METHODS and key != name:
+            warn_once(f"algorithm.{key} is set, but algorithm.adv_estimator is {name}: these options have no effect")
+    for place in ("", "actor_rollout_ref", "actor_rollout_ref.actor", "trainer"):
+        for method in METHODS:
+            key = f"{place}.{method}" if place else method
+            value = select(config, key)
+            if value is not None:
+                raise OptionError(key, value, f"these options belong under algorithm.{method}")
+
+
+def _check_trainer_mode(config: Any, name: str) -> None:
+    if not select(config, "trainer.use_v1", True):
+        raise OptionError(
+            "trainer.use_v1",
+            False,
+            f"the old trainer hands no entropy to adv_estimator={name}; set trainer.use_v1=True",
+        )
+
+
+def _check_base(config: Any, method: Any, options: Any) -> None:
+    key = f"algorithm.{method.name}.base"
+    bases.check(options.base, key)
+    if options.base != bases.GAE:
+        return
+    if not select(config, "critic.enable", False):
+        raise OptionError(
+            key, options.base, "verl starts a critic by itself only for adv_estimator=gae; set critic.enable=True"
+        )
+    if options.denominator == "all":
+        raise OptionError(
+            f"algorithm.{method.name}.denominator", "all", "gae's advantages vary within a response; use alive"
+        )
+
+
+def _check_channel(options: Any, method: Any, loss: str) -> None:
+    key = f"algorithm.{method.name}.channel"
+    if options.channel == "loss" and loss != method.name:
+        raise OptionError(key, "loss", f"policy loss {loss!r} would ignore the weights; set {LOSS_MODE}={method.name}")
+    if options.channel != "loss" and loss == method.name:
+        raise OptionError(LOSS_MODE, loss, f"this loss takes weights that travel beside the advantages; set {key}=loss")
