@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import OptionError
+from ..errors import OptionError, TensorError
 from . import groups as _groups
 from .groups import Groups, Rows
 
@@ -62,6 +62,7 @@ def egsw(
         weigh_advantages: return A * w; otherwise w.
 
     Raises:
+        TensorError: an advantage or entropy of a policy token that is not finite.
         OptionError: denominator "all" with advantages that vary within a response.
 
     Source: arXiv 2503.22456; `mean_one`, `all` and `batch` are ours.
@@ -89,6 +90,8 @@ def egsw(
             _weigh_trajectories(block, weigh, result, weigh_advantages)
         else:
             _weigh_steps(block, weigh, result, weigh_advantages)
+    if not math.isfinite(result.share_total):
+        raise TensorError("advantages or entropy of a policy token are not finite")
     if result.columns == 0:
         result.weight_max = result.weight_min = 0.0
     return result
@@ -162,11 +165,20 @@ class _Weigher:
         logit -= logit.amax(1, keepdim=True).clamp_min_(torch.finfo(logit.dtype).min)
         weights = logit.mul_(min(scale / self.temperature, torch.finfo(logit.dtype).max)).exp_()
         total = weights.sum(1, keepdim=True)
-        if constant is not None:
+        factor = (present if self.normalize == "mean_one" else 1) / total
+        if constant is None:
+            effective = _effective_number(weights, total.squeeze(1))
+        else:
+            # Next to a finished response of high advantage the alive ones may be too small to square.
             weights.masked_fill_(~alive, 0)
-        alive_total = weights.sum(1)
-        effective = alive_total.square().div_(weights.square().sum(1))
-        return weights.mul_((present if self.normalize == "mean_one" else 1) / total), effective
+            relative = weights / weights.amax(1, keepdim=True).clamp_min_(torch.finfo(weights.dtype).tiny)
+            effective = _effective_number(relative, relative.sum(1)).nan_to_num_(1.0)
+        return weights.mul_(factor), effective
+
+
+def _effective_number(weights: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+    """(sum w)^2 / sum w^2 over dimension 1, given the sum."""
+    return total.square().div_(weights.square().sum(1))
 
 
 def _weigh_steps(block: _Block, weigh: _Weigher, result: EGSWResult, weigh_advantages: bool) -> None:

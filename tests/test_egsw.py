@@ -1,0 +1,500 @@
+"""EGSW through verl's registry against a loop over Python floats, and what the definition promises.
+
+A wrong weight trains plain GRPO, or something worse, without a sign; so every option is compared token by token with
+`reference.py`, on rows as verl delivers them. Maps to kernels/egsw.py, kernels/groups.py, methods/egsw.py and
+verl_adapter/estimators.py. Not exercised here: where the entropy comes from in a trainer (test_verl_runs.py).
+"""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import reference
+import torch
+import verl  # noqa: F401  (loads the plugin through its entry point, as a user's run does)
+from batches import random_batch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from verl.trainer.ppo.core_algos import get_adv_estimator_fn
+
+from egsw_plugin.errors import OptionError, TensorError
+from egsw_plugin.kernels import groups
+from egsw_plugin.kernels.egsw import egsw
+from egsw_plugin.kernels.groups import Rows, dense_group_ids
+from egsw_plugin.kernels.policy_loss import clipped_surrogate
+from egsw_plugin.methods import METHODS, Batch
+from egsw_plugin.options import EGSWOptions
+
+OPTIONS = list(itertools.product(("step", "trajectory"), ("group", "batch"), ("alive", "all"), ("mean_one", "sum_one")))
+
+
+def estimate(batch, name="egsw", algorithm=None, **options):
+    rewards, mask, index, entropy = batch
+    config = {"gamma": 1.0, "lam": 1.0, "norm_adv_by_std_in_grpo": True, **(algorithm or {}), "egsw": options}
+    kwargs = {"entropy": entropy} if name == "egsw" else {}
+    return get_adv_estimator_fn(name)(
+        token_level_rewards=rewards, response_mask=mask, index=index, config=config, **kwargs
+    )
+
+
+def base_of(batch, name="grpo"):
+    rewards, mask, index, _ = batch
+    return get_adv_estimator_fn(name)(token_level_rewards=rewards, response_mask=mask, index=index)[0]
+
+
+@pytest.mark.parametrize("granularity,scope,denominator,normalize", OPTIONS)
+@pytest.mark.parametrize("seed", range(3))
+def test_every_option_equals_the_loop(seed, granularity, scope, denominator, normalize):
+    options = dict(granularity=granularity, scope=scope, denominator=denominator, normalize=normalize)
+    batch = random_batch(seed)
+    result, _ = estimate(batch, alpha=0.8, temperature=0.6, **options)
+    base = base_of(batch)
+    expected = reference.egsw_weights(
+        base.tolist(), batch[3].tolist(), batch[1].tolist(), batch[2], 0.8, 0.6, **options
+    )
+    for row, column in itertools.product(range(base.shape[0]), range(base.shape[1])):
+        weight = expected.get((row, column), 0.0)
+        assert float(result[row, column]) == pytest.approx(weight * float(base[row, column]), rel=2e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("granularity", ["step", "trajectory"])
+def test_advantages_that_vary_within_a_response(granularity):
+    """A base with token-level advantages, as from a critic."""
+    generator = torch.Generator().manual_seed(3)
+    _, mask, index, entropy = random_batch(3)
+    advantages = torch.randn(mask.shape, generator=generator) * mask
+    result = egsw(
+        advantages,
+        entropy,
+        Rows.measure(mask),
+        dense_group_ids(index),
+        alpha=0.3,
+        temperature=1.5,
+        granularity=granularity,
+        weigh_advantages=False,
+    )
+    expected = reference.egsw_weights(
+        advantages.tolist(), entropy.tolist(), mask.tolist(), index, 0.3, 1.5, granularity=granularity
+    )
+    for place, weight in expected.items():
+        assert float(result.values[place]) == pytest.approx(weight, rel=2e-5)
+    assert int(result.values.ne(0).sum()) == len(expected)
+
+
+def test_denominator_all_needs_constant_advantages():
+    _, mask, index, entropy = random_batch(3)
+    varying = torch.arange(mask.numel(), dtype=torch.float32).view(mask.shape)
+    with pytest.raises(OptionError, match=r"algorithm.egsw.denominator='all'.*use denominator=alive"):
+        egsw(
+            varying,
+            entropy,
+            Rows.measure(mask),
+            dense_group_ids(index),
+            alpha=1.0,
+            temperature=1.0,
+            denominator="all",
+        )
+
+
+class TestWorkedExample:
+    """One group of three responses, worked by hand (population standard deviation, ratio clip 0.2 / 0.28)."""
+
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]])
+    entropy = torch.tensor([[0.9, 1.8, 0.3, 0.6], [0.1, 0.6, 0, 0], [0.5, 0.2, 1.0, 0]])
+    log_ratio = torch.tensor([[0.05, -0.10, 0.30, 0], [-0.30, 0.02, 0, 0], [0.40, -0.25, 0.01, 0]])
+    advantages = torch.tensor([[0.707107], [0.707107], [-1.414214]]) * mask
+
+    def weights(self, **options):
+        return egsw(
+            self.advantages,
+            self.entropy,
+            Rows.measure(self.mask),
+            torch.zeros(3, dtype=torch.int64),
+            alpha=0.5,
+            temperature=1.0,
+            weigh_advantages=False,
+            **options,
+        ).values
+
+    def objective(self, weights):
+        losses, _, _ = clipped_surrogate(self.log_ratio, torch.zeros(3, 4), self.advantages, 0.2, 0.28)
+        return -float((losses * weights * self.mask).sum() / self.mask.sum())
+
+    def test_step(self):
+        weights = self.weights(normalize="sum_one")
+        expected = [
+            [0.565462, 0.623957, 0.854622, 1.0],
+            [0.379041, 0.342435, 0, 0],
+            [0.055497, 0.033608, 0.145378, 0],
+        ]
+        torch.testing.assert_close(weights, torch.tensor(expected), atol=1e-6, rtol=0)
+
+    def test_trajectory(self):
+        weights = self.weights(normalize="sum_one", granularity="trajectory")
+        torch.testing.assert_close(weights[:, 0], torch.tensor([0.537333, 0.408143, 0.054523]), atol=1e-6, rtol=0)
+
+    def test_objectives(self):
+        assert self.objective(torch.ones(3, 4)) == pytest.approx(-0.047661, abs=1e-6)
+        assert self.objective(self.weights(normalize="sum_one")) == pytest.approx(0.264778, abs=1e-6)
+        assert self.objective(self.weights(normalize="mean_one")) == pytest.approx(0.574325, abs=1e-6)
+
+    def test_verl_standardizes_with_the_sample_deviation(self):
+        rewards = torch.tensor([[0, 0, 0, 1.0], [0, 1, 0, 0], [0, 0, 0, 0]])
+        batch = rewards, self.mask, np.array(["a"] * 3, dtype=object), self.entropy
+        _, returns = estimate(batch)
+        torch.testing.assert_close(returns[:, 0], torch.tensor([0.577349, 0.577349, -1.154699]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("base", ["grpo", "grpo_vectorized", "rloo", "reinforce_plus_plus_baseline", "opo"])
+@pytest.mark.parametrize("granularity", ["step", "trajectory"])
+def test_no_entropy_and_infinite_temperature_is_the_base(base, granularity):
+    batch = random_batch(11)
+    result, returns = estimate(batch, base=base, alpha=0, temperature=1e30, granularity=granularity)
+    expected, expected_returns = estimate(batch, name=base)
+    # verl's opo is 0/0 on the padding rows; there the base says nothing, and the result is zero.
+    assert torch.equal(result, torch.where(batch[1].bool(), expected, 0.0))
+    torch.testing.assert_close(returns, expected_returns, rtol=0, atol=0, equal_nan=True)
+
+
+def test_grpo_without_the_deviation_reaches_the_base():
+    batch = random_batch(12)
+    options = dict(algorithm={"norm_adv_by_std_in_grpo": False}, alpha=0, temperature=1e30)
+    result, _ = estimate(batch, **options)
+    expected = get_adv_estimator_fn("grpo")(batch[0], batch[1], batch[2], norm_adv_by_std_in_grpo=False)[0]
+    assert torch.equal(result, expected)
+    assert not torch.allclose(result, base_of(batch))
+
+
+def test_gae_base_with_values():
+    batch = random_batch(13, holes=False, emptied=False, padding_rows=0)
+    values = torch.rand(batch[0].shape, generator=torch.Generator().manual_seed(0))
+    config = {"gamma": 0.9, "lam": 0.8, "egsw": {"base": "gae", "alpha": 0, "temperature": 1e30}}
+    fn = get_adv_estimator_fn("egsw")
+    result, returns = fn(*batch[:3], config, entropy=batch[3], values=values)
+    expected, expected_returns = get_adv_estimator_fn("gae")(batch[0], values, batch[1], gamma=0.9, lam=0.8)
+    assert torch.equal(result, expected * batch[1])
+    assert torch.equal(returns, expected_returns)
+    with pytest.raises(TensorError, match=r"base gae needs values.*critic.enable=True"):
+        fn(*batch[:3], config, entropy=batch[3])
+
+
+def test_entropy_off_alone_still_weighs_by_the_advantage():
+    """alpha = 0 is not the base: failures are down-weighted, so a mixed group's weighted advantages sum above zero."""
+    batch = random_batch(14, holes=False, emptied=False)
+    result, _ = estimate(batch, alpha=0, granularity="trajectory")
+    base = base_of(batch)
+    for uid in set(batch[2]) - {"pad0"}:
+        rows = [row for row, other in enumerate(batch[2]) if other == uid]
+        if base[rows].abs().sum() > 0:
+            assert float(result[rows, 0].sum()) > 0
+
+
+def test_shift_of_all_advantages_of_a_group_changes_no_weight():
+    _, mask, index, entropy = random_batch(15)
+    rows, ids = Rows.measure(mask), dense_group_ids(index)
+    advantages = torch.randn(mask.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    shift = torch.randn(int(ids.max()) + 1, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * 50
+    weights = [
+        egsw(a, entropy, rows, ids, alpha=0.5, temperature=0.7, weigh_advantages=False).values
+        for a in (advantages, advantages + shift[ids].unsqueeze(1))
+    ]
+    torch.testing.assert_close(*weights, rtol=1e-9, atol=1e-12)
+
+
+def test_equal_rewards_give_no_gradient():
+    rewards, mask, index, entropy = random_batch(16)
+    for value in (0.0, 1.0):
+        constant = torch.zeros_like(rewards)
+        constant[:, 0] = value
+        result, _ = estimate((constant, mask, index, entropy), alpha=3.0)
+        assert torch.equal(result, torch.zeros_like(result))
+
+
+def test_order_of_rows_does_not_matter():
+    batch = random_batch(17)
+    order = torch.randperm(len(batch[2]), generator=torch.Generator().manual_seed(0))
+    shuffled = (batch[0][order], batch[1][order], batch[2][order.numpy()], batch[3][order])
+    torch.testing.assert_close(estimate(shuffled)[0], estimate(batch)[0][order], rtol=1e-6, atol=1e-7)
+
+
+def test_padding_on_the_right_does_not_matter():
+    rewards, mask, index, entropy = random_batch(18)
+    wide = [torch.nn.functional.pad(tensor, (0, 7)) for tensor in (rewards, mask, entropy)]
+    wide[2][:, -7:] = 5.0
+    result, _ = estimate((wide[0], wide[1], index, wide[2]))
+    torch.testing.assert_close(result[:, :-7], estimate((rewards, mask, index, entropy))[0])
+    assert not result[:, -7:].any()
+
+
+def test_tool_tokens_in_the_middle_do_not_matter():
+    """t counts policy tokens: deleting the masked columns of a response changes none of its weights."""
+    rewards, mask, index, entropy = random_batch(19)
+    result, _ = estimate((rewards, mask, index, entropy))
+    packed = [torch.zeros_like(tensor) for tensor in (rewards, mask, entropy, result)]
+    for row in range(len(mask)):
+        own = mask[row].bool()
+        length = int(own.sum())
+        packed[0][row, 0] = rewards[row].sum()
+        packed[1][row, :length] = 1
+        packed[2][row, :length] = entropy[row, own]
+        packed[3][row, :length] = result[row, own]
+    torch.testing.assert_close(estimate((packed[0], packed[1], index, packed[2]))[0], packed[3])
+
+
+def test_what_stands_outside_the_mask_is_never_read():
+    rewards, mask, index, entropy = random_batch(20)
+    spoilt = torch.where(mask.bool(), entropy, torch.full_like(entropy, math.nan))
+    result, _ = estimate((rewards, mask, index, spoilt))
+    assert torch.equal(result, estimate((rewards, mask, index, entropy))[0])
+    assert not result[~mask.bool()].any()
+
+
+def test_tiles_and_blocks_of_any_size_give_the_same(monkeypatch):
+    batch = random_batch(21, prompts=7, responses=3, tokens=23)
+    for options in (dict(), dict(scope="batch"), dict(granularity="trajectory"), dict(denominator="all")):
+        results = []
+        for tile in (1, 13, 64, 1 << 17):
+            monkeypatch.setattr(groups, "TILE", tile)
+            results.append(estimate(batch, **options)[0])
+        for result in results[1:]:
+            torch.testing.assert_close(result, results[0], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_computes_in_at_least_float32(dtype):
+    rewards, mask, index, entropy = random_batch(22)
+    entropy = entropy.to(dtype)
+    result, _ = estimate((rewards, mask, index, entropy))
+    assert result.dtype == torch.float32
+    expected, _ = estimate((rewards, mask, index, entropy.double()))
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("mask_dtype", [torch.int64, torch.bool, torch.float32])
+def test_mask_of_any_dtype(mask_dtype):
+    rewards, mask, index, entropy = random_batch(23)
+    result, _ = estimate((rewards, mask.to(mask_dtype), index, entropy), base="grpo_vectorized")
+    torch.testing.assert_close(result, estimate((rewards, mask, index, entropy), base="grpo_vectorized")[0])
+
+
+@pytest.mark.parametrize(
+    "alpha,temperature",
+    list(itertools.product((0.0, 1e-30, 1.0, -5.0, 1e20, -1e300, 1e308), (1e-308, 1e-20, 1.0, 1e20, 1e308))),
+)
+def test_extreme_options_stay_finite(alpha, temperature):
+    for denominator in ("alive", "all"):
+        for normalize in ("mean_one", "sum_one"):
+            result, _ = estimate(
+                random_batch(24), alpha=alpha, temperature=temperature, denominator=denominator, normalize=normalize
+            )
+            assert result.isfinite().all()
+
+
+def test_large_finite_tensors_stay_finite():
+    _, mask, index, _ = random_batch(25)
+    big = torch.finfo(torch.float32).max
+    advantages = torch.where(torch.arange(mask.numel()).view(mask.shape) % 2 == 0, big, -big)
+    for alpha in (0.0, 1.0, 1e10):
+        result = egsw(
+            advantages,
+            torch.full(mask.shape, big),
+            Rows.measure(mask),
+            dense_group_ids(index),
+            alpha=alpha,
+            temperature=1.0,
+            weigh_advantages=False,
+        )
+        assert result.values.isfinite().all()
+
+
+@pytest.mark.parametrize("granularity,scope", [("step", "group"), ("step", "batch"), ("trajectory", "group")])
+@pytest.mark.parametrize("denominator", ["alive", "all"])
+def test_metrics_equal_the_loop(granularity, scope, denominator):
+    rewards, mask, index, entropy = random_batch(33, prompts=9, responses=3)
+    base = base_of((rewards, mask, index, entropy))
+    success = rewards.sum(1) > 0.5
+    options = EGSWOptions(granularity=granularity, scope=scope, denominator=denominator)
+    batch = Batch(base, Rows.measure(mask), dense_group_ids(index), success, {"entropy": entropy})
+    metrics = METHODS["egsw"].apply(options, batch).metrics
+
+    settings = dict(granularity=granularity, scope=scope, denominator=denominator)
+    weights = reference.egsw_weights(base.tolist(), entropy.tolist(), mask.tolist(), index, 0.5, 1.0, **settings)
+    share = reference.effective_share(weights, mask.tolist(), index, scope, granularity)
+    assert metrics["egsw/effective_share/mean"] == pytest.approx(share, rel=1e-5)
+    assert metrics["egsw/weight/max"] == pytest.approx(max(weights.values()), rel=1e-5)
+    assert metrics["egsw/weight/min"] == pytest.approx(min(weights.values()), rel=1e-5)
+    for name, wanted in (("success", True), ("failure", False)):
+        values = [float(entropy[place]) for place in weights if bool(success[place[0]]) is wanted]
+        assert metrics[f"egsw/entropy_{name}/mean"] == pytest.approx(sum(values) / len(values), rel=1e-5)
+    outcomes = {}
+    for row, _ in weights:
+        outcomes.setdefault(index[row], set()).add(bool(success[row]))
+    mixed = [group for group, seen in outcomes.items() if len(seen) == 2]
+    assert 0 < len(mixed) < len(outcomes)
+    assert metrics["egsw/mixed_groups/mean"] == pytest.approx(len(mixed) / len(outcomes))
+    changed = [abs(weights[place] - 1) > 1e-6 for place in weights if index[place[0]] in mixed]
+    assert metrics["egsw/changed/mean"] == pytest.approx(sum(changed) / len(changed))
+
+
+def test_metrics_of_a_batch_without_success():
+    rewards, mask, index, entropy = random_batch(34)
+    batch = Batch(
+        torch.zeros_like(rewards),
+        Rows.measure(mask),
+        dense_group_ids(index),
+        torch.zeros(len(mask), dtype=torch.bool),
+        {"entropy": entropy},
+    )
+    metrics = METHODS["egsw"].apply(EGSWOptions(), batch).metrics
+    assert metrics["egsw/changed/mean"] == 0
+    assert metrics["egsw/mixed_groups/mean"] == 0
+    assert "egsw/entropy_success/mean" not in metrics
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_names_of_metrics_are_safe_for_verls_reduction():
+    """verl's asynchronous trainer reduces by words in the name: exactly one such word, at the end."""
+    _, mask, index, entropy = random_batch(35)
+    success = torch.arange(len(mask)) % 2 == 0
+    batch = Batch(torch.ones_like(entropy), Rows.measure(mask), dense_group_ids(index), success, {"entropy": entropy})
+    for name in METHODS["egsw"].apply(EGSWOptions(), batch).metrics:
+        body, _, word = name.rpartition("/")
+        assert word in ("mean", "max", "min", "sum")
+        assert not any(run in body for run in ("max", "min", "sum", "total", "mean", "avg", "lr"))
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_groups_of_any_size(size):
+    batch = random_batch(26, prompts=2, responses=size, tokens=6, padding_rows=0, emptied=False)
+    result, _ = estimate(batch)
+    if size == 1:
+        assert torch.equal(result, base_of(batch))
+    expected = reference.egsw_weights(base_of(batch).tolist(), batch[3].tolist(), batch[1].tolist(), batch[2], 0.5, 1.0)
+    for place, weight in expected.items():
+        assert float(result[place]) == pytest.approx(weight * float(base_of(batch)[place]), rel=1e-4, abs=1e-6)
+
+
+def test_a_batch_without_policy_tokens():
+    rewards, mask, index, entropy = random_batch(27)
+    result, _ = estimate((rewards, torch.zeros_like(mask), index, entropy))
+    assert torch.equal(result, torch.zeros_like(rewards))
+
+
+@pytest.mark.parametrize("index", [[7, 3, 7, 3], [2**60, 0, 2**60, 0], ["7", 7, "7", 7]])
+def test_uids_of_any_kind(index):
+    mask = torch.ones(4, 2, dtype=torch.int64)
+    entropy = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6], [0.7, 0.8]])
+    rewards = torch.tensor([[0, 1.0], [0, 0], [0, 0], [0, 1.0]])
+    result, _ = estimate((rewards, mask, np.array(index, dtype=object), entropy))
+    expected, _ = estimate((rewards, mask, np.array(list("abab"), dtype=object), entropy))
+    assert torch.equal(result, expected)
+
+
+def test_surprisal_stands_in_for_entropy():
+    rewards, mask, index, entropy = random_batch(28)
+    fn = get_adv_estimator_fn("egsw")
+    result, _ = fn(rewards, mask, index, {"egsw": {"entropy": "surprisal"}}, old_log_probs=-entropy)
+    assert torch.equal(result, estimate((rewards, mask, index, entropy))[0])
+
+
+def test_loss_channel_leaves_the_advantages_alone():
+    batch = random_batch(29)
+    assert torch.equal(estimate(batch, channel="loss")[0], base_of(batch))
+
+
+def test_no_gradient_passes_through_the_entropy():
+    rewards, mask, index, entropy = random_batch(30)
+    result, _ = estimate((rewards, mask, index, entropy.requires_grad_()))
+    assert not result.requires_grad
+
+
+def test_inputs_are_left_as_they_were():
+    batch = random_batch(31)
+    before = [tensor.clone() for tensor in (batch[0], batch[1], batch[3])]
+    estimate(batch)
+    assert all(torch.equal(a, b) for a, b in zip(before, (batch[0], batch[1], batch[3]), strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_shape_and_mask(data):
+    rows, tokens = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 7))
+    bits = data.draw(
+        st.lists(st.lists(st.integers(0, 1), min_size=tokens, max_size=tokens), min_size=rows, max_size=rows)
+    )
+    index = data.draw(st.lists(st.integers(0, 3), min_size=rows, max_size=rows))
+    numbers = st.floats(-20, 20, width=32)
+    levels = data.draw(st.lists(numbers, min_size=rows, max_size=rows))
+    entropy = data.draw(
+        st.lists(st.lists(st.floats(0, 12, width=32), min_size=tokens, max_size=tokens), min_size=rows, max_size=rows)
+    )
+    alpha, temperature = data.draw(st.floats(-5, 5)), data.draw(st.floats(0.05, 20))
+    granularity, scope, denominator, normalize = data.draw(st.sampled_from(OPTIONS))
+    options = dict(granularity=granularity, scope=scope, denominator=denominator, normalize=normalize)
+    mask = torch.tensor(bits)
+    advantages = torch.tensor(levels).unsqueeze(1) * mask
+    result = egsw(
+        advantages.double(),
+        torch.tensor(entropy, dtype=torch.float64),
+        Rows.measure(mask),
+        dense_group_ids(index),
+        alpha=alpha,
+        temperature=temperature,
+        weigh_advantages=False,
+        **options,
+    )
+    expected = reference.egsw_weights(advantages.tolist(), entropy, bits, index, alpha, temperature, **options)
+    for row, column in itertools.product(range(rows), range(tokens)):
+        assert float(result.values[row, column]) == pytest.approx(expected.get((row, column), 0.0), rel=1e-9, abs=1e-12)
+
+
+class TestRefusals:
+    """A tensor that is missing or wrong is an error that names it, never a guess."""
+
+    batch = random_batch(40)
+
+    def call(self, config=None, **kwargs):
+        return get_adv_estimator_fn("egsw")(*self.batch[:3], config, **kwargs)
+
+    def test_entropy_is_missing(self):
+        with pytest.raises(TensorError, match=r"egsw needs entropy, which was not passed.*trainer.use_v1=True"):
+            self.call()
+
+    def test_entropy_of_other_rows(self):
+        with pytest.raises(TensorError, match="entropy has shape"):
+            self.call(entropy=self.batch[3][1:])
+
+    def test_entropy_of_whole_numbers(self):
+        with pytest.raises(TensorError, match=r"dtype torch.int64"):
+            self.call(entropy=self.batch[3].long())
+
+    @pytest.mark.parametrize("value", [-0.5, math.nan, math.inf])
+    def test_entropy_out_of_range(self, value):
+        entropy = self.batch[3].clone()
+        entropy[self.batch[1].bool()] = value
+        with pytest.raises(TensorError, match="outside"):
+            self.call(entropy=entropy)
+
+    def test_entropy_negative_within_rounding(self):
+        self.call(entropy=self.batch[3] * 0 - 1e-4)
+
+    def test_misspelt_keyword(self):
+        with pytest.raises(TypeError, match="entropies"):
+            self.call(entropies=self.batch[3])
+
+    def test_rewards_that_are_not_finite(self):
+        rewards = self.batch[0].clone()
+        rewards[self.batch[1].bool()] = math.nan
+        with pytest.raises(TensorError, match="reward function"):
+            get_adv_estimator_fn("egsw")(rewards, *self.batch[1:3], None, entropy=self.batch[3])
+
+    def test_a_base_that_gives_no_finite_advantages(self):
+        _, mask, index, entropy = self.batch
+        advantages = torch.full(mask.shape, math.inf)
+        with pytest.raises(TensorError, match="not finite"):
+            egsw(advantages, entropy, Rows.measure(mask), dense_group_ids(index), alpha=0.5, temperature=1.0)
+
+    def test_index_of_another_length(self):
+        with pytest.raises(TensorError, match="one uid a row"):
+            get_adv_estimator_fn("egsw")(*self.batch[:2], self.batch[2][1:], None, entropy=self.batch[3])
