@@ -1,0 +1,200 @@
+"""Refusals before the first rollout, through verl's own configuration and its own validation.
+
+A bad option that shows after ninety seconds and a rollout costs a user an hour of a cluster; one that never shows costs
+weeks. Maps to verl_adapter/startup.py and entry.py. `test_refused_before_ray_starts` runs verl's real entry point.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import verl
+import verl.utils.config
+from hydra import compose, initialize_config_module
+
+from egsw_plugin.errors import OptionError
+
+LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode"
+PROBE = "import verl, sys; from verl.utils.config import validate_config"
+
+
+# What verl's own validation asks of every configuration.
+COMPLETE = [
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=1",
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=1",
+    "critic.ppo_micro_batch_size_per_gpu=1",
+]
+
+
+def configuration(*overrides):
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return compose("ppo_trainer", overrides=[*COMPLETE, *overrides])
+
+
+def validate(*overrides):
+    """What `python -m verl.trainer.main_ppo` does before it starts Ray."""
+    verl.utils.config.validate_config(configuration(*overrides), use_reference_policy=False, use_critic=False)
+
+
+EGSW = "algorithm.adv_estimator=egsw"
+
+
+@pytest.mark.parametrize(
+    "overrides,key,fix",
+    [
+        (["+algorithm.egsw.alhpa=0.1"], "algorithm.egsw.alhpa=0.1", "did you mean 'alpha'?"),
+        (["+algorithm.egsw.clip=0.1"], "algorithm.egsw.clip=0.1", "the options are base, alpha"),
+        (["+algorithm.egsw.temperature=0"], "algorithm.egsw.temperature=0", "finite number > 0"),
+        (["+algorithm.egsw.temperature=-1"], "algorithm.egsw.temperature=-1", "finite number > 0"),
+        (["+algorithm.egsw.temperature=null"], "algorithm.egsw.temperature=None", "finite number > 0"),
+        (["+algorithm.egsw.alpha=inf"], "algorithm.egsw.alpha=inf", "finite number"),
+        (["+algorithm.egsw.alpha=nan"], "algorithm.egsw.alpha=nan", "finite number"),
+        (["+algorithm.egsw.alpha=true"], "algorithm.egsw.alpha=True", "finite number"),
+        (["+algorithm.egsw.alpha=half"], "algorithm.egsw.alpha='half'", "finite number"),
+        (["+algorithm.egsw.base=grop"], "algorithm.egsw.base='grop'", "gpg, grpo, grpo_passk"),
+        (["+algorithm.egsw.base=egsw"], "algorithm.egsw.base='egsw'", "use a base estimator registered in verl"),
+        (["+algorithm.egsw.granularity=token"], "algorithm.egsw.granularity='token'", "step, trajectory"),
+        (["+algorithm.egsw.scope=groups"], "algorithm.egsw.scope='groups'", "did you mean 'group'?"),
+        (["+algorithm.egsw.denominator=dead"], "algorithm.egsw.denominator='dead'", "alive, all"),
+        (["+algorithm.egsw.normalize=one"], "algorithm.egsw.normalize='one'", "mean_one, sum_one"),
+        (["+algorithm.egsw.entropy=half"], "algorithm.egsw.entropy='half'", "full, surprisal"),
+        (["+algorithm.egsw.channel=both"], "algorithm.egsw.channel='both'", "advantage, loss"),
+        (["+algorithm.egsw=0.5"], "algorithm.egsw=0.5", "use a section of options"),
+        (["+algorithm.egws.alpha=0.1"], "algorithm.egws={'alpha': 0.1}", "did you mean algorithm.egsw?"),
+        (["+egsw.alpha=0.1"], "egsw={'alpha': 0.1}", "belong under algorithm.egsw"),
+        (["+actor_rollout_ref.egsw.alpha=0.1"], "actor_rollout_ref.egsw", "belong under algorithm.egsw"),
+        (
+            ["algorithm.rollout_correction.bypass_mode=True"],
+            "algorithm.rollout_correction.bypass_mode=True",
+            "algorithm.egsw.entropy=surprisal",
+        ),
+        (["trainer.use_v1=False"], "trainer.use_v1=False", "set trainer.use_v1=True"),
+        (["+algorithm.egsw.base=gae"], "algorithm.egsw.base='gae'", "set critic.enable=True"),
+        (
+            ["+algorithm.egsw.base=gae", "critic.enable=True", "+algorithm.egsw.denominator=all"],
+            "algorithm.egsw.denominator='all'",
+            "use alive",
+        ),
+        (["+algorithm.egsw.channel=loss"], "algorithm.egsw.channel='loss'", f"set {LOSS}=egsw"),
+        ([f"{LOSS}=egsw"], f"{LOSS}='egsw'", "set algorithm.egsw.channel=loss"),
+    ],
+)
+def test_refused_with_key_value_and_fix(overrides, key, fix):
+    with pytest.raises(OptionError) as caught:
+        validate(EGSW, *overrides)
+    assert key in str(caught.value)
+    assert fix in str(caught.value)
+
+
+def test_our_loss_without_our_estimator_is_refused():
+    with pytest.raises(OptionError, match=r"needs algorithm.adv_estimator=egsw, which is 'grpo'"):
+        validate("algorithm.adv_estimator=grpo", f"{LOSS}=egsw")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["+algorithm.egsw.alpha=0", "+algorithm.egsw.temperature=1e9"],
+        ["+algorithm.egsw.alpha=-2"],
+        ["+algorithm.egsw.base=rloo"],
+        ["+algorithm.egsw.base=gae", "critic.enable=True"],
+        ["+algorithm.egsw.entropy=surprisal", "algorithm.rollout_correction.bypass_mode=True"],
+        ["+algorithm.egsw.channel=loss", f"{LOSS}=egsw"],
+    ],
+)
+def test_what_can_work_is_not_refused(overrides):
+    validate(EGSW, *overrides)
+
+
+def test_options_of_an_estimator_that_is_not_chosen_are_warned_of(capsys):
+    validate("algorithm.adv_estimator=grpo", "+algorithm.egsw.alpha=0.25")
+    assert "algorithm.egsw is set, but algorithm.adv_estimator is grpo" in capsys.readouterr().out
+
+
+def python(code, **environment):
+    """Run code in a fresh process, as verl starts its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_refused_before_ray_starts(tmp_path):
+    """verl's real entry point, as in a launcher."""
+    command = [
+        sys.executable,
+        "-m",
+        "verl.trainer.main_ppo",
+        EGSW,
+        "+algorithm.egsw.alhpa=1",
+        f"hydra.run.dir={tmp_path}",
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert run.returncode != 0
+    assert "algorithm.egsw.alhpa=1: there is no such option; did you mean 'alpha'?" in run.stderr
+    assert "ray init kwargs" not in run.stdout
+
+
+def test_import_of_verl_brings_in_nothing_but_the_plugin():
+    """What the plugin costs a process that does not need it: no module of verl, torch or vLLM that was not there."""
+    listing = "import verl, sys; print(*sorted(sys.modules))"
+    without = set(python(listing, VERL_USE_EXTERNAL_PLUGINS="none").stdout.split())
+    extra = set(python(listing).stdout.split()) - without
+    assert "egsw_plugin.verl_adapter" in extra
+    assert not [name for name in extra if name.split(".")[0] in ("verl", "torch", "vllm", "ray", "transformers")]
+
+
+def test_a_plugin_that_fails_to_load_says_why(tmp_path):
+    """verl swallows the exception; the user must see it, and the run must not start."""
+    (tmp_path / "wrapt.py").write_text("raise ImportError('wrapt is broken on this machine')\n")
+    code = f"""
+{PROBE}
+from hydra import compose, initialize_config_module
+with initialize_config_module("verl.trainer.config", version_base=None):
+    config = compose("ppo_trainer", overrides=["algorithm.adv_estimator=" + sys.argv[1]])
+validate_config(config, use_reference_policy=False, use_critic=False)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    runs = {
+        name: subprocess.run(
+            [sys.executable, "-c", code, name], env=environment, capture_output=True, text=True, timeout=120
+        )
+        for name in ("egsw", "grpo")
+    }
+    for run in runs.values():
+        assert "[egsw] egsw-plugin failed to load" in run.stderr
+        assert "wrapt is broken on this machine" in run.stderr
+    assert "RuntimeError: algorithm.adv_estimator=egsw: egsw-plugin failed to load" in runs["egsw"].stderr
+    assert "RuntimeError" not in runs["grpo"].stderr
+
+
+@pytest.mark.parametrize("version", ["0.9.0", "0.10.0", "1.0.0"])
+def test_unsupported_verl_is_refused(tmp_path, version):
+    """The installed verl under another version number: every file linked but the one that holds the number."""
+    installed = Path(verl.__file__).parent
+    copy = tmp_path / "verl"
+    copy.mkdir()
+    for entry in installed.iterdir():
+        if entry.name not in ("version", "__init__.py"):
+            (copy / entry.name).symlink_to(entry)
+    (copy / "__init__.py").write_text((installed / "__init__.py").read_text())
+    (copy / "version").mkdir()
+    (copy / "version" / "version").write_text(version)
+    code = f"""
+{PROBE}
+from hydra import compose, initialize_config_module
+with initialize_config_module("verl.trainer.config", version_base=None):
+    config = compose("ppo_trainer", overrides=["algorithm.adv_estimator=egsw"])
+validate_config(config, use_reference_policy=False, use_critic=False)
+"""
+    run = python(code, PYTHONPATH=str(tmp_path))
+    assert f"supports verl>=0.9.1,<0.10, and this is verl {version}" in run.stderr
+
+
+def test_methods_named_in_the_entry_point_are_the_registered_ones():
+    from egsw_plugin import entry
+    from egsw_plugin.methods import METHODS
+
+    assert set(entry.METHOD_NAMES) == set(METHODS)
