@@ -36,7 +36,8 @@ def egsw_metrics(result: EGSWResult, rows: Rows, group_ids: torch.Tensor, succes
       no mixed group).
     - egsw/effective_share/mean: (sum w)^2 / sum w^2 over a column, divided by the number alive, mean over columns.
     - egsw/weight/max, egsw/weight/min: over policy tokens.
-    - egsw/entropy_success/mean, egsw/entropy_failure/mean: nats, over policy tokens; absent in a step that has none.
+    - egsw/entropy/mean: nats, over policy tokens; equals verl's actor/entropy under token-mean, if the rows are right.
+    - egsw/entropy_success/mean, egsw/entropy_failure/mean: the same over one kind; absent in a step that has none.
     - egsw/mixed_groups/mean: share of the groups that hold a success and a failure.
     """
     taking_part = rows.count > 0
@@ -48,6 +49,7 @@ def egsw_metrics(result: EGSWResult, rows: Rows, group_ids: torch.Tensor, succes
         "egsw/weight/max": result.weight_max,
         "egsw/weight/min": result.weight_min,
         "egsw/mixed_groups/mean": _ratio(mixed.sum(), existing.sum()),
+        "egsw/entropy/mean": _ratio(result.entropy_total.sum(), rows.count.sum()),
     }
     for name, which in (("success", success & taking_part), ("failure", ~success & taking_part)):
         if which.any():
