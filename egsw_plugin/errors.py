@@ -12,6 +12,9 @@ class OptionError(EGSWPluginError, ValueError):
         self.key, self.value, self.fix = key, value, fix
         super().__init__(f"{key}={value!r}: {fix}")
 
+    def __reduce__(self):
+        return type(self), (self.key, self.value, self.fix)  # Ray pickles what a task raises
+
 
 class TensorError(EGSWPluginError, ValueError):
     """A tensor that is missing, of another shape than the response mask, or outside its range."""

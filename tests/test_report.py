@@ -42,7 +42,7 @@ AGENT Traceback (most recent call last):
 AGENT   File "/v/site-packages/verl/experimental/agent_loop/agent_loop.py", line 1026, in _compute_score
 AGENT     result = await selected_reward_loop_worker_handle.compute_score.remote(data)
 AGENT              ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-AGENT ray.exceptions.RayTaskError(TypeError): \x1b[36mray::RewardLoopWorker.compute_score()\x1b[39m (pid=6636, ip=192.0.2.2)
+AGENT ray.exceptions.RayTaskError(TypeError): \x1b[36mray::RewardLoopWorker.compute_score()\x1b[39m (pid=6636)
 \x1b[36m(SimpleStorageUnit pid=8054)\x1b[0m 2026-11-21 12:03 - WARNING - transfer_queue.utils.common - Setting to 2.
 AGENT   File "/usr/lib/python3.11/concurrent/futures/thread.py", line 58, in run
 AGENT     result = self.fn(*self.args, **self.kwargs)
@@ -105,7 +105,7 @@ Set the environment variable HYDRA_FULL_ERROR=1 for a complete stack trace.
 KILLED_WORKER = """\
 \x1b[36m(WorkerDict pid=8139)\x1b[0m Total steps: 30, num_warmup_steps: 0
 \x1b[33m(raylet)\x1b[0m A worker died or was killed while executing a task by an unexpected system error. To \
-troubleshoot the problem, check the logs for the dead worker. Lease ID: 0300 Worker ID: 7954 Node ID: f547 Worker IP address: \
+troubleshoot the problem, check the logs for the dead worker. Lease ID: 0300 Worker ID: 7954 Node ID: f547 Worker IP: \
 192.0.2.2 Worker port: 32951 Worker PID: 8139 Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly \
 exits with a connection error code 2. End of file.
 Error executing job with overrides: ['algorithm.adv_estimator=grpo']
@@ -160,12 +160,31 @@ def test_wrong_model_path_names_path_and_key():
 
 
 def test_our_own_error_comes_first_with_its_whole_message():
-    ours = "egsw_plugin.options.OptionError: algorithm.egsw.temperature must be positive\n  got: -1"
+    ours = "egsw_plugin.errors.OptionError: algorithm.egsw.temperature must be positive\n  got: -1"
     log = BAD_REWARD.replace("RuntimeError: Sync", f"{ours}\nRuntimeError: Sync")
     cause = find_cause(log)
     assert cause.kind == "plugin"
     assert cause.lines[:2] == ours.split("\n")
     assert "replay_buffer.py:510" in "\n".join(cause.lines)
+
+
+def test_our_own_error_that_ray_cannot_send_is_found_too():
+    log = """\
+Traceback (most recent call last):
+  File "/v/site-packages/ray/_private/worker.py", line 1055, in get_objects
+    raise value
+ray.exceptions.UnserializableException: Failed to deserialize exception. Refer to https://docs.ray.io for more.
+Original exception:
+ray.exceptions.RayTaskError: \x1b[36mray::f()\x1b[39m (pid=15811, ip=192.0.2.2)
+  File "/home/me/options.py", line 5, in f
+    raise OptionError("algorithm.egsw.alpha", -1, "use a positive number")
+egsw_plugin.errors.OptionError: algorithm.egsw.alpha=-1: use a positive number
+"""
+    assert find_cause(log).lines == [
+        "egsw_plugin.errors.OptionError: algorithm.egsw.alpha=-1: use a positive number",
+        "  /home/me/options.py:5 in f",
+        '    raise OptionError("algorithm.egsw.alpha", -1, "use a positive number")',
+    ]
 
 
 def test_killed_worker_is_named_without_identifiers():

@@ -1,0 +1,92 @@
+"""The command `egsw-plugin`: runs a training launcher with readable output, and reports on a run."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import __version__
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    split = argv.index("--") if "--" in argv else len(argv)
+    arguments = _parser().parse_args(argv[:split])
+    arguments.command = argv[split + 1 :]
+    return arguments.handler(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="egsw-plugin", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"egsw-plugin {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        help="run a training launcher, one line a step",
+        usage="egsw-plugin run [--out DIR] [--steps N] [--time-limit SECONDS] -- COMMAND...",
+        description="Runs COMMAND with OUT=DIR and VERL_FILE_LOGGER_PATH=DIR/metrics.jsonl in its environment. "
+        "Leaves train.log, metrics.jsonl, summary.md and curves.png in DIR; what an earlier run left there is moved "
+        "to DIR/previous. Exit code: the command's own, 124 after the time limit, 130 after Ctrl-C.",
+    )
+    run.add_argument("--out", type=Path, default=Path("outputs/run"), metavar="DIR", help="default: %(default)s")
+    run.add_argument("--steps", type=_positive_int, metavar="N", help="steps expected (default: what verl announces)")
+    run.add_argument("--time-limit", type=_seconds, metavar="SECONDS", help="stop the run after this long")
+    run.set_defaults(handler=_run)
+
+    report = commands.add_parser("report", help="write the table and the curves of a run again")
+    report.add_argument("out", type=Path, metavar="OUT", help="the run's folder, or its metrics.jsonl")
+    report.set_defaults(handler=_report)
+    return parser
+
+
+def _positive_int(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    if not (value := float(text)) > 0:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return value
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from .runner import run
+
+    if not arguments.command:
+        print("egsw-plugin run: no COMMAND; write it after --", file=sys.stderr)
+        return 2
+    code = run(arguments.command, arguments.out, arguments.steps, arguments.time_limit)
+    if code == 0:
+        _write_report(arguments.out, arguments.out / "metrics.jsonl")
+    return code
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    path = arguments.out if arguments.out.is_file() else arguments.out / "metrics.jsonl"
+    if not path.is_file():
+        print(f"egsw-plugin report: there is no {path}", file=sys.stderr)
+        return 1
+    return _write_report(path.parent, path)
+
+
+def _write_report(out: Path, path: Path) -> int:
+    from .report.curves import draw_curves
+    from .report.metrics import read_metrics
+    from .report.summary import summarise
+
+    metrics = read_metrics(path)
+    summary = summarise(metrics)
+    print("\n" + summary)
+    if not metrics.training:
+        return 1
+    (out / "summary.md").write_text(summary, encoding="utf-8")
+    try:
+        draw_curves(metrics.training, out / "curves.png")
+    except ModuleNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"summary: {out / 'summary.md'}\ncurves:  {out / 'curves.png'}")
+    return 0

@@ -1,0 +1,86 @@
+"""Reads the file verl's file logger writes: one `{"step": 3, "data": {name: value}}` a line."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REWARD = "critic/score/mean"
+ENTROPY = "actor/entropy"
+LENGTH = "response_length/mean"
+EFFECTIVE_SHARE = "/effective_share/mean"
+STEP_TIME = "timing_s/step"
+
+
+@dataclass
+class Metrics:
+    """Rows `{"step": 3, name: value}` in the order of steps, and what was left out of them."""
+
+    training: list[dict] = field(default_factory=list)
+    validation: list[dict] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def parse_row(line: str) -> dict:
+    """One line of the file as a flat row; only finite numbers are kept (verl writes null for NaN).
+
+    Raises:
+        ValueError: the line is damaged or is not a row of metrics.
+
+    >>> parse_row('{"step": 3, "data": {"critic/score/mean": 0.5, "actor/entropy": null}}')
+    {'step': 3, 'critic/score/mean': 0.5}
+    """
+    record = json.loads(line)
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int) or not isinstance(record["data"], dict):
+        raise ValueError("not a row of metrics")
+    numbers = {k: v for k, v in record["data"].items() if isinstance(v, (int, float)) and math.isfinite(v)}
+    return {"step": record["step"], **numbers}
+
+
+def is_training(row: dict) -> bool:
+    """Whether the row is of a training step; validation before or between steps has rows of its own.
+
+    >>> is_training({"step": 0, "val-core/math/reward/mean@1": 0.5})
+    False
+    """
+    return any(name.startswith(("critic/", "actor/", "training/")) for name in row)
+
+
+def find_metric(row: dict, suffix: str) -> float | None:
+    """The value of that name, else the first whose name ends in it: every method has its own prefix."""
+    if suffix in row:
+        return row[suffix]
+    return next((value for name, value in row.items() if name.endswith(suffix)), None)
+
+
+def read_metrics(path: Path) -> Metrics:
+    """All rows of a metrics file; of rows for the same step (a resumed run repeats some) the last one."""
+    training: dict[int, dict] = {}
+    validation: dict[int, dict] = {}
+    damaged, repeated = [], []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_row(line)
+        except (ValueError, KeyError, RecursionError):
+            damaged.append(number)
+            continue
+        rows = training if is_training(row) else validation
+        if row["step"] in rows:
+            repeated.append(row["step"])
+        rows[row["step"]] = row
+    left_out = []
+    if damaged:
+        left_out.append(f"{len(damaged)} damaged line(s), not used: line {_some(damaged)}")
+    if repeated:
+        left_out.append(f"{len(repeated)} repeated row(s), the last one is used: step {_some(repeated)}")
+    return Metrics(_ordered(training), _ordered(validation), left_out)
+
+
+def _ordered(rows: dict[int, dict]) -> list[dict]:
+    return [rows[step] for step in sorted(rows)]
+
+
+def _some(numbers: list[int], most: int = 5) -> str:
+    return ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")

@@ -1,0 +1,73 @@
+"""The table shown after a run: its first steps against its last."""
+
+from statistics import fmean, median
+
+from .metrics import EFFECTIVE_SHARE, ENTROPY, LENGTH, REWARD, STEP_TIME, Metrics
+
+_BASICS = {"reward": REWARD, "response length (tokens)": LENGTH, "entropy (nats)": ENTROPY}
+
+
+def summarise(metrics: Metrics, span: int = 5) -> str:
+    """A Markdown table of means over the first and the last `span` steps (fewer when they would overlap)."""
+    rows = metrics.training
+    if not rows:
+        return "No training step was logged.\n"
+    span = max(1, min(span, len(rows) // 2))
+    first, last = rows[:span], rows[-span:]
+    lines = [f"| | {_steps(first)} | {_steps(last)} | change |", "|---|---:|---:|---:|"]
+    for label, name in {**_BASICS, **{name: name for name in _method_metrics(rows)}}.items():
+        lines.append(_line(label, _mean(first, name), _mean(last, name)))
+    lines += ["", _gain(_mean(first, REWARD), _mean(last, REWARD)), _time(rows)]
+    lines += [f"Left out of the metrics file: {note}." for note in metrics.left_out]
+    return "\n".join(lines) + "\n"
+
+
+def format_seconds(seconds: float) -> str:
+    """Minutes and seconds.
+
+    >>> format_seconds(79.6), format_seconds(3700)
+    ('1:20', '1:01:40')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _method_metrics(rows: list[dict]) -> list[str]:
+    """The names logged by the method: all under the prefix (egsw/, ...) of an effective share."""
+    names = sorted({name for row in rows for name in row})
+    prefixes = {"egsw/"} | {
+        name.removesuffix(EFFECTIVE_SHARE) + "/" for name in names if name.endswith(EFFECTIVE_SHARE)
+    }
+    return [name for name in names if name.startswith(tuple(prefixes))]
+
+
+def _steps(rows: list[dict]) -> str:
+    first, last = rows[0]["step"], rows[-1]["step"]
+    return f"step {first}" if first == last else f"steps {first}-{last}"
+
+
+def _mean(rows: list[dict], name: str) -> float | None:
+    values = [row[name] for row in rows if name in row]
+    return fmean(values) if values else None
+
+
+def _line(label: str, first: float | None, last: float | None) -> str:
+    change = "" if first is None or last is None else f"{last - first:+.4g}"
+    cells = ["not logged" if value is None else f"{value:.4g}" for value in (first, last)]
+    return f"| {label} | {cells[0]} | {cells[1]} | {change} |"
+
+
+def _gain(first: float | None, last: float | None) -> str:
+    if first is None or last is None:
+        return "The run logged no reward."
+    verb = "rose" if last > first else "fell" if last < first else "did not change"
+    return f"The reward {verb}: {first:.4g} to {last:.4g} ({last - first:+.4g})."
+
+
+def _time(rows: list[dict]) -> str:
+    times = [row[STEP_TIME] for row in rows if STEP_TIME in row]
+    if not times:
+        return f"{len(rows)} steps; their times were not logged."
+    pace = f"{len(rows)} steps in {format_seconds(sum(times))}, {median(times):.3g} s a step (median)"
+    return f"{pace}, start-up not counted."

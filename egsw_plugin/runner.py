@@ -1,0 +1,285 @@
+"""Runs a training launcher and shows what happens: start-up stages, one line a step, and the cause of a failure."""
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+import uuid
+from collections import deque
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .report.cause import clean, find_cause
+from .report.metrics import EFFECTIVE_SHARE as SHARE
+from .report.metrics import ENTROPY, LENGTH, REWARD, find_metric, is_training, parse_row
+from .report.summary import format_seconds
+
+TIME_LIMIT_EXIT = 124
+OUTPUTS = ("metrics.jsonl", "train.log", "curves.png", "summary.md")
+
+# A line of verl's log -> what it is busy with from there on.
+STAGES = [
+    (re.compile(r"Platform override|site-packages/verl/|\[validate_config\]"), "starting verl"),
+    (re.compile(r"ray init kwargs:"), "starting Ray"),
+    (re.compile(r"Started a local Ray instance|Connected to Ray cluster"), "starting the trainer"),
+    (re.compile(r"create worker group"), "loading the actor"),
+    (re.compile(r"actor and ref model engine initialized"), "starting the rollout engine (vLLM)"),
+    (re.compile(r"all initialize finished"), "first rollout"),
+]
+_PROGRESS = re.compile(r"Training Progress:.*?\| *\d+/(\d+) \[")
+_LAUNCHER_NOISE = re.compile(r"Traceback|\s|.*(?:Warning|WARNING|INFO|Error)\b")
+_POLL = 0.2
+_MARK = "EGSW_RUN_MARK"
+_LOG_TAIL = 32 << 20  # the cause of a failure is near the end even of a very long log
+
+
+class _Stopped(Exception):
+    """A signal to stop."""
+
+
+class _Tail:
+    """The complete lines added to a file since the last look; the file may not exist yet."""
+
+    def __init__(self, path: Path):
+        self.path, self.offset, self.partial = path, 0, b""
+
+    def lines(self) -> list[str]:
+        try:
+            with open(self.path, "rb") as file:
+                if os.fstat(file.fileno()).st_size < self.offset:  # started anew
+                    self.offset, self.partial = 0, b""
+                file.seek(self.offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        self.offset += len(data)
+        *complete, self.partial = (self.partial + data).split(b"\n")
+        return [line.decode("utf-8", "replace") for line in complete]
+
+
+class _Screen:
+    """Turns log lines and metric rows into what a person reads."""
+
+    def __init__(self, steps: int | None):
+        self.began = time.monotonic()
+        self.total, self.announced = steps, None
+        self.stage, self.next_stage = "preparing", 0
+        self.step, self.shown = 0, set()
+        self.times: deque[tuple[int, float]] = deque(maxlen=6)
+        self.say("starting the launcher")
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self.began
+
+    def say(self, text: str) -> None:
+        print(f"[{self.elapsed():4.0f} s] {text}", flush=True)
+
+    def log_line(self, raw: str) -> None:
+        line = clean(raw)
+        if "[egsw]" in line:
+            self.once(line[line.index("[egsw]") :])
+        for number in range(self.next_stage, len(STAGES)):
+            pattern, stage = STAGES[number]
+            if pattern.search(line):
+                self.stage, self.next_stage = stage, number + 1
+                self.say(stage)
+                return
+        if match := _PROGRESS.search(line):
+            self.announced = int(match.group(1))
+        if self.next_stage == 0 and "[egsw]" not in line and 0 < len(line) <= 120 and not _LAUNCHER_NOISE.match(line):
+            print(f"         {line}", flush=True)
+
+    def once(self, text: str) -> None:
+        if text not in self.shown:
+            self.shown.add(text)
+            print(text, flush=True)
+
+    def metrics_line(self, line: str) -> None:
+        try:
+            row = parse_row(line)
+        except (ValueError, KeyError):
+            return
+        if not is_training(row):
+            values = [f"{name} {value:.3f}" for name, value in row.items() if name.startswith("val-core/")]
+            print("  ".join(["validation", *values[:2]]), flush=True)
+            return
+        self.step = row["step"]
+        self.times.append((self.step, time.monotonic()))
+        self.stage = f"training, after step {self.step}"
+        print(self.step_line(row), flush=True)
+
+    def step_line(self, row: dict) -> str:
+        total = self.total or self.announced
+        parts = [f"step {self.step:{len(str(total))}}/{total}" if total else f"step {self.step}"]
+        for label, name, digits in (("reward", REWARD, 3), ("entropy", ENTROPY, 3), ("length", LENGTH, 1)):
+            if name in row:
+                parts.append(f"{label} {row[name]:.{digits}f}")
+        if (share := find_metric(row, SHARE)) is not None:
+            parts.append(f"effective share {share:.2f}")
+        (first, since), (last, now) = self.times[0], self.times[-1]
+        if total and last > first and last < total:  # needs two steps: the first one pays for warming up
+            parts.append(f"{format_seconds((total - last) * (now - since) / (last - first))} left")
+        return "  ".join(parts)
+
+    def missing_steps(self) -> str | None:
+        """What is wrong with the number of steps of a run that ended well, if anything."""
+        total = self.total or self.announced
+        if self.step == 0:
+            return 'no training step was logged (is "file" among verl\'s trainer.logger?)'
+        if total and self.step < total:
+            return f"the last step logged is {self.step} of {total}"
+        return None
+
+
+def run(command: list[str], out: Path, steps: int | None = None, time_limit: float | None = None) -> int:
+    """Runs `command` to its end and returns an exit code: its own, 124 for the time limit, 130 for Ctrl-C.
+
+    Args:
+        command: the launcher; its environment gets OUT and VERL_FILE_LOGGER_PATH (`out`/metrics.jsonl).
+        out: folder of the outputs; those of an earlier run are moved to `out`/previous.
+        steps: training steps expected; by default what verl's progress bar announces.
+        time_limit: seconds.
+    """
+    out = Path(out).resolve()
+    _set_aside(out)
+    mark = uuid.uuid4().hex  # in the environment of every descendant, also of those that left our session
+    screen, problem = _Screen(steps), "interrupted"
+    with _signals_raise():
+        try:
+            child = _start(command, out, mark)
+        except OSError as error:
+            print(f"cannot start {command[0]}: {error.strerror}", flush=True)
+            return 127
+        try:
+            code = _watch(child, screen, out, time_limit)
+            problem = _problem(code, screen, time_limit)
+            if problem:
+                _explain(problem, screen, out)
+            else:
+                screen.say(f"done: step {screen.step} reached in {format_seconds(screen.elapsed())}")
+        except (KeyboardInterrupt, _Stopped) as stop:
+            number = stop.args[0] if isinstance(stop, _Stopped) else signal.SIGINT
+            screen.say(f"stopped by {signal.Signals(number).name} (last stage: {screen.stage}); ending the run")
+            return 128 + number
+        finally:
+            if problem:
+                _end(child, mark)
+    if code is None:
+        return TIME_LIMIT_EXIT
+    return 128 - code if code < 0 else code or int(bool(problem))
+
+
+def _start(command: list[str], out: Path, mark: str) -> subprocess.Popen:
+    environment = {**os.environ, "OUT": str(out), "VERL_FILE_LOGGER_PATH": str(out / "metrics.jsonl"), _MARK: mark}
+    environment["PYTHONUNBUFFERED"] = "1"  # or the stages show late
+    with open(out / "train.log", "wb") as log:  # a file and not a pipe: nothing blocks or is lost if we go first
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+
+
+def _watch(child: subprocess.Popen, screen: _Screen, out: Path, time_limit: float | None) -> int | None:
+    """Shows what happens until the child ends; its exit code, or None if the time limit came first."""
+    log, metrics = _Tail(out / "train.log"), _Tail(out / "metrics.jsonl")
+    while True:
+        code = child.poll()  # before reading, so that the last lines are read too
+        for line in log.lines():
+            screen.log_line(line)
+        for line in metrics.lines():
+            screen.metrics_line(line)
+        if code is not None or (time_limit is not None and screen.elapsed() > time_limit):
+            return code
+        time.sleep(_POLL)
+
+
+def _problem(code: int | None, screen: _Screen, time_limit: float | None) -> str | None:
+    if code is None:
+        return f"the time limit of {time_limit:g} s passed"
+    if code < 0:
+        return f"the launcher was killed by {signal.Signals(-code).name}"
+    if code == TIME_LIMIT_EXIT:
+        return "exit code 124, as of a time limit inside the launcher"
+    return f"exit code {code}" if code else screen.missing_steps()
+
+
+def _explain(problem: str, screen: _Screen, out: Path) -> None:
+    """Prints the cause; before the processes are ended, which leaves tracebacks of its own in the log."""
+    cause = find_cause(_read_end(out / "train.log"), limit=12)
+    print(f"\nFAILED after {format_seconds(screen.elapsed())}: {problem} (last stage: {screen.stage})")
+    print("The log ends with:" if cause.kind == "tail" else "Cause, from the log:")
+    print("\n".join("  " + line for line in cause.lines))
+    print(f"full log: {out / 'train.log'}", flush=True)
+
+
+def _read_end(path: Path) -> str:
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - _LOG_TAIL))
+        return file.read().decode("utf-8", "replace")
+
+
+def _set_aside(out: Path) -> None:
+    """Moves the outputs of an earlier run to `out`/previous, replacing those that are there."""
+    out.mkdir(parents=True, exist_ok=True)
+    previous = out / "previous"
+    for name in OUTPUTS:
+        if (out / name).exists():
+            previous.mkdir(exist_ok=True)
+            (out / name).replace(previous / name)
+
+
+@contextmanager
+def _signals_raise():
+    """SIGTERM and SIGHUP end the run as Ctrl-C does: the child has a session of its own and would go on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number, _frame):
+        raise _Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(child: subprocess.Popen, mark: str, grace: float = 5.0) -> None:
+    """Ends every process of the run: asks twice, then kills, Ray's daemons included."""
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if child.poll() is not None and not _marked(mark):
+                return
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, number)
+            _wait_until_gone(child, mark, grace)
+    except (KeyboardInterrupt, _Stopped):
+        pass  # asked again: no more waiting
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        for pid in _marked(mark):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        child.wait()
+
+
+def _wait_until_gone(child: subprocess.Popen, mark: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and (child.poll() is None or _marked(mark)):
+        time.sleep(0.1)
+
+
+def _marked(mark: str) -> list[int]:
+    """Processes with the run's mark in their environment; none where there is no /proc."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"{_MARK}={mark}".encode() in entry.read_bytes():
+                found.append(int(entry.parent.name))
+        except OSError:
+            continue
+    return found

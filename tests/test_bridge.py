@@ -1,0 +1,247 @@
+"""The bridge inside verl's real `_compute_advantage`, over a real TransferQueue: which rows' entropy arrives, and where
+weights and metrics go.
+
+Entropy of the wrong rows trains something, so nothing but a comparison shows it. The trainer here is verl's class with
+its configuration and without workers: the advantage step needs no more. Maps to verl_adapter/bridge.py. Not exercised:
+that the stored entropy is the old policy's (test_verl_runs.py compares it with verl's own metric).
+"""
+
+import types
+
+import numpy as np
+import pytest
+import ray
+import reference
+import torch
+import transfer_queue as tq
+from batches import random_batch
+from hydra import compose, initialize_config_module
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1 import PPOTrainer, PPOTrainerColocateAsync, PPOTrainerSeparateAsync, PPOTrainerSync
+
+from egsw_plugin.errors import BridgeError, TensorError
+from egsw_plugin.verl_adapter import bridge
+from egsw_plugin.verl_adapter.bridge import WEIGHTS_FIELD
+
+LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode"
+QUEUE = ["transfer_queue.enable=True", "transfer_queue.backend.SimpleStorage.num_data_storage_units=1"]
+PARTITION = "some-partition"  # verl calls it "train"; nothing may depend on that
+TRAINERS = [PPOTrainerSync, PPOTrainerColocateAsync, PPOTrainerSeparateAsync]
+
+
+@pytest.fixture(scope="module")
+def queue():
+    ray.init(num_cpus=16, include_dashboard=False, log_to_driver=False)
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = compose("ppo_trainer", overrides=QUEUE).transfer_queue
+    tq.init(config)
+    yield tq
+    tq.close()
+    ray.shutdown()
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A folder with nothing but a model's configuration: 1,000 tokens of vocabulary."""
+    from transformers import Qwen2Config
+
+    Qwen2Config(vocab_size=1000, hidden_size=8, num_attention_heads=1, num_hidden_layers=1).save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+def trainer_of(cls, model, *overrides):
+    trainer = object.__new__(cls)
+    overrides = ["algorithm.adv_estimator=egsw", f"actor_rollout_ref.model.path={model}", *overrides]
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        trainer.config = compose("ppo_trainer", overrides=overrides)
+    return trainer
+
+
+def nested(tensor, lengths):
+    return torch.nested.as_nested_tensor(
+        [row[:length].clone() for row, length in zip(tensor, lengths, strict=True)], layout=torch.jagged
+    )
+
+
+class Stored:
+    """A random batch in TransferQueue as verl's rollout and log-probability steps leave it, in an order of its own."""
+
+    def __init__(self, seed, leave_out=(), name="a"):
+        self.rewards, self.mask, self.index, self.entropy = random_batch(seed)
+        rows, tokens = self.mask.shape
+        # A response is at least as long as its last policy token; some end with tokens of an environment.
+        width = (self.mask * torch.arange(1, tokens + 1)).amax(1)
+        self.lengths = torch.minimum(width.clamp(min=1) + torch.arange(rows) % 2, torch.tensor(tokens)).tolist()
+        self.rewards[torch.arange(tokens) >= torch.tensor(self.lengths).unsqueeze(1)] = 0  # not stored
+        self.keys = [f"{uid}-{name}{seed}_{row}_0" for row, uid in enumerate(self.index)]
+        self.tags = [
+            {"response_len": length, "is_padding": uid.startswith("pad")}
+            for length, uid in zip(self.lengths, self.index, strict=True)
+        ]
+        per_token = {
+            "response_mask": self.mask,
+            "rm_scores": self.rewards,
+            "old_log_probs": -self.entropy - 1,
+            "entropy": self.entropy,
+        }
+        fields = {key: nested(value, self.lengths) for key, value in per_token.items() if key not in leave_out}
+        fields["uid"] = self.index.tolist()
+        # Stored in another order than the trainer asks for, as rows finish when they finish.
+        order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).tolist()
+        for row in order:
+            one = {key: value[row : row + 1] for key, value in fields.items() if key == "uid"}
+            one |= {
+                key: nested(per_token[key][row : row + 1], self.lengths[row : row + 1])
+                for key in per_token
+                if key in fields
+            }
+            tq.kv_batch_put(
+                keys=[self.keys[row]],
+                partition_id=PARTITION,
+                tags=[self.tags[row]],
+                fields=TensorDict(_non_tensor(one), batch_size=1),
+            )
+        self.batch = KVBatchMeta(partition_id=PARTITION, keys=self.keys, tags=self.tags)
+
+    def read(self, name):
+        data = tq.kv_batch_get(keys=self.keys, partition_id=PARTITION, select_fields=[name])
+        return data[name].to_padded_tensor(0.0)
+
+    def close(self):
+        tq.kv_clear(keys=self.keys, partition_id=PARTITION)
+
+
+def _non_tensor(fields):
+    from tensordict.tensorclass import NonTensorStack
+
+    return {key: NonTensorStack(*value) if isinstance(value, list) else value for key, value in fields.items()}
+
+
+@pytest.fixture
+def stored(queue):
+    made = []
+
+    def make(*args, **kwargs):
+        made.append(Stored(*args, **kwargs))
+        return made[-1]
+
+    yield make
+    for batch in made:
+        batch.close()
+
+
+def base_of(batch):
+    from verl.trainer.ppo.core_algos import get_adv_estimator_fn
+
+    return get_adv_estimator_fn("grpo")(batch.rewards.clone(), batch.mask, batch.index)[0]
+
+
+def expected(batch, entropy):
+    """The loop's weights of the batch's policy tokens, as a tensor that is zero elsewhere."""
+    weights = reference.egsw_weights(
+        base_of(batch).tolist(), entropy.tolist(), batch.mask.tolist(), batch.index, 0.5, 1.0
+    )
+    result = torch.zeros_like(batch.rewards)
+    for place, weight in weights.items():
+        result[place] = weight
+    return result
+
+
+def wide(tensor, like):
+    """verl pads to the longest response stored, which may be shorter than the batch's width."""
+    return torch.nn.functional.pad(tensor, (0, like.shape[1] - tensor.shape[1]))
+
+
+@pytest.mark.parametrize("cls", TRAINERS)
+def test_each_trainer_mode_gets_the_entropy_of_its_rows(stored, model, cls):
+    batch, metrics = stored(1), {}
+    trainer_of(cls, model)._compute_advantage(batch.batch, metrics)
+    result = wide(batch.read("advantages"), batch.mask)
+    torch.testing.assert_close(result, expected(batch, batch.entropy) * base_of(batch), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(wide(batch.read("returns"), batch.mask), base_of(batch), rtol=1e-5, atol=1e-6)
+    assert metrics["egsw/changed/mean"] > 0.5
+    own = batch.mask.bool()
+    assert metrics["egsw/entropy/mean"] == pytest.approx(float(batch.entropy[own].mean()), rel=1e-5)
+
+
+def test_weights_are_stored_for_the_policy_loss(stored, model):
+    batch = stored(2)
+    trainer = trainer_of(PPOTrainerSync, model, "+algorithm.egsw.channel=loss", f"{LOSS}=egsw")
+    trainer._compute_advantage(batch.batch, {})
+    torch.testing.assert_close(wide(batch.read("advantages"), batch.mask), base_of(batch), rtol=1e-5, atol=1e-6)
+    weights = tq.kv_batch_get(keys=batch.keys, partition_id=PARTITION, select_fields=[WEIGHTS_FIELD])[WEIGHTS_FIELD]
+    assert weights.offsets().diff().tolist() == batch.lengths
+    weights = wide(weights.to_padded_tensor(0.0), batch.mask)
+    torch.testing.assert_close(weights, expected(batch, batch.entropy), rtol=1e-5, atol=1e-6)
+
+
+def test_surprisal_needs_no_entropy(stored, model):
+    batch, metrics = stored(3, leave_out=("entropy",)), {}
+    trainer_of(PPOTrainerSync, model, "+algorithm.egsw.entropy=surprisal")._compute_advantage(batch.batch, metrics)
+    result = wide(batch.read("advantages"), batch.mask)
+    torch.testing.assert_close(result, expected(batch, batch.entropy + 1) * base_of(batch), rtol=1e-5, atol=1e-6)
+
+
+def test_missing_entropy_is_an_error(stored, model):
+    batch = stored(4, leave_out=("entropy",))
+    with pytest.raises(TensorError, match=r"egsw needs entropy.*partition 'some-partition'.*bypass_mode"):
+        trainer_of(PPOTrainerSync, model)._compute_advantage(batch.batch, {})
+
+
+def test_entropy_above_the_logarithm_of_the_vocabulary_is_an_error(stored, model):
+    batch = stored(5, leave_out=("entropy",), name="b")
+    wrong = nested(batch.entropy + 8, batch.lengths)  # log(1000) = 6.9
+    tq.kv_batch_put(
+        keys=batch.keys, partition_id=PARTITION, fields=TensorDict({"entropy": wrong}, batch_size=len(batch.keys))
+    )
+    with pytest.raises(TensorError, match=r"outside \[0, log\(1000\) = 6.9078\].*use_fused_kernels=False"):
+        trainer_of(PPOTrainerSync, model)._compute_advantage(batch.batch, {})
+
+
+def test_entropy_of_other_lengths_is_an_error(stored, model):
+    batch = stored(6)
+    batch.batch.tags[3]["response_len"] += 1
+    with pytest.raises(TensorError, match=r"entropy of row 3 has \d+ tokens, its response \d+"):
+        trainer_of(PPOTrainerSync, model)._compute_advantage(batch.batch, {})
+
+
+def test_sessions_with_several_outputs_are_refused(stored, model):
+    batch = stored(7)
+    batch.batch.keys[2] = batch.keys[2].removesuffix("_0") + "_1"
+    with pytest.raises(BridgeError, match="gave several outputs"):
+        trainer_of(PPOTrainerSync, model)._compute_advantage(batch.batch, {})
+
+
+def test_an_estimator_that_was_replaced_is_noticed(stored, model, monkeypatch):
+    from verl.trainer.ppo import core_algos
+
+    batch = stored(8)
+    monkeypatch.setitem(core_algos.ADV_ESTIMATOR_REGISTRY, "egsw", core_algos.ADV_ESTIMATOR_REGISTRY["grpo_vectorized"])
+    with pytest.raises(BridgeError, match="computed advantages without calling it"):
+        trainer_of(PPOTrainerSync, model)._compute_advantage(batch.batch, {})
+
+
+def test_verls_own_estimators_are_left_alone(stored, model):
+    batch, metrics = stored(9, leave_out=("entropy",)), {}
+    trainer_of(PPOTrainerSync, model, "algorithm.adv_estimator=grpo")._compute_advantage(batch.batch, metrics)
+    assert metrics == {}
+    torch.testing.assert_close(wide(batch.read("advantages"), batch.mask), base_of(batch), rtol=1e-5, atol=1e-6)
+
+
+def test_the_trainer_of_another_verl_is_refused_by_name():
+    stranger = types.SimpleNamespace(PPOTrainer=type("PPOTrainer", (), {"_compute_advantage": lambda self, data: data}))
+    missing = bridge._missing_parts(stranger)
+    assert any(part.startswith("PPOTrainer._compute_advantage") for part in missing)
+    assert any(part.startswith("tq.kv_batch_get") for part in missing)
+
+
+def test_construction_of_the_trainer_checks_the_configuration(model):
+    """Launchers other than main_ppo skip verl's validation; the trainer then refuses, before it builds anything."""
+    from egsw_plugin.errors import OptionError
+
+    config = trainer_of(PPOTrainerSync, model, "+algorithm.egsw.temperature=0").config
+    with pytest.raises(OptionError, match=r"algorithm.egsw.temperature=0"):
+        PPOTrainerSync(config)
+    assert issubclass(PPOTrainerSync, PPOTrainer)
+    assert np.all([cls._compute_advantage is PPOTrainer._compute_advantage for cls in TRAINERS])
