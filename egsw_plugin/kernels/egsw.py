@@ -121,10 +121,17 @@ class _Block:
 
     def read(self, columns: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Advantages and entropy [N, G, C] as copies, and bool [N, G, C]: is the response alive there?"""
-        shape = (*self.members.shape, columns.stop - columns.start)
-        values, entropy = (t[:, columns].index_select(0, self.rows_at).to(self.dtype).view(shape) for t in self.tensors)
+        values, entropy = (self._gather(t, columns).to(self.dtype) for t in self.tensors)
         position = torch.arange(columns.start, columns.stop, device=self.flat.device)
         return values, entropy, position < self.count.unsqueeze(-1)
+
+    def _gather(self, tensor: torch.Tensor, columns: slice) -> torch.Tensor:
+        # index_select moves whole rows at the speed of memory, but on a slice of columns it first copies the slice.
+        if 2 * (columns.stop - columns.start) > tensor.shape[1]:
+            part = tensor.index_select(0, self.rows_at)[:, columns]
+        else:
+            part = tensor[:, columns][self.rows_at]
+        return part.unflatten(0, self.members.shape)
 
     def write(self, out: torch.Tensor, values: torch.Tensor, columns: slice) -> None:
         """Put [N, G, C] where it came from in `out` [R, T]; dead positions of `values` are zero."""
@@ -164,7 +171,7 @@ class _Weigher:
             present = alive.sum(1, keepdim=True)
         logit -= logit.amax(1, keepdim=True).clamp_min_(torch.finfo(logit.dtype).min)
         weights = logit.mul_(min(scale / self.temperature, torch.finfo(logit.dtype).max)).exp_()
-        total = weights.sum(1, keepdim=True)
+        total = weights.sum(1, keepdim=True).clamp_min_(1)  # the largest counts 1; less only where nobody is alive
         factor = (present if self.normalize == "mean_one" else 1) / total
         if constant is None:
             effective = _effective_number(weights, total.squeeze(1))
@@ -203,14 +210,14 @@ def _weigh_trajectories(block: _Block, weigh: _Weigher, result: EGSWResult, weig
     for columns in block.tiles():
         values, entropy, alive = block.read(columns)
         entropy.masked_fill_(~alive, 0)
-        spread = weights.unsqueeze(-1).expand_as(values).clone()
+        spread = weights.unsqueeze(-1) * alive
         _record(block, columns, values, entropy, spread, alive, result, weigh_advantages)
 
 
 def _record(block, columns, values, entropy, weights, alive, result, weigh_advantages) -> None:
     """Write a tile's result and add to the counts."""
     dead = ~alive
-    result.weight_max = max(result.weight_max, float(weights.masked_fill(dead, -math.inf).max()))
+    result.weight_max = max(result.weight_max, float(weights.max()))  # where dead, weights are zero
     result.weight_min = min(result.weight_min, float(weights.masked_fill(dead, math.inf).min()))
     weighted = values * weights
     changed = weighted.ne(values).logical_and_(alive).sum(-1).flatten()

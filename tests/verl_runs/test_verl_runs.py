@@ -78,11 +78,17 @@ def test_no_entropy_and_infinite_temperature_is_grpo(tmp_path):
     assert run.column("egsw/effective_share/mean") == pytest.approx([1, 1])
 
 
-def test_weights_travel_to_the_policy_loss(tmp_path):
+def test_colocated_asynchronous_trainer_with_weights_in_the_policy_loss(tmp_path):
     """channel: loss over micro-batches smaller than a group: the weights reach the workers."""
-    overrides = ["+algorithm.egsw.channel=loss", f"{LOSS_MODE}=egsw"]
-    run = train(tmp_path, *overrides, "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=16")
+    run = train(
+        tmp_path,
+        "trainer.v1.trainer_mode=colocate_async",
+        "+algorithm.egsw.channel=loss",
+        f"{LOSS_MODE}=egsw",
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
+    )
     assert_in_effect(run)
+    assert run.column("egsw/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
     assert all(value > 0.5 for value in run.column("actor/egsw_weighted/mean"))
     assert all(value > 0 for value in run.column("actor/grad_norm"))
 
@@ -106,6 +112,8 @@ def test_two_workers_balanced_rows_padding_and_bfloat16_entropy(tmp_path):
         "trainer.balance_batch=True",
         "data.train_batch_size=15",
         "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8",
         "actor_rollout_ref.actor.fsdp_config.mixed_precision=null",
         "+algorithm.egsw={base: rloo, granularity: trajectory, scope: batch, denominator: all, normalize: mean_one}",
     )
@@ -113,12 +121,6 @@ def test_two_workers_balanced_rows_padding_and_bfloat16_entropy(tmp_path):
     assert "[egsw] warning: the entropy arrives in bfloat16" in run.screen
     assert "entropy_from_logits_with_chunking=True" in run.screen
     assert "mixed_precision" in run.screen
-
-
-def test_colocated_asynchronous_trainer(tmp_path):
-    run = train(tmp_path, "trainer.v1.trainer_mode=colocate_async")
-    assert_in_effect(run)
-    assert run.column("egsw/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
 
 
 def test_verls_own_estimator_on_the_same_recipe(tmp_path):
