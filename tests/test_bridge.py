@@ -206,6 +206,16 @@ def test_entropy_of_other_lengths_is_an_error(stored, model):
         trainer_of(PPOTrainerSync, model)._compute_advantage(batch.batch, {})
 
 
+def test_tags_without_lengths(stored, model):
+    """An agent loop of the user's own may write other tags."""
+    batch = stored(10)
+    for tag in batch.batch.tags:
+        del tag["response_len"]
+    trainer_of(PPOTrainerSync, model)._compute_advantage(batch.batch, {})
+    result = wide(batch.read("advantages"), batch.mask)
+    torch.testing.assert_close(result, expected(batch, batch.entropy) * base_of(batch), rtol=1e-5, atol=1e-6)
+
+
 def test_sessions_with_several_outputs_are_refused(stored, model):
     batch = stored(7)
     batch.batch.keys[2] = batch.keys[2].removesuffix("_0") + "_1"

@@ -43,11 +43,14 @@ def why_missing(name: str, method: str, step: TrainerStep | None) -> str:
             f"{method} needs {name}, which was not passed, and no trainer is running to take it from: pass {name}= "
             "[rows, tokens], or train with verl's V1 trainer (trainer.use_v1=True)"
         )
-    return (
-        f"{method} needs {name}, but verl's trainer has no such field in partition {step.partition_id!r} for this "
-        "batch; with algorithm.rollout_correction.bypass_mode=True verl computes no entropy (set it to False, or "
-        "algorithm.egsw.entropy=surprisal)"
-    )
+    message = f"{method} needs {name}, which verl's trainer does not have for this batch in partition "
+    message += repr(step.partition_id)
+    if name == "entropy":
+        message += (
+            "; with algorithm.rollout_correction.bypass_mode=True verl computes none: set it to False, or "
+            f"algorithm.{method}.entropy=surprisal"
+        )
+    return message
 
 
 class TrainerStep:
@@ -66,8 +69,8 @@ class TrainerStep:
             return self.data.batch[name]
         return self._fetch(name) if name == "entropy" else None
 
-    def vocabulary_size(self) -> int:
-        """Number of tokens that the actor's logits range over."""
+    def vocabulary_size(self) -> int | None:
+        """Number of tokens that the actor's logits range over, or None if its configuration does not say."""
         return _vocabulary_size(self.trainer)
 
     def finish(self, method: str, outcome: Outcome) -> None:
@@ -84,8 +87,7 @@ class TrainerStep:
         nested = nested[name]
         if not nested.is_nested:
             raise TensorError(f"{name} in TransferQueue is not a tensor with one length a row; this verl is not 0.9's")
-        lengths = nested.offsets().diff().tolist()
-        expected = [tag["response_len"] for tag in self.tags]
+        lengths, expected = nested.offsets().diff().tolist(), self._response_lengths()
         if lengths != expected:
             row = next(i for i, pair in enumerate(zip(lengths, expected, strict=True)) if pair[0] != pair[1])
             raise TensorError(
@@ -93,10 +95,18 @@ class TrainerStep:
             )
         return nested.to_padded_tensor(0.0)
 
+    def _response_lengths(self) -> list[int]:
+        """Tokens of each row's response, tool tokens included: from the tags, which verl's agent loop writes."""
+        if all("response_len" in tag for tag in self.tags):
+            return [tag["response_len"] for tag in self.tags]
+        fields = ["response_mask"]
+        data = self.queue.kv_batch_get(keys=self.keys, partition_id=self.partition_id, select_fields=fields)
+        return data["response_mask"].offsets().diff().tolist()
+
     def _publish(self, name: str, tensor: torch.Tensor) -> None:
         from tensordict import TensorDict
 
-        lengths = torch.tensor([tag["response_len"] for tag in self.tags])
+        lengths = torch.tensor(self._response_lengths())
         real = torch.arange(tensor.shape[1]) < lengths.unsqueeze(1)
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         nested = torch.nested.nested_tensor_from_jagged(tensor.cpu()[real], offsets)
@@ -198,14 +208,14 @@ def _refuse_split_sessions(keys: list[str], method: str) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _vocabulary_size(trainer: Any) -> int:
+def _vocabulary_size(trainer: Any) -> int | None:
     from transformers import AutoConfig
     from verl.utils.fs import copy_to_local
 
     model = trainer.config.actor_rollout_ref.model
     path = copy_to_local(select(model, "hf_config_path") or model.path, use_shm=bool(select(model, "use_shm", False)))
     config = AutoConfig.from_pretrained(path, trust_remote_code=bool(select(model, "trust_remote_code", False)))
-    return config.get_text_config().vocab_size
+    return getattr(config.get_text_config(), "vocab_size", None)
 
 
 __all__ = [

@@ -6,16 +6,16 @@ import difflib
 import functools
 from typing import Any
 
-from packaging.version import Version
+from packaging.specifiers import SpecifierSet
 
 from .. import __version__
 from ..console import say, warn_once
 from ..errors import BridgeError, OptionError
 from ..methods import METHODS
 from . import bases
-from .configuration import options_of, section, select
+from .configuration import get, options_of, section, select
 
-SUPPORTED_VERL = (Version("0.9.1"), Version("0.10"))  # from, and up to but not including
+SUPPORTED_VERL = ">=0.9.1,<0.10"  # as in pyproject.toml
 LOSS_MODE = "actor_rollout_ref.actor.policy_loss.loss_mode"
 
 
@@ -41,7 +41,7 @@ def check_trainer(config: Any, missing: list[str]) -> None:
     if missing:
         raise BridgeError(
             f"algorithm.adv_estimator={method.name}: this verl ({verl.__version__}) lacks {'; '.join(missing)}, which "
-            f"the entropy bridge needs; install {_supported()}"
+            f"the entropy bridge needs; install verl{SUPPORTED_VERL}"
         )
     options = options_of(method, config.algorithm)
     say(
@@ -55,7 +55,9 @@ def check(config: Any):
 
     Raises `OptionError` with the key, the value and the fix.
     """
-    algorithm = config.algorithm
+    algorithm = get(config, "algorithm")
+    if algorithm is None:
+        return None  # not a configuration of reinforcement learning
     name = algorithm.adv_estimator
     _check_sections(config, name)
     loss = select(config, LOSS_MODE, "vanilla")
@@ -80,18 +82,14 @@ def check(config: Any):
     return method
 
 
-def _supported() -> str:
-    return f"verl>={SUPPORTED_VERL[0]},<{SUPPORTED_VERL[1]}"
-
-
 def _check_version(name: str) -> None:
     import verl
 
-    if not SUPPORTED_VERL[0] <= Version(verl.__version__) < SUPPORTED_VERL[1]:
+    if not SpecifierSet(SUPPORTED_VERL).contains(verl.__version__, prereleases=True):
         raise OptionError(
             "algorithm.adv_estimator",
             name,
-            f"egsw-plugin {__version__} supports {_supported()}, and this is verl {verl.__version__}; install one of "
+            f"egsw-plugin {__version__} supports verl{SUPPORTED_VERL}, and this is verl {verl.__version__}; install one of "
             "the supported versions",
         )
 
