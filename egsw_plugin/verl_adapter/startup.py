@@ -89,8 +89,8 @@ def _check_version(name: str) -> None:
         raise OptionError(
             "algorithm.adv_estimator",
             name,
-            f"egsw-plugin {__version__} supports verl{SUPPORTED_VERL}, and this is verl {verl.__version__}; install one of "
-            "the supported versions",
+            f"egsw-plugin {__version__} supports verl{SUPPORTED_VERL}, and this is verl {verl.__version__}; "
+            "install a supported version",
         )
 
 

@@ -1,0 +1,93 @@
+"""Make the tiny model, tokenizer and data set: ``python -m egsw_plugin.tiny --out DIR [--seed N]``."""
+
+import argparse
+import dataclasses
+import json
+import random
+import shutil
+import tempfile
+from pathlib import Path
+
+from . import task
+
+DONE = "tiny.json"  # written last; holds the settings that made the folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All that the assets depend on."""
+
+    seed: int = 1
+    train_rows: int = 4096
+    test_rows: int = 64
+    hurry: float = 0.33  # see task.demonstration
+    fit_lr: float = 4e-3
+    fit_batch: int = 64
+    fit_steps: int = 500
+    fit_check: int = 25  # steps between measurements, from half of fit_steps on
+    fit_target: float = 0.38  # sampled success on the test problems
+
+
+def write_data(folder: Path, settings: Settings) -> list[list[int]]:
+    """Write train.parquet and test.parquet, disjoint; the test problems."""
+    import pandas as pd
+
+    rng = random.Random(f"data {settings.seed}")
+    test = task.problems(rng, settings.test_rows)
+    taken = set(map(tuple, test))
+    train = []
+    while len(train) < settings.train_rows:
+        train += [numbers for numbers in task.problems(rng, settings.train_rows) if tuple(numbers) not in taken]
+    for split, problems in (("train", train[: settings.train_rows]), ("test", test)):
+        rows = [task.row(numbers, split, i) for i, numbers in enumerate(problems)]
+        pd.DataFrame(rows).to_parquet(folder / f"{split}.parquet")
+    return test
+
+
+def write_model(folder: Path, settings: Settings, held_out: list[list[int]]) -> dict:
+    """Write the tokenizer and the warm-started model; what the fit measured."""
+    import torch
+
+    from . import model as tiny_model
+
+    torch.set_num_threads(1)  # the same result on every number of cores, and no waiting where cores are shared
+    tokenizer = tiny_model.make_tokenizer()
+    model = tiny_model.make_model(tokenizer, settings.seed)
+    measured = tiny_model.warm_start(model, tokenizer, settings, held_out)
+    tokenizer.save_pretrained(folder / "model")
+    model.save_pretrained(folder / "model")
+    return measured
+
+
+def make(out: Path, settings: Settings) -> bool:
+    """Make the assets in ``out`` unless they are there for these settings; True if something was made."""
+    wanted = dataclasses.asdict(settings)
+    done = out / DONE
+    if done.exists() and json.loads(done.read_text())["settings"] == wanted:
+        return False
+    if out.exists() and not done.exists() and any(out.iterdir()):
+        raise SystemExit(f"{out} holds something else than tiny assets; choose another folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # made in a sibling folder and renamed, so an interrupted run leaves nothing that looks finished
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        new = Path(scratch) / "new"
+        new.mkdir()
+        measured = write_model(new, settings, write_data(new, settings))
+        (new / DONE).write_text(json.dumps({"settings": wanted, "measured": measured}, indent=1) + "\n")
+        shutil.rmtree(out, ignore_errors=True)
+        new.rename(out)
+    return True
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m egsw_plugin.tiny", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument("--seed", type=int, default=Settings.seed)
+    args = parser.parse_args()
+    made = make(args.out, Settings(seed=args.seed))
+    print(f"tiny assets {'made' if made else 'already'} in {args.out}")
+
+
+if __name__ == "__main__":
+    main()

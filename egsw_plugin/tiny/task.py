@@ -1,0 +1,61 @@
+"""The tiny task: add two to five numbers as running sums, one addition a line; the reward reads the last line.
+
+>>> print(worked_solution([3, 8, 9]))
+3+8=11
+11+9=20
+#20
+>>> compute_score("tiny", worked_solution([3, 8, 9]), "20")
+{'score': 1.0, 'acc': 1.0}
+"""
+
+import random
+import re
+from itertools import accumulate, pairwise
+
+DATA_SOURCE = "egsw_plugin/tiny"
+MIN_TERMS, MAX_TERMS, MAX_NUMBER = 2, 5, 9
+_ANSWER = re.compile(r"#(\d{1,9})", re.ASCII)
+
+
+def problems(rng: random.Random, count: int) -> list[list[int]]:
+    """``count`` lists of numbers to add; the number of terms is uniform."""
+    return [[rng.randint(1, MAX_NUMBER) for _ in range(rng.randint(MIN_TERMS, MAX_TERMS))] for _ in range(count)]
+
+
+def question(numbers: list[int]) -> str:
+    """What the user asks."""
+    return "+".join(map(str, numbers))
+
+
+def worked_solution(numbers: list[int]) -> str:
+    """A correct response: the running sums and the answer."""
+    sums = list(accumulate(numbers))
+    steps = [f"{a}+{n}={b}" for (a, b), n in zip(pairwise(sums), numbers[1:], strict=True)]
+    return "\n".join([*steps, f"#{sums[-1]}"])
+
+
+def demonstration(rng: random.Random, numbers: list[int], hurry: float) -> str:
+    """A worked solution that, before each addition, gives up with probability ``hurry`` and answers the sum so far."""
+    done = 1
+    while done < len(numbers) and rng.random() >= hurry:
+        done += 1
+    return worked_solution(numbers[:done])
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs) -> dict[str, float]:
+    """verl's reward function: 1 if the last line is "#" and the right answer, 0 for any other text."""
+    lines = str(solution_str).replace("<|im_end|>", "").strip().rsplit("\n", 1)
+    answer = _ANSWER.fullmatch(lines[-1])
+    score = float(answer is not None and answer[1] == str(ground_truth))
+    return {"score": score, "acc": score}
+
+
+def row(numbers: list[int], split: str, index: int) -> dict:
+    """One record of verl's data set."""
+    return {
+        "data_source": DATA_SOURCE,
+        "prompt": [{"role": "user", "content": question(numbers)}],
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": str(sum(numbers))},
+        "extra_info": {"split": split, "index": index, "terms": len(numbers)},
+    }

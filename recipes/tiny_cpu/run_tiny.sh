@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Train the tiny model on the CPU; README.md beside this file explains. Arguments are hydra overrides.
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ROOT=$(cd "$HERE/../.." && pwd)
+
+# ---- user-adjustable -------------------------------------------------------------------------------
+ADV=${ADV:-egsw}                   # advantage estimator
+STEPS=${STEPS:-40}                 # training steps
+SEED=${SEED:-1}                    # data, start model, order of the data, sampling
+OUT=${OUT:-$ROOT/outputs/demo}     # metrics.jsonl, checkpoints
+ASSETS=${ASSETS:-$ROOT/outputs/assets/seed$SEED}
+TIME_LIMIT=${TIME_LIMIT:-900}      # seconds; a failed weight sync hangs
+PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
+# ----------------------------------------------------------------------------------------------------
+
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
+
+export VERL_PLATFORM=cpu           # egsw_plugin.cpu
+export VERL_ENGINE_DEVICE=cuda     # verl registers its FSDP engine for cuda and npu only
+export VERL_FILE_LOGGER_PATH=$OUT/metrics.jsonl
+export VLLM_CPU_KVCACHE_SPACE=1    # GiB
+export VLLM_CPU_OMP_THREADS_BIND=nobind
+export OMP_NUM_THREADS=1           # the processes take turns on few cores
+export TOKENIZERS_PARALLELISM=false
+export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
+export RAY_USAGE_STATS_ENABLED=0 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
+PATH=$(cd "$(dirname "$PYTHON")" && pwd):$PATH
+
+"$PYTHON" -m egsw_plugin.tiny --out "$ASSETS" --seed "$SEED"
+ASSETS=$(cd "$ASSETS" && pwd)
+
+DATA=(
+    data.train_files="$ASSETS/train.parquet"
+    data.val_files="$ASSETS/test.parquet"
+    data.seed="$SEED"
+)
+MODEL=(
+    actor_rollout_ref.model.path="$ASSETS/model"
+)
+ROLLOUT=(
+    actor_rollout_ref.rollout.seed="$SEED"
+)
+TRAINER=(
+    algorithm.adv_estimator="$ADV"
+    trainer.total_training_steps="$STEPS"
+    trainer.default_local_dir="$OUT/checkpoints"
+    hydra.run.dir="$OUT/hydra"
+)
+
+cd "$OUT"
+exec timeout --kill-after=30 "$TIME_LIMIT" "$PYTHON" -m verl.trainer.main_ppo \
+    --config-path "$HERE" --config-name tiny_cpu \
+    "${DATA[@]}" "${MODEL[@]}" "${ROLLOUT[@]}" "${TRAINER[@]}" "$@"
