@@ -17,6 +17,7 @@ DONE = "tiny.json"  # written last; holds the settings that made the folder
 class Settings:
     """All that the assets depend on."""
 
+    version: int = 1  # to be raised when the task or the model changes
     seed: int = 1
     train_rows: int = 4096
     test_rows: int = 64
