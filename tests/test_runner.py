@@ -180,7 +180,13 @@ def test_interrupting_the_runner_ends_the_run(tmp_path, number, code):
     script.write_text('echo $$ > "$OUT/pid"; sleep 600 & echo $! > "$OUT/sleeper"; wait\n')
     command = [sys.executable, "-m", "egsw_plugin.cli", "run", "--out", str(tmp_path), "--", "bash", str(script)]
     main_call = "import sys; from egsw_plugin.cli import main; sys.exit(main(sys.argv[1:]))"
-    runner = subprocess.Popen([sys.executable, "-c", main_call, *command[3:]], stdout=subprocess.PIPE, text=True)
+    runner = subprocess.Popen(
+        [sys.executable, "-c", main_call, *command[3:]],
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell starts background jobs with SIGINT ignored; the tests may be part of one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not (tmp_path / "sleeper").exists() and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -64,7 +64,7 @@ def test_egsw_is_in_effect(tmp_path):
     assert all("egsw/entropy_success/mean" in step and "egsw/entropy_failure/mean" in step for step in run.steps)
     assert run.log.count("[egsw] egsw-plugin") == 1
     assert "adv_estimator=egsw base=grpo alpha=0.5 temperature=1.0" in run.screen
-    assert "bfloat16" not in run.log
+    assert "arrives in bfloat16" not in run.log
     assert "step 3/3" in run.screen
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
