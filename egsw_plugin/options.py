@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -42,7 +42,11 @@ def one_of(*choices: str) -> Callable[[Any], str]:
 
 def finite(value: Any) -> float:
     """Accept a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, str):
+        raise ValueError("use a finite number, not text")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("use a finite number")
+    if not -sys.float_info.max <= value <= sys.float_info.max:
         raise ValueError("use a finite number")
     return float(value)
 

@@ -16,6 +16,7 @@ import verl  # noqa: F401  (loads the plugin through its entry point, as a user'
 from batches import random_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
 from egsw_plugin.errors import OptionError, TensorError
@@ -391,6 +392,22 @@ def test_uids_of_any_kind(index):
     assert torch.equal(result, expected)
 
 
+@pytest.mark.parametrize("base", ["grpo", "rloo", "reinforce_plus_plus", "reinforce_plus_plus_baseline", "gpg"])
+@pytest.mark.parametrize("mask_dtype", [torch.int64, torch.bool])
+def test_configuration_of_any_kind(base, mask_dtype):
+    """A DictConfig as verl passes it, a dictionary, or one without discounts: the same result."""
+    rewards, mask, index, entropy = random_batch(36)
+    section = {"egsw": {"base": base}}
+    configs = [section, {"gamma": 1.0, "lam": 1.0, **section}, OmegaConf.create(section)]
+    configs.append(OmegaConf.create({"gamma": 1.0, "lam": 1.0, **section}))
+    results = [
+        get_adv_estimator_fn("egsw")(rewards, mask.to(mask_dtype), index, config, entropy=entropy)[0]
+        for config in configs
+    ]
+    assert all(torch.equal(result, results[0]) for result in results)
+    assert results[0].abs().sum() > 0
+
+
 def test_surprisal_stands_in_for_entropy():
     rewards, mask, index, entropy = random_batch(28)
     fn = get_adv_estimator_fn("egsw")
@@ -478,6 +495,19 @@ class TestRefusals:
 
     def test_entropy_negative_within_rounding(self):
         self.call(entropy=self.batch[3] * 0 - 1e-4)
+
+    @pytest.mark.parametrize("value", [math.nan, -math.inf, 0.5])
+    def test_log_probabilities_out_of_range(self, value):
+        with pytest.raises(TensorError, match=r"old_log_probs of row \d+, token \d+"):
+            self.call({"egsw": {"entropy": "surprisal"}}, old_log_probs=torch.full_like(self.batch[3], value))
+
+    def test_entropy_that_is_no_tensor(self):
+        with pytest.raises(TensorError, match="entropy is a ndarray"):
+            self.call(entropy=self.batch[3].numpy())
+
+    def test_base_that_lacks_its_tensor(self):
+        with pytest.raises(TensorError, match="base remax needs reward_baselines"):
+            self.call({"egsw": {"base": "remax"}}, entropy=self.batch[3])
 
     def test_misspelt_keyword(self):
         with pytest.raises(TypeError, match="entropies"):

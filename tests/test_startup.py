@@ -63,6 +63,14 @@ EGSW = "algorithm.adv_estimator=egsw"
         (["+algorithm.egsw.channel=both"], "algorithm.egsw.channel='both'", "advantage, loss"),
         (["+algorithm.egsw=0.5"], "algorithm.egsw=0.5", "use a section of options"),
         (["+algorithm.egws.alpha=0.1"], "algorithm.egws={'alpha': 0.1}", "did you mean algorithm.egsw?"),
+        (["+algorithm.EGSW.alpha=0.1"], "algorithm.EGSW={'alpha': 0.1}", "did you mean algorithm.egsw?"),
+        (["+algorithm.alpha=0.1"], "algorithm.alpha=0.1", "did you mean algorithm.egsw.alpha?"),
+        (["+algorithm.egsw.base=remax"], "algorithm.egsw.base='remax'", "use a base estimator registered in verl"),
+        (
+            ["+algorithm.egsw.base=gae", "critic.enable=True", "algorithm.use_pf_ppo=True"],
+            "algorithm.use_pf_ppo=True",
+            "set it to False",
+        ),
         (["+egsw.alpha=0.1"], "egsw={'alpha': 0.1}", "belong under algorithm.egsw"),
         (["+actor_rollout_ref.egsw.alpha=0.1"], "actor_rollout_ref.egsw", "belong under algorithm.egsw"),
         (
@@ -86,6 +94,12 @@ def test_refused_with_key_value_and_fix(overrides, key, fix):
         validate(EGSW, *overrides)
     assert key in str(caught.value)
     assert fix in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["EGSW", "egws", "eqsw"])
+def test_a_misspelt_estimator_is_refused(name):
+    with pytest.raises(OptionError, match=f"algorithm.adv_estimator='{name}'.*did you mean 'egsw'"):
+        validate(f"algorithm.adv_estimator={name}")
 
 
 def test_our_loss_without_our_estimator_is_refused():

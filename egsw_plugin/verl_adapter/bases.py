@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from ..errors import OptionError, TensorError
 from .configuration import get
@@ -13,15 +15,18 @@ GAE = "gae"
 OTB = ("optimal_token_baseline", "tir_optimal_token_baseline")
 # GDPO reads the whole batch, which no estimator of ours receives.
 UNSUPPORTED = ("gdpo",)
+# What these need can be passed in a direct call, but verl's V1 trainer does not have it.
+NOT_IN_TRAINER = ("remax", *OTB)
 
 
-def check(name: str, key: str) -> None:
+def check(name: str, key: str, in_trainer: bool = False) -> None:
     """Refuse a base that verl does not know or that cannot be a base."""
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 
     from ..methods import METHODS
 
-    known = sorted(set(ADV_ESTIMATOR_REGISTRY) - set(METHODS) - set(UNSUPPORTED))
+    excluded = {*METHODS, *UNSUPPORTED, *(NOT_IN_TRAINER if in_trainer else ())}
+    known = sorted(set(ADV_ESTIMATOR_REGISTRY) - excluded)
     if name not in known:
         raise OptionError(key, name, f"use a base estimator registered in verl: {', '.join(known)}")
 
@@ -39,17 +44,19 @@ def advantages(
     from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
     check(name, key)
-    arguments = {"token_level_rewards": token_level_rewards, "response_mask": response_mask}
+    # verl's estimators subtract the mask from 1, which torch refuses for booleans.
+    mask = response_mask.long() if response_mask.dtype == torch.bool else response_mask
+    arguments = {"token_level_rewards": token_level_rewards, "response_mask": mask}
     if name == GAE:
         arguments |= {"values": _needed(name, "values", tensors)}
         arguments |= {"gamma": get(config, "gamma", 1.0), "lam": get(config, "lam", 1.0)}
     else:
-        arguments |= {"index": index, "config": config}
+        arguments |= {"index": index, "config": _with_discount(config)}
     if name == "grpo":
         arguments["config"] = None
         arguments["norm_adv_by_std_in_grpo"] = get(config, "norm_adv_by_std_in_grpo", True)
-    if (baselines := tensors.get("reward_baselines")) is not None and name != GAE and name != "grpo":
-        arguments["reward_baselines"] = baselines
+    if name == "remax":
+        arguments["reward_baselines"] = _needed(name, "reward_baselines", tensors)
     if name in OTB:
         arguments |= {need: _needed(name, need, tensors) for need in ("sum_pi_squared", "old_log_probs")}
         arguments["rollout_is_weights"] = tensors.get("rollout_is_weights")
@@ -57,6 +64,15 @@ def advantages(
     if result.shape != response_mask.shape or not result.is_floating_point():
         raise TensorError(f"base {name} gave advantages of shape {tuple(result.shape)} and dtype {result.dtype}")
     return result, returns
+
+
+def _with_discount(config: Any) -> Any:
+    """`config` as verl's estimators read it, by attribute, with verl's defaults for the discounts where it has none."""
+    if config is not None and not isinstance(config, Mapping):
+        return config
+    if OmegaConf.is_config(config) and "gamma" in config and "lam" in config:
+        return config
+    return OmegaConf.create({"gamma": 1.0, "lam": 1.0, **(config or {})}, flags={"allow_objects": True})
 
 
 def _needed(base: str, name: str, tensors: Any) -> torch.Tensor:

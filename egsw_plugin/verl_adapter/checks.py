@@ -17,7 +17,7 @@ ROUNDING = {torch.float64: 1e-3, torch.float32: 1e-2, torch.float16: 0.05, torch
 FLOAT32_ENTROPY = (
     "set actor_rollout_ref.model.use_remove_padding=True with "
     "actor_rollout_ref.actor.entropy_from_logits_with_chunking=True, or "
-    "+actor_rollout_ref.actor.fsdp_config.mixed_precision={param_dtype: fp32, reduce_dtype: fp32, buffer_dtype: fp32}"
+    "'+actor_rollout_ref.actor.fsdp_config.mixed_precision={param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}'"
 )
 
 
@@ -28,6 +28,11 @@ def key(method: Method, option: str) -> str:
 
 def rewards(token_level_rewards: torch.Tensor, response_mask: torch.Tensor) -> None:
     """Refuse rewards and a mask that are not two tensors of one [rows, tokens] shape."""
+    for name, tensor in (("token_level_rewards", token_level_rewards), ("response_mask", response_mask)):
+        if not isinstance(tensor, torch.Tensor):
+            raise TensorError(f"{name} is a {type(tensor).__name__}; it must be a tensor [rows, tokens]")
+    if not token_level_rewards.is_floating_point():
+        raise TensorError(f"token_level_rewards has dtype {token_level_rewards.dtype}; it must be floating point")
     if response_mask.dim() != 2 or token_level_rewards.shape != response_mask.shape:
         raise TensorError(
             f"token_level_rewards has shape {tuple(token_level_rewards.shape)} and response_mask "
@@ -54,13 +59,15 @@ def scores(token_level_scores: torch.Tensor, response_mask: torch.Tensor) -> tor
 
 def per_token(name: str, tensor: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
     """Refuse a tensor of another shape than the response mask or of whole numbers; put it on the mask's device."""
+    if not isinstance(tensor, torch.Tensor):
+        raise TensorError(f"{name} is a {type(tensor).__name__}; it must be a tensor [rows, tokens]")
     if tensor.shape != response_mask.shape:
         raise TensorError(
             f"{name} has shape {tuple(tensor.shape)}, the response mask {tuple(response_mask.shape)}: it does not "
             "belong to these rows"
         )
-    if not tensor.is_floating_point():
-        raise TensorError(f"{name} has dtype {tensor.dtype}; it must be a floating point tensor")
+    if tensor.dtype not in ROUNDING:
+        raise TensorError(f"{name} has dtype {tensor.dtype}; it must be one of float64, float32, float16, bfloat16")
     return tensor.to(response_mask.device)
 
 
@@ -90,4 +97,15 @@ def entropy(tensor: torch.Tensor, response_mask: torch.Tensor, vocabulary_size: 
             f"entropy of row {row}, token {token} is {float(tensor[row, token])} nats, outside [0, {bound}] "
             f"({int(bad.sum())} such tokens); fused kernels have computed wrong entropies in verl: try "
             "actor_rollout_ref.model.use_fused_kernels=False"
+        )
+
+
+def log_probs(name: str, tensor: torch.Tensor, response_mask: torch.Tensor) -> None:
+    """Refuse a log-probability (nats) of a policy token that is not finite, or above 0 beyond rounding."""
+    bad = ~(tensor.isfinite() & (tensor <= ROUNDING[tensor.dtype])) & response_mask.ne(0)
+    if bad.any():
+        row, token = bad.nonzero()[0].tolist()
+        raise TensorError(
+            f"{name} of row {row}, token {token} is {float(tensor[row, token])} nats; log-probabilities are finite and "
+            "not above 0, so check the rollout's (actor_rollout_ref.rollout.calculate_log_probs=True)"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from .. import diagnostics
@@ -51,6 +52,8 @@ def make_estimator(method: Method):
         }
         tensors = _Tensors(passed, step, method.name)
         checks.rewards(token_level_rewards, response_mask)
+        if isinstance(index, torch.Tensor):
+            index = np.array(index.tolist(), dtype=object)  # tensors of equal value are different keys
         if index is None or len(index) != len(response_mask):
             given = "nothing" if index is None else f"{len(index)} entries"
             raise TensorError(f"{method.name}: index has {given} for {len(response_mask)} rows; pass one uid a row")
@@ -61,6 +64,8 @@ def make_estimator(method: Method):
         needed = {name: tensors.require(name, response_mask) for name in method.needs(options)}
         if "entropy" in needed:
             checks.entropy(needed["entropy"], response_mask, step.vocabulary_size() if step else None)
+        if "old_log_probs" in needed:
+            checks.log_probs("old_log_probs", needed["old_log_probs"], response_mask)
         scores = tensors.get("token_level_scores")
         scores = checks.scores(token_level_rewards if scores is None else scores, response_mask)
         batch = Batch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 from typing import Any
@@ -63,6 +64,7 @@ def check(config: Any):
     loss = select(config, LOSS_MODE, "vanilla")
     method = METHODS.get(name)
     if method is None:
+        _check_name(name)
         if loss in METHODS:
             raise OptionError(LOSS_MODE, loss, f"this loss needs algorithm.adv_estimator={loss}, which is {name!r}")
         return None
@@ -96,18 +98,37 @@ def _check_version(name: str) -> None:
 
 def _check_sections(config: Any, name: str) -> None:
     """A section of options that nobody reads is refused if it is misspelt or misplaced, else warned of."""
+    from verl.trainer.config import AlgoConfig
+
+    options = {field.name for field in dataclasses.fields(METHODS[name].options_type)} if name in METHODS else set()
     for key in config.algorithm:
-        near = difflib.get_close_matches(str(key), METHODS, 1, cutoff=0.7)
-        if near and key not in METHODS:
-            raise OptionError(f"algorithm.{key}", section(config.algorithm, key), f"did you mean algorithm.{near[0]}?")
+        if key not in METHODS and (near := _near(key)):
+            raise OptionError(f"algorithm.{key}", section(config.algorithm, key), f"did you mean algorithm.{near}?")
+        if key in options and key not in AlgoConfig.__dataclass_fields__:
+            value = section(config.algorithm, key)
+            raise OptionError(f"algorithm.{key}", value, f"did you mean algorithm.{name}.{key}?")
         if key in METHODS and key != name:
             warn_once(f"algorithm.{key} is set, but algorithm.adv_estimator is {name}: these options have no effect")
-    for place in ("", "actor_rollout_ref", "actor_rollout_ref.actor", "trainer"):
+    for place in ("", "data", "actor_rollout_ref", "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "trainer"):
         for method in METHODS:
             key = f"{place}.{method}" if place else method
             value = select(config, key)
             if value is not None:
                 raise OptionError(key, value, f"these options belong under algorithm.{method}")
+
+
+def _near(name: Any) -> str | None:
+    """The method whose name looks like `name`, whatever the case."""
+    near = difflib.get_close_matches(str(name).lower(), METHODS, 1, cutoff=0.7)
+    return near[0] if near else None
+
+
+def _check_name(name: str) -> None:
+    """verl itself notices an estimator that it does not have only after the first rollout."""
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
+
+    if name not in ADV_ESTIMATOR_REGISTRY and (near := _near(name)):
+        raise OptionError("algorithm.adv_estimator", name, f"verl has no such estimator; did you mean {near!r}?")
 
 
 def _check_trainer_mode(config: Any, name: str) -> None:
@@ -121,12 +142,18 @@ def _check_trainer_mode(config: Any, name: str) -> None:
 
 def _check_base(config: Any, method: Any, options: Any) -> None:
     key = f"algorithm.{method.name}.base"
-    bases.check(options.base, key)
+    bases.check(options.base, key, in_trainer=True)
     if options.base != bases.GAE:
         return
     if not select(config, "critic.enable", False):
         raise OptionError(
             key, options.base, "verl starts a critic by itself only for adv_estimator=gae; set critic.enable=True"
+        )
+    if select(config, "algorithm.use_pf_ppo", False):
+        raise OptionError(
+            "algorithm.use_pf_ppo",
+            True,
+            f"verl reweighs with adv_estimator=gae only, not with {key}=gae; set it to False",
         )
     if options.denominator == "all":
         raise OptionError(
