@@ -6,55 +6,83 @@ trainer reduces a metric by looking for these words in its name.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from .kernels.egsw import EGSWResult
-from .kernels.groups import Rows
+from .kernels.groups import mixed_groups
+from .kernels.shaped import Shaped
 
-SUCCESS_THRESHOLD = 0.5  # a response is a success if its score (sum of its token-level scores) is above it
+if TYPE_CHECKING:
+    from .methods.base import Batch
 
 
-def mixed_groups(group_ids: torch.Tensor, success: torch.Tensor, taking_part: torch.Tensor):
-    """Which groups hold a success and a failure, bool [groups]; which exist at all, bool [groups].
+def egsw_metrics(result: EGSWResult, batch: Batch) -> dict[str, float]:
+    """Metrics of one step of EGSW: those of `_common`."""
+    return _common("egsw", result, batch)
 
-    group_ids: int64 [rows]; success and taking_part: bool [rows]. Rows that do not take part do not count.
 
-    >>> ids, yes, no = torch.tensor([0, 0, 1, 1]), True, False
-    >>> mixed_groups(ids, torch.tensor([yes, no, yes, yes]), torch.tensor([yes, yes, yes, yes]))
-    (tensor([ True, False]), tensor([True, True]))
+def shaped_metrics(name: str, result: Shaped, batch: Batch) -> dict[str, float]:
+    """Metrics of one step of GTPO or GRPO-S: those of `_common`, and
+
+    - NAME/entropy_clipped/mean: share of the policy tokens whose entropy `entropy_clip` changes.
+    - NAME/overlong/mean: share of the responses that take part which the length penalty GROP touches.
     """
-    number = int(group_ids.max()) + 1 if group_ids.numel() else 0
-    successes = torch.bincount(group_ids[success & taking_part], minlength=number)
-    failures = torch.bincount(group_ids[~success & taking_part], minlength=number)
-    return (successes > 0) & (failures > 0), (successes + failures) > 0
-
-
-def egsw_metrics(result: EGSWResult, rows: Rows, group_ids: torch.Tensor, success: torch.Tensor) -> dict[str, float]:
-    """Metrics of one step of EGSW.
-
-    - egsw/changed/mean: share of the policy tokens of mixed groups whose advantage the weights change (0 if there is
-      no mixed group).
-    - egsw/effective_share/mean: (sum w)^2 / sum w^2 over a column, divided by the number alive, mean over columns.
-    - egsw/weight/max, egsw/weight/min: over policy tokens.
-    - egsw/entropy/mean: nats, over policy tokens; equals verl's actor/entropy under token-mean, if the rows are right.
-    - egsw/entropy_success/mean, egsw/entropy_failure/mean: the same over one kind; absent in a step that has none.
-    - egsw/mixed_groups/mean: share of the groups that hold a success and a failure.
-    """
-    taking_part = rows.count > 0
-    mixed, existing = mixed_groups(group_ids, success, taking_part)
-    in_mixed = mixed[group_ids] & taking_part
-    metrics = {
-        "egsw/changed/mean": _ratio(result.changed[in_mixed].sum(), rows.count[in_mixed].sum()),
-        "egsw/effective_share/mean": result.share_total / max(result.columns, 1),
-        "egsw/weight/max": result.weight_max,
-        "egsw/weight/min": result.weight_min,
-        "egsw/mixed_groups/mean": _ratio(mixed.sum(), existing.sum()),
-        "egsw/entropy/mean": _ratio(result.entropy_total.sum(), rows.count.sum()),
+    return _common(name, result, batch) | {
+        f"{name}/entropy_clipped/mean": _ratio(result.clipped.sum(), batch.rows.count.sum()),
+        f"{name}/overlong/mean": _ratio(result.penalised.sum(), result.taking_part.sum()),
     }
-    for name, which in (("success", success & taking_part), ("failure", ~success & taking_part)):
+
+
+def _common(name: str, result: EGSWResult | Shaped, batch: Batch) -> dict[str, float]:
+    """Metrics of every method. A mixed group holds a success and a failure; 0 where there is nothing to count.
+
+    - NAME/changed/mean: share of the policy tokens of mixed groups that the weights change (EGSW: the advantage; GTPO
+      and GRPO-S: the reward).
+    - NAME/effective_share/mean: (sum w)^2 / sum w^2 over what weights are compared over, divided by their number; mean.
+    - NAME/weight/max, NAME/weight/min: over policy tokens.
+    - NAME/sign_flip/mean: share of the policy tokens of mixed groups whose advantage has the opposite sign to GRPO's.
+    - NAME/negative_success/mean, NAME/positive_failure/mean: share of the policy tokens of mixed groups' successes
+      (failures) whose advantage is below (above) 0.
+    - NAME/mixed_groups/mean: share of the groups that hold a success and a failure.
+    - NAME/entropy/mean: nats, over policy tokens; equals verl's actor/entropy under token-mean, if the rows are right.
+    - NAME/entropy_success/mean, NAME/entropy_failure/mean: the same over one kind; absent in a step that has none.
+    """
+    count, success = batch.rows.count, batch.success
+    taking_part = count > 0
+    mixed, existing = mixed_groups(batch.group_ids, success, taking_part)
+    in_mixed = mixed[batch.group_ids] & taking_part
+    sign = _grpo_sign(batch.outcome, batch.group_ids, taking_part)
+    flipped = torch.where(sign > 0, result.negative, torch.where(sign < 0, result.positive, 0))
+    metrics = {
+        "changed/mean": _share(result.changed, count, in_mixed),
+        "effective_share/mean": result.share_total / max(result.columns, 1),
+        "weight/max": result.weight_max,
+        "weight/min": result.weight_min,
+        "sign_flip/mean": _share(flipped, count, in_mixed),
+        "negative_success/mean": _share(result.negative, count, in_mixed & success),
+        "positive_failure/mean": _share(result.positive, count, in_mixed & ~success),
+        "mixed_groups/mean": _ratio(mixed.sum(), existing.sum()),
+        "entropy/mean": _share(result.entropy_total, count, taking_part),
+    }
+    for kind, which in (("success", success & taking_part), ("failure", ~success & taking_part)):
         if which.any():
-            metrics[f"egsw/entropy_{name}/mean"] = _ratio(result.entropy_total[which].sum(), rows.count[which].sum())
-    return metrics
+            metrics[f"entropy_{kind}/mean"] = _share(result.entropy_total, count, which)
+    return {f"{name}/{key}": value for key, value in metrics.items()}
+
+
+def _grpo_sign(outcome: torch.Tensor, group_ids: torch.Tensor, taking_part: torch.Tensor) -> torch.Tensor:
+    """Sign of the reward of each response less the mean of its group, [rows]."""
+    outcome = outcome.double().masked_fill(~taking_part, 0)
+    groups = int(group_ids.max()) + 1 if group_ids.numel() else 0
+    total = outcome.new_zeros(groups).index_add_(0, group_ids, outcome)
+    size = torch.bincount(group_ids[taking_part], minlength=groups)
+    return (outcome * size[group_ids] - total[group_ids]).sign()
+
+
+def _share(part: torch.Tensor, whole: torch.Tensor, which: torch.Tensor) -> float:
+    return _ratio(part[which].sum(), whole[which].sum())
 
 
 def _ratio(part: torch.Tensor, whole: torch.Tensor) -> float:

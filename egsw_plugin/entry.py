@@ -8,7 +8,7 @@ the reason.
 import sys
 import traceback
 
-METHOD_NAMES = ("egsw",)  # repeated here because egsw_plugin.methods may be what failed to import
+METHOD_NAMES = ("egsw", "gtpo", "grpo_s")  # repeated here because egsw_plugin.methods may be what failed to import
 
 
 def load() -> None:

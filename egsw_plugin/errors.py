@@ -20,5 +20,9 @@ class TensorError(EGSWPluginError, ValueError):
     """A tensor that is missing, of another shape than the response mask, or outside its range."""
 
 
+class VaryingAdvantagesError(TensorError):
+    """Advantages that vary within a response, where one for the whole response is needed."""
+
+
 class BridgeError(EGSWPluginError, RuntimeError):
     """The running verl does not give the plugin what a method needs."""

@@ -84,18 +84,8 @@ def test_advantages_that_vary_within_a_response(granularity):
 
 
 def test_denominator_all_needs_constant_advantages():
-    _, mask, index, entropy = random_batch(3)
-    varying = torch.arange(mask.numel(), dtype=torch.float32).view(mask.shape)
     with pytest.raises(OptionError, match=r"algorithm.egsw.denominator='all'.*use denominator=alive"):
-        egsw(
-            varying,
-            entropy,
-            Rows.measure(mask),
-            dense_group_ids(index),
-            alpha=1.0,
-            temperature=1.0,
-            denominator="all",
-        )
+        estimate(random_batch(3), algorithm={"gamma": 0.9}, base="reinforce_plus_plus", denominator="all")
 
 
 class TestWorkedExample:
@@ -119,7 +109,7 @@ class TestWorkedExample:
         ).values
 
     def objective(self, weights):
-        losses, _, _ = clipped_surrogate(self.log_ratio, torch.zeros(3, 4), self.advantages, 0.2, 0.28)
+        losses, _ = clipped_surrogate(self.log_ratio.exp(), self.advantages, 0.2, 0.28)
         return -float((losses * weights * self.mask).sum() / self.mask.sum())
 
     def test_step(self):
@@ -316,8 +306,9 @@ def test_metrics_equal_the_loop(granularity, scope, denominator):
     base = base_of((rewards, mask, index, entropy))
     success = rewards.sum(1) > 0.5
     options = EGSWOptions(granularity=granularity, scope=scope, denominator=denominator)
-    batch = Batch(base, Rows.measure(mask), dense_group_ids(index), success, {"entropy": entropy})
+    batch = Batch(base, Rows.measure(mask), dense_group_ids(index), success, rewards.sum(1), {"entropy": entropy})
     metrics = METHODS["egsw"].apply(options, batch).metrics
+    assert metrics["egsw/sign_flip/mean"] == metrics["egsw/negative_success/mean"] == 0
 
     settings = dict(granularity=granularity, scope=scope, denominator=denominator)
     weights = reference.egsw_weights(base.tolist(), entropy.tolist(), mask.tolist(), index, 0.5, 1.0, **settings)
@@ -345,6 +336,7 @@ def test_metrics_of_a_batch_without_success():
         Rows.measure(mask),
         dense_group_ids(index),
         torch.zeros(len(mask), dtype=torch.bool),
+        torch.zeros(len(mask)),
         {"entropy": entropy},
     )
     metrics = METHODS["egsw"].apply(EGSWOptions(), batch).metrics
@@ -354,13 +346,19 @@ def test_metrics_of_a_batch_without_success():
     assert all(math.isfinite(value) for value in metrics.values())
 
 
-def test_names_of_metrics_are_safe_for_verls_reduction():
+@pytest.mark.parametrize("name", METHODS)
+def test_names_of_metrics_are_safe_for_verls_reduction(name):
     """verl's asynchronous trainer reduces by words in the name: exactly one such word, at the end."""
     _, mask, index, entropy = random_batch(35)
     success = torch.arange(len(mask)) % 2 == 0
-    batch = Batch(torch.ones_like(entropy), Rows.measure(mask), dense_group_ids(index), success, {"entropy": entropy})
-    for name in METHODS["egsw"].apply(EGSWOptions(), batch).metrics:
-        body, _, word = name.rpartition("/")
+    tensors = {"entropy": entropy}
+    batch = Batch(
+        torch.ones_like(entropy), Rows.measure(mask), dense_group_ids(index), success, success.float(), tensors
+    )
+    metrics = METHODS[name].apply(METHODS[name].options_type(), batch).metrics
+    assert metrics[f"{name}/changed/mean"] > 0
+    for metric in metrics:
+        body, _, word = metric.rpartition("/")
         assert word in ("mean", "max", "min", "sum")
         assert not any(run in body for run in ("max", "min", "sum", "total", "mean", "avg", "lr"))
 

@@ -16,7 +16,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.utils import losses
 
 from egsw_plugin.errors import BridgeError
-from egsw_plugin.kernels.policy_loss import clipped_surrogate
+from egsw_plugin.kernels.policy_loss import clipped_surrogate, token_log_ratio
 from egsw_plugin.verl_adapter.bridge import WEIGHTS_FIELD
 
 PROMPT, LENGTHS = 2, [5, 3, 1, 4]
@@ -139,13 +139,14 @@ def test_weights_of_one_are_verls_loss_where_its_dual_clip_is_idle():
 
 def test_there_is_no_dual_clip():
     """A much likelier token with a negative advantage keeps its full loss; verl's vanilla caps it at 3 |A|."""
-    losses_, _, _ = clipped_surrogate(torch.tensor([[3.0]]), torch.zeros(1, 1), torch.tensor([[-1.0]]), 0.2, 0.28)
+    losses_, _ = clipped_surrogate(torch.tensor([[3.0]]).exp(), torch.tensor([[-1.0]]), 0.2, 0.28)
     assert float(losses_) == pytest.approx(math.exp(3.0), rel=1e-6)
 
 
 def test_ratios_beyond_float32_stay_finite():
     log_prob = torch.tensor([[500.0, -500.0]], requires_grad=True)
-    losses_, _, _ = clipped_surrogate(log_prob, torch.zeros(1, 2), torch.tensor([[-1.0, 1.0]]), 0.2, 0.28)
+    log_ratio = token_log_ratio(log_prob, torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool))
+    losses_, _ = clipped_surrogate(log_ratio.exp(), torch.tensor([[-1.0, 1.0]]), 0.2, 0.28)
     losses_.sum().backward()
     assert losses_.isfinite().all() and log_prob.grad.isfinite().all()
 

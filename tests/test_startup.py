@@ -86,7 +86,7 @@ EGSW = "algorithm.adv_estimator=egsw"
             "use alive",
         ),
         (["+algorithm.egsw.channel=loss"], "algorithm.egsw.channel='loss'", f"set {LOSS}=egsw"),
-        ([f"{LOSS}=egsw"], f"{LOSS}='egsw'", "set algorithm.egsw.channel=loss"),
+        ([f"{LOSS}=egsw"], f"{LOSS}='egsw'", "algorithm.egsw.channel=loss"),
     ],
 )
 def test_refused_with_key_value_and_fix(overrides, key, fix):

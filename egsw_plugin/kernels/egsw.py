@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import OptionError, TensorError
-from . import groups as _groups
-from .groups import Groups, Rows
+from ..errors import TensorError, VaryingAdvantagesError
+from .groups import Block, Groups, Rows
 
 
 @dataclass
@@ -23,13 +22,16 @@ class EGSWResult:
     """Weights and what diagnostics need of them, gathered while a tile is in the cache.
 
     values: [R, T], zero outside the mask: the weights, or the advantages times the weights.
-    changed: int64 [R], policy tokens whose advantage the weights change. entropy_total: [R], nats, summed over policy
-    tokens. share_total: sum over columns of (sum w)^2 / sum w^2 / number alive. columns: their number.
-    weight_max, weight_min: over all policy tokens (0 and 0 if there are none).
+    changed, negative, positive: int64 [R], policy tokens whose advantage the weights change, and whose weighted
+    advantage is below and above 0. entropy_total: [R], nats, summed over policy tokens. share_total: sum over columns
+    of (sum w)^2 / sum w^2 / number alive. columns: their number. weight_max, weight_min: over all policy tokens (0 and
+    0 if there are none).
     """
 
     values: torch.Tensor
     changed: torch.Tensor
+    negative: torch.Tensor
+    positive: torch.Tensor
     entropy_total: torch.Tensor
     share_total: float = 0.0
     columns: int = 0
@@ -63,7 +65,7 @@ def egsw(
 
     Raises:
         TensorError: an advantage or entropy of a policy token that is not finite.
-        OptionError: denominator "all" with advantages that vary within a response.
+        VaryingAdvantagesError: denominator "all" with advantages that vary within a response.
 
     Source: arXiv 2503.22456; `mean_one`, `all` and `batch` are ours.
 
@@ -80,12 +82,14 @@ def egsw(
     result = EGSWResult(
         values=advantages.new_zeros(shape, dtype=torch.promote_types(advantages.dtype, torch.float32)),
         changed=torch.zeros_like(rows.count),
+        negative=torch.zeros_like(rows.count),
+        positive=torch.zeros_like(rows.count),
         entropy_total=advantages.new_zeros(shape[0], dtype=dtype),
     )
-    groups = Groups.whole(rows) if scope == "batch" else Groups.of(group_ids, rows)
+    groups = Groups.of(torch.zeros_like(group_ids) if scope == "batch" else group_ids, rows.count > 0)
     weigh = _Weigher(alpha, temperature, denominator, normalize)
     for block in groups.blocks(shape[1]):
-        block = _Block(advantages, entropy, rows, block, dtype)
+        block = Block((advantages, entropy), rows, block, dtype)
         if granularity == "trajectory":
             _weigh_trajectories(block, weigh, result, weigh_advantages)
         else:
@@ -95,51 +99,6 @@ def egsw(
     if result.columns == 0:
         result.weight_max = result.weight_min = 0.0
     return result
-
-
-class _Block:
-    """The rows of a few groups of equal size, read tile by tile; columns are policy tokens in order."""
-
-    def __init__(self, advantages, entropy, rows: Rows, members: torch.Tensor, dtype: torch.dtype):
-        self.members, self.flat, self.dtype = members, members.reshape(-1), dtype
-        self.count = rows.count[self.flat].view_as(members)
-        self.width = int(self.count.max())
-        self.tensors = (advantages, entropy)
-        self.rows_at, self.columns_at = self.flat, None
-        if bool((rows.width != rows.count)[self.flat].any()):
-            # Tokens that nobody's policy wrote stand in between: column t is the t-th policy token.
-            mask = rows.mask.index_select(0, self.flat).ne(0)
-            self.columns_at = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, : self.width]
-            self.tensors = tuple(t.index_select(0, self.flat).gather(1, self.columns_at) for t in self.tensors)
-            self.rows_at = torch.arange(self.flat.numel(), device=self.flat.device)
-
-    def tiles(self):
-        """Yield the column ranges of this block's tiles."""
-        step = max(1, _groups.TILE // self.flat.numel())
-        for start in range(0, self.width, step):
-            yield slice(start, min(start + step, self.width))
-
-    def read(self, columns: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Advantages and entropy [N, G, C] as copies, and bool [N, G, C]: is the response alive there?"""
-        values, entropy = (self._gather(t, columns).to(self.dtype) for t in self.tensors)
-        position = torch.arange(columns.start, columns.stop, device=self.flat.device)
-        return values, entropy, position < self.count.unsqueeze(-1)
-
-    def _gather(self, tensor: torch.Tensor, columns: slice) -> torch.Tensor:
-        # index_select moves whole rows at the speed of memory, but on a slice of columns it first copies the slice.
-        if 2 * (columns.stop - columns.start) > tensor.shape[1]:
-            part = tensor.index_select(0, self.rows_at)[:, columns]
-        else:
-            part = tensor[:, columns][self.rows_at]
-        return part.unflatten(0, self.members.shape)
-
-    def write(self, out: torch.Tensor, values: torch.Tensor, columns: slice) -> None:
-        """Put [N, G, C] where it came from in `out` [R, T]; dead positions of `values` are zero."""
-        values = values.to(out.dtype).flatten(0, 1)
-        if self.columns_at is None:
-            out[:, columns].index_copy_(0, self.flat, values)
-        else:
-            out.index_put_((self.flat.unsqueeze(1), self.columns_at[:, columns]), values)
 
 
 @dataclass(frozen=True)
@@ -188,10 +147,11 @@ def _effective_number(weights: torch.Tensor, total: torch.Tensor) -> torch.Tenso
     return total.square().div_(weights.square().sum(1))
 
 
-def _weigh_steps(block: _Block, weigh: _Weigher, result: EGSWResult, weigh_advantages: bool) -> None:
+def _weigh_steps(block: Block, weigh: _Weigher, result: EGSWResult, weigh_advantages: bool) -> None:
     constant = _constant_advantages(block) if weigh.denominator == "all" else None
     for columns in block.tiles():
-        values, entropy, alive = block.read(columns)
+        alive = block.alive(columns)
+        values, entropy = block.read(columns)
         entropy.masked_fill_(~alive, 0)
         weights, effective = weigh(values, entropy, alive, constant)
         number = alive.sum(1)
@@ -201,14 +161,15 @@ def _weigh_steps(block: _Block, weigh: _Weigher, result: EGSWResult, weigh_advan
         _record(block, columns, values, entropy, weights, alive, result, weigh_advantages)
 
 
-def _weigh_trajectories(block: _Block, weigh: _Weigher, result: EGSWResult, weigh_advantages: bool) -> None:
+def _weigh_trajectories(block: Block, weigh: _Weigher, result: EGSWResult, weigh_advantages: bool) -> None:
     level, entropy_mean = _per_response(block)
     everyone = torch.ones_like(level, dtype=torch.bool)
     weights, effective = weigh(level, entropy_mean, everyone)
     result.share_total += float((effective / level.shape[1]).sum())
     result.columns += level.shape[0]
     for columns in block.tiles():
-        values, entropy, alive = block.read(columns)
+        alive = block.alive(columns)
+        values, entropy = block.read(columns)
         entropy.masked_fill_(~alive, 0)
         spread = weights.unsqueeze(-1) * alive
         _record(block, columns, values, entropy, spread, alive, result, weigh_advantages)
@@ -220,17 +181,22 @@ def _record(block, columns, values, entropy, weights, alive, result, weigh_advan
     result.weight_max = max(result.weight_max, float(weights.max()))  # where dead, weights are zero
     result.weight_min = min(result.weight_min, float(weights.masked_fill(dead, math.inf).min()))
     weighted = values * weights
-    changed = weighted.ne(values).logical_and_(alive).sum(-1).flatten()
-    result.changed.index_add_(0, block.flat, changed)
+    for counter, counted in (
+        (result.changed, weighted.ne(values)),
+        (result.negative, weighted.lt(0)),
+        (result.positive, weighted.gt(0)),
+    ):
+        counter.index_add_(0, block.flat, counted.logical_and_(alive).sum(-1).flatten())
     result.entropy_total.index_add_(0, block.flat, entropy.sum(-1).flatten())
     block.write(result.values, (weighted if weigh_advantages else weights).masked_fill_(dead, 0), columns)
 
 
-def _extremes(block: _Block) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def _extremes(block: Block) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """First, least, greatest and summed advantage and summed entropy of each response, all [N, G]."""
     first = least = greatest = total = entropy_total = None
     for columns in block.tiles():
-        values, entropy, alive = block.read(columns)
+        alive = block.alive(columns)
+        values, entropy = block.read(columns)
         low, high = (
             values.masked_fill(~alive, math.inf).amin(-1),
             values.masked_fill(~alive, -math.inf).amax(-1),
@@ -245,20 +211,15 @@ def _extremes(block: _Block) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, 
     return first, least, greatest, total, entropy_total
 
 
-def _per_response(block: _Block) -> tuple[torch.Tensor, torch.Tensor]:
+def _per_response(block: Block) -> tuple[torch.Tensor, torch.Tensor]:
     """Advantage and mean entropy of each response [N, G]: the first token's advantage if constant, else the mean."""
     first, least, greatest, total, entropy_total = _extremes(block)
     level = torch.where(least == greatest, first, total / block.count)
     return level, entropy_total / block.count
 
 
-def _constant_advantages(block: _Block) -> torch.Tensor:
+def _constant_advantages(block: Block) -> torch.Tensor:
     first, least, greatest, _, _ = _extremes(block)
     if not bool((least == greatest).all()):
-        raise OptionError(
-            "algorithm.egsw.denominator",
-            "all",
-            "a finished response has no advantage of its own here, because the base's advantages vary within a "
-            "response; use denominator=alive, or a base with one advantage a response such as grpo",
-        )
+        raise VaryingAdvantagesError("a finished response has no advantage of its own: they vary within a response")
     return first.unsqueeze(-1)

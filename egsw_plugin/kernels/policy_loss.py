@@ -1,31 +1,57 @@
-"""Clipped surrogate objectives, one value a token; aggregation over the batch is the caller's."""
+"""Clipped surrogate objectives, one value a token; aggregation over the batch is the caller's. R rows, T tokens."""
+
+from __future__ import annotations
 
 import torch
 
 MAX_LOG_RATIO = 20.0  # exp(20) is 5e8: beyond it a ratio says nothing, and exp(89) overflows float32
 
 
+def token_log_ratio(log_prob: torch.Tensor, old_log_prob: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """log pi / pi_old of each policy token, [R, T], held within MAX_LOG_RATIO; 0 elsewhere. mask: bool [R, T].
+
+    In at least float32: bfloat16 has steps of a percent where a ratio is clipped.
+
+    >>> token_log_ratio(torch.tensor([[-1.0, -9.0]]), torch.tensor([[-1.5, 0.0]]), torch.tensor([[True, False]]))
+    tensor([[0.5000, 0.0000]])
+    """
+    dtype = torch.promote_types(log_prob.dtype, torch.float32)
+    difference = log_prob.to(dtype) - old_log_prob.to(dtype)
+    return difference.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).masked_fill(~mask, 0)
+
+
+def sequence_ratio(log_ratio: torch.Tensor, mask: torch.Tensor, mean: str) -> torch.Tensor:
+    """Importance ratio of each response, [R, 1], from the log-ratios of its tokens, [R, T].
+
+    Args:
+        log_ratio: zero where the mask is. mask: bool [R, T].
+        mean: arithmetic, the mean of the ratios (arXiv 2508.04349 v6, Eq 11); geometric, exp of the mean log-ratio
+            (v5's algorithm, and GSPO, arXiv 2507.18071). Means nothing for a response without policy tokens.
+
+    >>> log_ratio, mask = torch.tensor([[1.5, 1.0, 1.0]]).log(), torch.tensor([[True, True, False]])
+    >>> sequence_ratio(log_ratio, mask, "arithmetic"), sequence_ratio(log_ratio, mask, "geometric")
+    (tensor([[1.2500]]), tensor([[1.2247]]))
+    """
+    length = mask.sum(1, keepdim=True).clamp(min=1)
+    if mean == "geometric":
+        return (log_ratio.sum(1, keepdim=True) / length).exp()
+    return (log_ratio.exp() * mask).sum(1, keepdim=True) / length
+
+
 def clipped_surrogate(
-    log_prob: torch.Tensor,
-    old_log_prob: torch.Tensor,
-    advantages: torch.Tensor,
-    clip_low: float,
-    clip_high: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ratio: torch.Tensor, advantages: torch.Tensor, clip_low: float, clip_high: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The negated objective -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) of each token, without a dual clip.
 
-    Args: log_prob (with gradient), old_log_prob and advantages, all [rows, tokens]. r = exp(log_prob - old_log_prob).
+    Args: ratio (with gradient), r of tokens [R, T] or of responses [R, 1]; advantages [R, T].
 
-    Returns: losses [rows, tokens]; was the clipped branch taken, bool [rows, tokens]; the log-ratio [rows, tokens].
+    Returns: losses [R, T]; was the clipped branch taken, bool [R, T].
 
     Source: PPO's objective (arXiv 1707.06347, Eq 7) with separate bounds (arXiv 2503.14476, Eq 8).
 
-    >>> losses, clipped, _ = clipped_surrogate(torch.tensor([[0.5]]), torch.zeros(1, 1), torch.ones(1, 1), 0.2, 0.28)
-    >>> losses, clipped
+    >>> clipped_surrogate(torch.tensor([[1.5]]), torch.ones(1, 1), 0.2, 0.28)
     (tensor([[-1.2800]]), tensor([[True]]))
     """
-    log_ratio = (log_prob - old_log_prob).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    ratio = log_ratio.exp()
     free = -advantages * ratio
     held = -advantages * ratio.clamp(1 - clip_low, 1 + clip_high)
-    return torch.maximum(free, held), held > free, log_ratio
+    return torch.maximum(free, held), held > free

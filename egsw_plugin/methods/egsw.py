@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .. import diagnostics
+from ..errors import OptionError, VaryingAdvantagesError
 from ..kernels.egsw import egsw
 from ..options import EGSWOptions
-from .base import Batch, Outcome
+from .base import Batch, Outcome, Success
 
 
 class EGSW:
@@ -13,6 +14,14 @@ class EGSW:
 
     name = "egsw"
     options_type = EGSWOptions
+
+    def base(self, options: EGSWOptions) -> str:
+        """The estimator whose advantages are weighted."""
+        return options.base
+
+    def success(self, options: EGSWOptions) -> Success:
+        """The score: it decides nothing but what the metrics say about successes and failures."""
+        return Success()
 
     def needs(self, options: EGSWOptions) -> tuple[str, ...]:
         """The entropy of the old policy, or its log-probabilities where they stand in for it."""
@@ -22,20 +31,24 @@ class EGSW:
         """Weigh the batch."""
         entropy = batch.tensors["entropy"] if options.entropy == "full" else batch.tensors["old_log_probs"].neg()
         weighted = options.channel == "advantage"
-        result = egsw(
-            batch.advantages,
-            entropy,
-            batch.rows,
-            batch.group_ids,
-            alpha=options.alpha,
-            temperature=options.temperature,
-            granularity=options.granularity,
-            scope=options.scope,
-            denominator=options.denominator,
-            normalize=options.normalize,
-            weigh_advantages=weighted,
-        )
-        metrics = diagnostics.egsw_metrics(result, batch.rows, batch.group_ids, batch.success)
+        try:
+            result = egsw(
+                batch.advantages,
+                entropy,
+                batch.rows,
+                batch.group_ids,
+                alpha=options.alpha,
+                temperature=options.temperature,
+                granularity=options.granularity,
+                scope=options.scope,
+                denominator=options.denominator,
+                normalize=options.normalize,
+                weigh_advantages=weighted,
+            )
+        except VaryingAdvantagesError as error:
+            fix = f"with base={options.base}, {error}; use denominator=alive, or a base with one advantage a response"
+            raise OptionError("algorithm.egsw.denominator", options.denominator, fix) from error
+        metrics = diagnostics.egsw_metrics(result, batch)
         if weighted:
             return Outcome(result.values, None, metrics)
-        return Outcome(batch.advantages, result.values, metrics)
+        return Outcome(batch.advantages, result.values, metrics, options.weigh_kl)

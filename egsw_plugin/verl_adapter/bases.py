@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +10,12 @@ import torch
 from omegaconf import OmegaConf
 
 from ..errors import OptionError, TensorError
+from ..kernels.sessions import Sessions
 from .configuration import get
 
 GAE = "gae"
+# Their advantages differ from token to token: each output of a session is a trajectory of its own, as in verl.
+PER_OUTPUT = (GAE, "reinforce_plus_plus")
 OTB = ("optimal_token_baseline", "tir_optimal_token_baseline")
 # GDPO reads the whole batch, which no estimator of ours receives.
 UNSUPPORTED = ("gdpo",)
@@ -64,6 +68,38 @@ def advantages(
     if result.shape != response_mask.shape or not result.is_floating_point():
         raise TensorError(f"base {name} gave advantages of shape {tuple(result.shape)} and dtype {result.dtype}")
     return result, returns
+
+
+def session_advantages(
+    name: str,
+    tensors: Any,
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    index: Any,
+    config: Any,
+    key: str,
+    sessions: Sessions,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`advantages` where sessions have several outputs, [rows, tokens] each: a session counts once in its group.
+
+    As verl does it for `grpo`, last outputs are compared and the result goes to all outputs of the session.
+    """
+    if name in PER_OUTPUT:
+        return advantages(name, tensors, token_level_rewards, response_mask, index, config, key)
+    last = sessions.last
+    mask = response_mask[last]
+    result, _ = advantages(name, tensors, token_level_rewards[last], mask, index[last.tolist()], config, key)
+    own = mask.ne(0)
+    level = result.masked_fill(~own, -math.inf).amax(1)
+    if not bool((result.masked_fill(~own, math.inf).amin(1) == level)[own.any(1)].all()):
+        raise OptionError(
+            key,
+            name,
+            "its advantages vary within a response, so they cannot be spread over a session with several outputs; use "
+            f"a base with one advantage a response such as grpo, or {' or '.join(PER_OUTPUT)}",
+        )
+    spread = level.masked_fill(~own.any(1), 0)[sessions.session].unsqueeze(1) * response_mask.ne(0)
+    return spread, spread
 
 
 def _with_discount(config: Any) -> Any:

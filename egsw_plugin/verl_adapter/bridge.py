@@ -10,6 +10,7 @@ and are set aside for the policy loss.
 from __future__ import annotations
 
 import contextvars
+import dataclasses
 import functools
 import inspect
 from typing import Any
@@ -17,13 +18,16 @@ from typing import Any
 import torch
 
 from ..errors import BridgeError, TensorError
+from ..kernels.groups import Rows
+from ..kernels.sessions import Sessions
 from ..methods import METHODS, Outcome
 from .configuration import select
 
 WEIGHTS_FIELD = "egsw_plugin_weights"  # per-token weights in TransferQueue, for channel: loss
+WEIGHTS_WITH_KL_FIELD = "egsw_plugin_weights_with_kl"  # the same, where they weigh the KL loss as well
 
 _STEP: contextvars.ContextVar[TrainerStep | None] = contextvars.ContextVar("egsw_plugin_step", default=None)
-_WEIGHTS: contextvars.ContextVar[torch.Tensor | None] = contextvars.ContextVar("egsw_plugin_weights", default=None)
+_WEIGHTS: contextvars.ContextVar[MicroBatchWeights | None] = contextvars.ContextVar("egsw_plugin_weights", default=None)
 
 
 def current_step() -> TrainerStep | None:
@@ -33,7 +37,25 @@ def current_step() -> TrainerStep | None:
 
 def current_weights() -> torch.Tensor | None:
     """Weights [rows, tokens] of the micro-batch whose loss is being computed, or None if none arrived."""
-    return _WEIGHTS.get()
+    arrived = _WEIGHTS.get()
+    return None if arrived is None else arrived.weights
+
+
+@dataclasses.dataclass
+class MicroBatchWeights:
+    """Weights [rows, tokens], whether they are for the KL loss too, and whether it has been weighed."""
+
+    weights: torch.Tensor
+    weigh_kl: bool
+    kl_weighed: bool = False
+
+    @classmethod
+    def of(cls, data: Any) -> MicroBatchWeights | None:
+        """The weights among a micro-batch's fields, or None."""
+        for field in (WEIGHTS_FIELD, WEIGHTS_WITH_KL_FIELD):
+            if field in data:
+                return cls(data[field].to_padded_tensor(0.0), field == WEIGHTS_WITH_KL_FIELD)
+        return None
 
 
 def why_missing(name: str, method: str, step: TrainerStep | None) -> str:
@@ -46,10 +68,9 @@ def why_missing(name: str, method: str, step: TrainerStep | None) -> str:
     message = f"{method} needs {name}, which verl's trainer does not have for this batch in partition "
     message += repr(step.partition_id)
     if name == "entropy":
-        message += (
-            "; with algorithm.rollout_correction.bypass_mode=True verl computes none: set it to False, or "
-            f"algorithm.{method}.entropy=surprisal"
-        )
+        message += "; with algorithm.rollout_correction.bypass_mode=True verl computes none: set it to False"
+        if method == "egsw":
+            message += ", or algorithm.egsw.entropy=surprisal"
     return message
 
 
@@ -61,13 +82,37 @@ class TrainerStep:
         self.keys, self.tags, self.partition_id = batch.keys, batch.tags, batch.partition_id
         self.data: Any = None  # verl's padded DataProto of the same rows, once the trainer has fetched it
         self.finished: str | None = None
-        _refuse_split_sessions(self.keys, trainer.config.algorithm.adv_estimator)
 
     def tensor(self, name: str) -> torch.Tensor | None:
         """Per-token tensor of exactly this step's rows, right-padded like verl's, or None."""
         if self.data is not None and name in self.data.batch:
             return self.data.batch[name]
         return self._fetch(name) if name == "entropy" else None
+
+    def sessions(self, rows: Rows) -> Sessions | None:
+        """How rows join into sessions, or None if each session has one output."""
+        parts = [key.rsplit("_", 2) for key in self.keys]  # verl's keys are {uid}_{session}_{output}
+        if any(len(part) != 3 or not part[2].isdigit() for part in parts):
+            raise BridgeError(
+                f"a key in TransferQueue is not {{uid}}_{{session}}_{{output}} but {self.keys[0]!r}: sessions with "
+                "several outputs cannot be told apart; this verl is not 0.9's"
+            )
+        names = [(uid, session) for uid, session, _ in parts]
+        if len(set(names)) == len(names):
+            return None
+        return Sessions.of(names, [int(output) for *_, output in parts], rows)
+
+    def reward_extra_info(self, name: str) -> dict[str, list[Any]]:
+        """What the reward function returned beside its score, one value a row: all fields, and None where one lacks."""
+        fields = ["extra_fields", name]  # a reward model that shares the actor's devices stores each by its own name
+        data = self.queue.kv_batch_get(keys=self.keys, partition_id=self.partition_id, select_fields=fields)
+        found = {name: [getattr(value, "data", value) for value in data[name]]} if name in data else {}
+        if "extra_fields" in data:
+            extra = [getattr(value, "data", value) for value in data["extra_fields"]]
+            infos = [(one or {}).get("reward_extra_info") or {} for one in extra]
+            for key in {key: None for info in infos for key in info}:
+                found.setdefault(key, [info.get(key) for info in infos])
+        return found
 
     def vocabulary_size(self) -> int | None:
         """Number of tokens that the actor's logits range over, or None if its configuration does not say."""
@@ -78,7 +123,7 @@ class TrainerStep:
         self.finished = method
         self.metrics.update(outcome.metrics)
         if outcome.weights is not None:
-            self._publish(WEIGHTS_FIELD, outcome.weights)
+            self._publish(WEIGHTS_WITH_KL_FIELD if outcome.weigh_kl else WEIGHTS_FIELD, outcome.weights)
 
     def _fetch(self, name: str) -> torch.Tensor | None:
         nested = self.queue.kv_batch_get(keys=self.keys, partition_id=self.partition_id, select_fields=[name])
@@ -164,19 +209,35 @@ def install_in_trainer(trainer_base: Any) -> None:
 
 
 def install_in_worker(losses: Any) -> None:
-    """Wrap verl's `ppo_loss`, which drops every field that it does not name, to set the weights aside first."""
-    verl_loss = losses.ppo_loss
+    """Wrap verl's `ppo_loss`, which drops every field that it does not name, to set the weights aside first; and the KL
+    penalty that it calls, so that they can weigh it."""
+    verl_loss, verl_kl = losses.ppo_loss, losses.kl_penalty
 
     @functools.wraps(verl_loss)
     def ppo_loss(config, model_output, data, dp_group=None):
-        weights = data[WEIGHTS_FIELD].to_padded_tensor(0.0) if WEIGHTS_FIELD in data else None
-        token = _WEIGHTS.set(weights)
+        arrived = MicroBatchWeights.of(data)
+        token = _WEIGHTS.set(arrived)
         try:
-            return verl_loss(config, model_output, data, dp_group)
+            result = verl_loss(config, model_output, data, dp_group)
         finally:
             _WEIGHTS.reset(token)
+        if arrived is not None and arrived.weigh_kl and not arrived.kl_weighed:
+            raise BridgeError(
+                "algorithm.egsw.weigh_kl=True: verl computed no KL loss to be weighed; set "
+                "actor_rollout_ref.actor.use_kl_loss=True"
+            )
+        return result
 
-    losses.ppo_loss = ppo_loss
+    @functools.wraps(verl_kl)
+    def kl_penalty(*args, **kwargs):
+        divergence = verl_kl(*args, **kwargs)
+        arrived = _WEIGHTS.get()
+        if arrived is None or not arrived.weigh_kl:
+            return divergence
+        arrived.kl_weighed = True
+        return divergence * arrived.weights.to(divergence.device)
+
+    losses.ppo_loss, losses.kl_penalty = ppo_loss, kl_penalty
 
 
 def _missing_parts(trainer_base: Any) -> list[str]:
@@ -195,16 +256,6 @@ def _missing_parts(trainer_base: Any) -> list[str]:
         if part is None or any(name not in inspect.signature(part).parameters for name in parameters):
             missing.append(f"{path}({', '.join(parameters)})")
     return missing
-
-
-def _refuse_split_sessions(keys: list[str], method: str) -> None:
-    """verl numbers a session's outputs in its keys, {uid}_{session}_{output}; each is a row of its own."""
-    split = next((key for key in keys if key.count("_") >= 2 and key.rsplit("_", 1)[1] != "0"), None)
-    if split is not None:
-        raise BridgeError(
-            f"algorithm.adv_estimator={method}: agent-loop session {split.rsplit('_', 1)[0]} gave several outputs, "
-            "which this version cannot join into one response; use an agent loop that returns one output a session"
-        )
 
 
 @functools.lru_cache(maxsize=1)

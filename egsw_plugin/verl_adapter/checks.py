@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from ..console import warn_once
 from ..errors import TensorError
+from ..kernels.groups import Rows
 from ..methods import Method
 
 # How far an entropy (nats) may lie outside [0, log(vocabulary)]. It is the difference of two numbers of the size of
@@ -55,6 +58,32 @@ def scores(token_level_scores: torch.Tensor, response_mask: torch.Tensor) -> tor
             f"the score of row {row} is {float(score[row])}; the reward function must return finite numbers"
         )
     return score
+
+
+def success_field(name: str, info: Mapping[str, Sequence[Any]] | None, rows: Rows) -> torch.Tensor:
+    """A field of reward_extra_info as float64 [rows]; refuse one that is missing, or not a finite number, in a row that
+    has policy tokens."""
+    if not info or name not in info:
+        there = f"it has {', '.join(sorted(info))}" if info else "there is none"
+        raise TensorError(
+            f"success={name}: reward_extra_info has no field of that name ({there}); have the reward function return "
+            "it in its dictionary, or set success=score"
+        )
+    values = torch.tensor([_number(value) for value in info[name]], dtype=torch.float64)
+    if len(values) != len(rows.count):
+        raise TensorError(f"field {name} of reward_extra_info has {len(values)} entries for {len(rows.count)} rows")
+    bad = ~values.isfinite() & (rows.count.cpu() > 0)
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        raise TensorError(f"success={name}: in row {row} it is {info[name][row]!r}; it must be a finite number")
+    return values
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def per_token(name: str, tensor: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from .. import diagnostics
 from ..errors import TensorError
 from ..kernels.groups import Rows, dense_group_ids
-from ..methods import METHODS, Batch, Method
+from ..kernels.sessions import Sessions
+from ..methods import METHODS, Batch, Method, Outcome, Success
 from . import bases, bridge, checks
 from .configuration import options_of
 
@@ -38,6 +41,7 @@ def make_estimator(method: Method):
         reward_baselines: torch.Tensor | None = None,
         rollout_is_weights: torch.Tensor | None = None,
         sum_pi_squared: torch.Tensor | None = None,
+        reward_extra_info: Mapping[str, Sequence[Any]] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         step = bridge.current_step()
         options = options_of(method, config)
@@ -52,46 +56,99 @@ def make_estimator(method: Method):
         }
         tensors = _Tensors(passed, step, method.name)
         checks.rewards(token_level_rewards, response_mask)
-        if isinstance(index, torch.Tensor):
-            index = np.array(index.tolist(), dtype=object)  # tensors of equal value are different keys
-        if index is None or len(index) != len(response_mask):
-            given = "nothing" if index is None else f"{len(index)} entries"
-            raise TensorError(f"{method.name}: index has {given} for {len(response_mask)} rows; pass one uid a row")
+        index = _index(index, len(response_mask), method.name)
+        rows = Rows.measure(response_mask)
+        sessions = step.sessions(rows) if step is not None else None
 
-        advantages, returns = bases.advantages(
-            options.base, tensors, token_level_rewards, response_mask, index, config, checks.key(method, "base")
-        )
+        advantages = returns = None
+        if (base := method.base(options)) is not None:
+            arguments = (base, tensors, token_level_rewards, response_mask, index, config, checks.key(method, "base"))
+            compute = bases.advantages if sessions is None else partial(bases.session_advantages, sessions=sessions)
+            advantages, returns = compute(*arguments)
         needed = {name: tensors.require(name, response_mask) for name in method.needs(options)}
         if "entropy" in needed:
             checks.entropy(needed["entropy"], response_mask, step.vocabulary_size() if step else None)
         if "old_log_probs" in needed:
             checks.log_probs("old_log_probs", needed["old_log_probs"], response_mask)
         scores = tensors.get("token_level_scores")
-        scores = checks.scores(token_level_rewards if scores is None else scores, response_mask)
         batch = Batch(
             advantages=advantages,
-            rows=Rows.measure(response_mask),
+            rows=rows,
             group_ids=dense_group_ids(index).to(response_mask.device),
-            success=scores > diagnostics.SUCCESS_THRESHOLD,
+            success=_success(method.success(options), scores, token_level_rewards, rows, reward_extra_info, step),
+            outcome=token_level_rewards.sum(-1),
             tensors=needed,
         )
-        outcome = method.apply(options, batch)
+        outcome = method.apply(options, batch if sessions is None else _joined(batch, sessions))
+        if sessions is not None:
+            outcome = _split(outcome, sessions)
         if step is not None:
             step.finish(method.name, outcome)
-        return outcome.advantages, returns
+        result = outcome.advantages.to(torch.promote_types(token_level_rewards.dtype, torch.float32))
+        return result, result if returns is None else returns
 
     estimator.__name__ = estimator.__qualname__ = f"compute_{method.name}_advantage"
     estimator.__doc__ = f"""{method.options_type.__doc__}
 
     Args: token_level_rewards and response_mask [rows, tokens]; index, one group id a row; config, verl's `algorithm`
     section. By keyword, where the caller has them: entropy (nats), old_log_probs (nats), values, token_level_scores
-    (before KL and length terms; they decide success), all [rows, tokens].
+    (before KL and length terms; they decide success), all [rows, tokens]; reward_extra_info, a mapping from
+    names to one value a row, where a field of it decides success.
 
-    Returns: advantages and returns [rows, tokens]; the returns are the base estimator's own.
+    Returns: advantages and returns [rows, tokens]; the returns are the base estimator's own, or the advantages.
 
     Raises: OptionError, TensorError.
     """
     return estimator
+
+
+def _index(index: Any, rows: int, method: str) -> np.ndarray:
+    """One hashable uid a row."""
+    if isinstance(index, torch.Tensor):
+        index = index.tolist()  # tensors of equal value are different keys
+    if index is None or len(index) != rows:
+        given = "nothing" if index is None else f"{len(index)} entries"
+        raise TensorError(f"{method}: index has {given} for {rows} rows; pass one uid a row")
+    if isinstance(index, np.ndarray):
+        return index
+    array = np.empty(rows, dtype=object)
+    array[:] = index
+    return array
+
+
+def _success(
+    rule: Success,
+    scores: torch.Tensor | None,
+    token_level_rewards: torch.Tensor,
+    rows: Rows,
+    reward_extra_info: Mapping[str, Sequence[Any]] | None,
+    step: bridge.TrainerStep | None,
+) -> torch.Tensor:
+    """Which rows are successes, bool [rows]."""
+    if rule.field is None:
+        scores = checks.scores(token_level_rewards if scores is None else scores, rows.mask)
+        return scores > rule.threshold
+    if reward_extra_info is None and step is not None:
+        reward_extra_info = step.reward_extra_info(rule.field)
+    return checks.success_field(rule.field, reward_extra_info, rows).to(rows.count.device) > rule.threshold
+
+
+def _joined(batch: Batch, sessions: Sessions) -> Batch:
+    """A batch of rows as a batch of sessions: success and reward are the last output's."""
+    return Batch(
+        advantages=None if batch.advantages is None else sessions.join(batch.advantages),
+        rows=Rows.measure(sessions.join(batch.rows.mask)),
+        group_ids=batch.group_ids[sessions.last],
+        success=batch.success[sessions.last],
+        outcome=batch.outcome[sessions.last],
+        tensors={name: sessions.join(tensor) for name, tensor in batch.tensors.items()},
+    )
+
+
+def _split(outcome: Outcome, sessions: Sessions) -> Outcome:
+    """Advantages and weights of sessions as those of their rows."""
+    weights = None if outcome.weights is None else sessions.split(outcome.weights)
+    return dataclasses.replace(outcome, advantages=sessions.split(outcome.advantages), weights=weights)
 
 
 class _Tensors:

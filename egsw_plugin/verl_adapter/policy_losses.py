@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+from functools import partial, update_wrapper
 from typing import Any
 
 import torch
 
 from ..errors import BridgeError
-from ..kernels.policy_loss import clipped_surrogate
+from ..kernels.policy_loss import clipped_surrogate, sequence_ratio, token_log_ratio
 from . import bridge
+
+# Mean that makes a response's ratio of its tokens', for the losses that clip a ratio of the whole response.
+SEQUENCE_MEAN = {"grpo_s": "arithmetic", "grpo_s_geometric": "geometric"}
+LOSS_MODES = ("egsw", "gtpo", *SEQUENCE_MEAN)
 
 
 def register(core_algos) -> None:
     """Register every loss in verl's registry of policy losses."""
     core_algos.register_policy_loss("egsw")(egsw_loss)
+    core_algos.register_policy_loss("gtpo")(gtpo_loss)
+    for name, mean in SEQUENCE_MEAN.items():
+        core_algos.register_policy_loss(name)(update_wrapper(partial(grpo_s_loss, mean=mean), grpo_s_loss))
+
+
+def gtpo_loss(
+    old_log_prob: torch.Tensor,
+    log_prob: torch.Tensor,
+    advantages: torch.Tensor,
+    response_mask: torch.Tensor,
+    loss_agg_mode: str = "token-mean",
+    config: Any = None,
+    rollout_is_weights: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Clipped objective of each token, without a dual clip (arXiv 2508.04349, the GTPO objective).
+
+    Args: old_log_prob, log_prob, advantages [rows, tokens]; response_mask bool [rows, tokens]; config, the actor's
+    (clip_ratio, clip_ratio_low, clip_ratio_high, global_batch_info).
+
+    Returns: the loss, aggregated by verl's `agg_loss` over the global batch (the paper's mode: token-mean); metrics.
+    """
+    mask = response_mask.bool()
+    log_ratio = token_log_ratio(log_prob, old_log_prob, mask)
+    return _aggregate(log_ratio.exp(), log_ratio, advantages, mask, loss_agg_mode, config, rollout_is_weights)
 
 
 def egsw_loss(
@@ -27,15 +56,12 @@ def egsw_loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Clipped objective of each token times its EGSW weight (arXiv 2503.22456), without a dual clip.
 
-    Args: old_log_prob, log_prob, advantages [rows, tokens]; response_mask bool [rows, tokens]; config, the actor's
-    (clip_ratio, clip_ratio_low, clip_ratio_high, global_batch_info). The weights come from the advantage step.
+    Args: as of `gtpo_loss`. The weights come from the advantage step.
 
     Returns: the loss, aggregated by verl's `agg_loss` over the global batch; metrics.
 
     Raises: BridgeError if no weights arrived, or weights of other rows.
     """
-    from verl.trainer.ppo.core_algos import agg_loss
-
     weights = bridge.current_weights()
     if weights is None:
         raise BridgeError(
@@ -44,21 +70,60 @@ def egsw_loss(
         )
     if weights.shape != log_prob.shape:
         raise BridgeError(f"weights of shape {tuple(weights.shape)} for log-probabilities of {tuple(log_prob.shape)}")
+    mask = response_mask.bool()
+    weights = weights.to(log_prob.device)
+    log_ratio = token_log_ratio(log_prob, old_log_prob, mask)
+    factor = weights if rollout_is_weights is None else weights * rollout_is_weights
+    loss, metrics = _aggregate(log_ratio.exp(), log_ratio, advantages, mask, loss_agg_mode, config, factor)
+    return loss, metrics | {"actor/egsw_weighted/mean": _share(weights.ne(1), mask)}
+
+
+def grpo_s_loss(
+    old_log_prob: torch.Tensor,
+    log_prob: torch.Tensor,
+    advantages: torch.Tensor,
+    response_mask: torch.Tensor,
+    loss_agg_mode: str = "seq-mean-token-mean",
+    config: Any = None,
+    rollout_is_weights: torch.Tensor | None = None,
+    mean: str = "arithmetic",
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Clipped objective of each response, its ratio the mean of its tokens' (arXiv 2508.04349 v6, Eq 11).
+
+    Args: as of `gtpo_loss`; mean: arithmetic or geometric. Each row is a response; where advantages differ from token
+    to token, each takes the response's ratio.
+
+    Returns: the loss, aggregated by verl's `agg_loss` over the global batch (the paper's mode: seq-mean-token-mean);
+    metrics.
+    """
+    mask = response_mask.bool()
+    log_ratio = token_log_ratio(log_prob, old_log_prob, mask)
+    ratio = sequence_ratio(log_ratio, mask, mean)
+    loss, metrics = _aggregate(ratio, log_ratio, advantages, mask, loss_agg_mode, config, rollout_is_weights)
+    return loss, metrics | {"actor/grpo_s_ratio/mean": _share(ratio.expand_as(mask), mask)}
+
+
+def _aggregate(
+    ratio: torch.Tensor,
+    log_ratio: torch.Tensor,
+    advantages: torch.Tensor,
+    mask: torch.Tensor,
+    loss_agg_mode: str,
+    config: Any,
+    factor: torch.Tensor | None,
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Clip, multiply each token's loss by `factor`, and let verl aggregate; verl's own metrics of a policy loss."""
+    from verl.trainer.ppo.core_algos import agg_loss
+
     low = config.clip_ratio if config.clip_ratio_low is None else config.clip_ratio_low
     high = config.clip_ratio if config.clip_ratio_high is None else config.clip_ratio_high
-    losses, clipped, log_ratio = clipped_surrogate(log_prob, old_log_prob, advantages, low, high)
-    weights = weights.to(losses.device)
-    losses = losses * weights
-    if rollout_is_weights is not None:
-        losses = losses * rollout_is_weights
-    loss = agg_loss(losses, response_mask, loss_agg_mode, **config.global_batch_info)
-    tokens = response_mask.sum().clamp(min=1)
+    losses, clipped = clipped_surrogate(ratio, advantages, low, high)
+    if factor is not None:
+        losses = losses * factor
+    loss = agg_loss(losses, mask, loss_agg_mode, **config.global_batch_info)
+    return loss, {"actor/pg_clipfrac": _share(clipped, mask), "actor/ppo_kl": _share(-log_ratio, mask)}
 
-    def share(of: torch.Tensor) -> float:
-        return float((of.detach() * response_mask).sum() / tokens)
 
-    return loss, {
-        "actor/pg_clipfrac": share(clipped),
-        "actor/ppo_kl": share(-log_ratio),
-        "actor/egsw_weighted/mean": share(weights.ne(1)),
-    }
+def _share(of: torch.Tensor, mask: torch.Tensor) -> float:
+    """Mean over policy tokens."""
+    return float((of.detach() * mask).sum() / mask.sum().clamp(min=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
@@ -12,12 +13,19 @@ from packaging.specifiers import SpecifierSet
 from .. import __version__
 from ..console import say, warn_once
 from ..errors import BridgeError, OptionError
-from ..methods import METHODS
+from ..methods import METHODS, Method
 from . import bases
 from .configuration import get, options_of, section, select
+from .policy_losses import LOSS_MODES, SEQUENCE_MEAN
 
 SUPPORTED_VERL = ">=0.9.1,<0.10"  # as in pyproject.toml
 LOSS_MODE = "actor_rollout_ref.actor.policy_loss.loss_mode"
+# The paper's objective: policy losses (the first one preferred), aggregation.
+PAPER_OBJECTIVE = {
+    "gtpo": (("gtpo",), "token-mean"),
+    "grpo_s": (tuple(SEQUENCE_MEAN), "seq-mean-token-mean"),
+    "grpo_s_geometric": (tuple(SEQUENCE_MEAN), "seq-mean-token-mean"),
+}
 
 
 def install(config_module: Any) -> None:
@@ -51,7 +59,7 @@ def check_trainer(config: Any, missing: list[str]) -> None:
     )
 
 
-def check(config: Any):
+def check(config: Any) -> Method | None:
     """Refuse a configuration that cannot work; return the method that it asks for, or None.
 
     Raises `OptionError` with the key, the value and the fix.
@@ -62,26 +70,90 @@ def check(config: Any):
     name = algorithm.adv_estimator
     _check_sections(config, name)
     loss = select(config, LOSS_MODE, "vanilla")
+    _check_loss_name(loss)
     method = METHODS.get(name)
     if method is None:
         _check_name(name)
-        if loss in METHODS:
-            raise OptionError(LOSS_MODE, loss, f"this loss needs algorithm.adv_estimator={loss}, which is {name!r}")
+        if loss == "egsw":
+            raise OptionError(LOSS_MODE, loss, f"this loss needs algorithm.adv_estimator=egsw, which is {name!r}")
+        _warn_of_pairing(config, None, loss)
         return None
     _check_version(name)
     options = options_of(method, algorithm)
     _check_trainer_mode(config, name)
-    _check_base(config, method, options)
-    _check_channel(options, method, loss)
+    _check_entropy(config, method, options)
+    if method.base(options) is None:
+        _warn_of_what_has_no_effect(config, method, options)
+    else:
+        _check_base(config, method, options)
+    _check_channel(config, options, method, loss)
+    _warn_of_pairing(config, method, loss)
+    for caution in options.cautions():
+        warn_once(f"algorithm.{name}: {caution}")
+    return method
+
+
+def _check_entropy(config: Any, method: Method, options: Any) -> None:
     bypass = "algorithm.rollout_correction.bypass_mode"
     if select(config, bypass, False) and "entropy" in method.needs(options):
-        raise OptionError(
-            bypass,
-            True,
-            f"verl then computes no entropy; set it to False, or algorithm.{name}.entropy=surprisal, which uses "
-            "-log_prob of the sampled tokens",
+        fix = "verl then computes no entropy; set it to False"
+        if hasattr(options, "entropy"):
+            fix += f", or algorithm.{method.name}.entropy=surprisal, which uses -log_prob of the sampled tokens"
+        raise OptionError(bypass, True, fix)
+
+
+def _check_loss_name(loss: str) -> None:
+    """verl itself notices a loss that it does not have only in the workers, after the first rollout."""
+    from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
+
+    if loss not in POLICY_LOSS_REGISTRY and (near := _near(loss, LOSS_MODES)):
+        raise OptionError(LOSS_MODE, loss, f"verl has no such policy loss; did you mean {near!r}?")
+
+
+def _warn_of_pairing(config: Any, method: Method | None, loss: str) -> None:
+    """Objectives that run, but are not the paper's."""
+    key = "actor_rollout_ref.actor.loss_agg_mode"
+    aggregation = select(config, key, "token-mean")
+    wanted = PAPER_OBJECTIVE.get(method.name if method else loss)
+    if wanted is None:
+        if method is not None and loss in SEQUENCE_MEAN:
+            warn_once(
+                f"{LOSS_MODE}={loss} has one ratio a response, {method.name} weights a token; use vanilla or gtpo"
+            )
+        return
+    losses, mode = wanted
+    fixes = [] if loss in losses or method is None else [f"{LOSS_MODE}={losses[0]}"]
+    fixes += [] if aggregation == mode else [f"{key}={mode}"]
+    if fixes:
+        subject = f"algorithm.adv_estimator={method.name}" if method else f"{LOSS_MODE}={loss}"
+        warn_once(
+            f"{subject} with policy loss {loss} and {aggregation} is not the objective of arXiv 2508.04349 "
+            f"({losses[0]}, {mode}, no dual clip); for that set {' '.join(fixes)}"
         )
-    return method
+
+
+def _warn_of_what_has_no_effect(config: Any, method: Method, options: Any) -> None:
+    """A method without a base knows success alone: nothing else in the reward reaches its advantages."""
+    name = method.name
+    if select(config, "algorithm.use_kl_in_reward", False):
+        warn_once(
+            f"algorithm.use_kl_in_reward=True: {name} judges success before the KL penalty and uses nothing else of "
+            "the reward, so the penalty has no effect; use actor_rollout_ref.actor.use_kl_loss=True"
+        )
+    if select(config, "critic.enable", False):
+        warn_once(f"critic.enable=True: {name} uses no critic; it would be fitted to advantages. Set it to False")
+    if select(config, "reward.reward_kwargs.overlong_buffer_cfg.enable", False):
+        if method.success(options).field is None:
+            effect = (
+                f"is part of the score, so that a long correct response can count as a failure; set algorithm.{name}."
+                "success=acc to judge by correctness alone"
+            )
+        else:
+            effect = "does not reach the advantages, which know success alone"
+        warn_once(
+            f"reward.reward_kwargs.overlong_buffer_cfg: with {name} this length penalty {effect}; the paper's own is "
+            f"algorithm.{name}.overlong.enable=True"
+        )
 
 
 def _check_version(name: str) -> None:
@@ -117,9 +189,9 @@ def _check_sections(config: Any, name: str) -> None:
                 raise OptionError(key, value, f"these options belong under algorithm.{method}")
 
 
-def _near(name: Any) -> str | None:
-    """The method whose name looks like `name`, whatever the case."""
-    near = difflib.get_close_matches(str(name).lower(), METHODS, 1, cutoff=0.7)
+def _near(name: Any, names: Iterable[str] = METHODS) -> str | None:
+    """The one of our names that looks like `name`, whatever the case."""
+    near = difflib.get_close_matches(str(name).lower().replace("-", "_"), names, 1, cutoff=0.7)
     return near[0] if near else None
 
 
@@ -140,14 +212,14 @@ def _check_trainer_mode(config: Any, name: str) -> None:
         )
 
 
-def _check_base(config: Any, method: Any, options: Any) -> None:
-    key = f"algorithm.{method.name}.base"
-    bases.check(options.base, key, in_trainer=True)
-    if options.base != bases.GAE:
+def _check_base(config: Any, method: Method, options: Any) -> None:
+    key, base = f"algorithm.{method.name}.base", method.base(options)
+    bases.check(base, key, in_trainer=True)
+    if base != bases.GAE:
         return
     if not select(config, "critic.enable", False):
         raise OptionError(
-            key, options.base, "verl starts a critic by itself only for adv_estimator=gae; set critic.enable=True"
+            key, base, "verl starts a critic by itself only for adv_estimator=gae; set critic.enable=True"
         )
     if select(config, "algorithm.use_pf_ppo", False):
         raise OptionError(
@@ -161,9 +233,16 @@ def _check_base(config: Any, method: Any, options: Any) -> None:
         )
 
 
-def _check_channel(options: Any, method: Any, loss: str) -> None:
-    key = f"algorithm.{method.name}.channel"
-    if options.channel == "loss" and loss != method.name:
+def _check_channel(config: Any, options: Any, method: Method, loss: str) -> None:
+    key, channel = f"algorithm.{method.name}.channel", getattr(options, "channel", "advantage")
+    if channel == "loss" and loss != method.name:
         raise OptionError(key, "loss", f"policy loss {loss!r} would ignore the weights; set {LOSS_MODE}={method.name}")
-    if options.channel != "loss" and loss == method.name:
-        raise OptionError(LOSS_MODE, loss, f"this loss takes weights that travel beside the advantages; set {key}=loss")
+    if channel != "loss" and loss == "egsw":
+        weighted = "algorithm.adv_estimator=egsw and algorithm.egsw.channel=loss"
+        raise OptionError(LOSS_MODE, loss, f"this loss takes weights that travel beside the advantages; set {weighted}")
+    if getattr(options, "weigh_kl", False):
+        weigh_kl = f"algorithm.{method.name}.weigh_kl"
+        if channel != "loss":
+            raise OptionError(weigh_kl, True, f"the weights reach the workers with {key}=loss only; set it")
+        if not select(config, "actor_rollout_ref.actor.use_kl_loss", False):
+            raise OptionError(weigh_kl, True, "there is no KL loss; set actor_rollout_ref.actor.use_kl_loss=True")

@@ -1,0 +1,149 @@
+"""Entropy-shaped rewards (arXiv 2508.04349), what GTPO and GRPO-S have in common.
+
+    r+[i] =  base + weight * w[i]     over successes,      w[i] = H[i] * d / sum_k H[k]
+    r-[j] = -base - weight * w[j]     over failures,       w[j] = (1 / H[j]) * h / sum_k (1 / H[k])
+
+d and h are the numbers of summands, so w is 1 where all entropies are equal. Shape letters: R rows, T tokens, N groups
+of G rows with C columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from . import groups
+from .groups import Rows
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """How an entropy becomes a reward.
+
+    base, weight: alpha1 and alpha2 of GTPO, beta1 and beta2 of GRPO-S. failure: shaped, zero (r- = 0) or unbased
+    (r- = -w). mean: arithmetic or geometric, what w is relative to. floor: lower bound of H (nats) in 1/H. clip: bounds
+    (nats) that H is clamped to, or None.
+    """
+
+    base: float = 1.0
+    weight: float = 0.1
+    failure: str = "shaped"
+    mean: str = "arithmetic"
+    floor: float = 1e-6
+    clip: tuple[float, float] | None = None
+
+    def side(self, success: bool) -> tuple[float, float]:
+        """Reward of a response (token) whose w is 1, and its slope in w."""
+        if success:
+            return self.base + self.weight, self.weight
+        if self.failure == "shaped":
+            return -self.base - self.weight, -self.weight
+        return (0.0, 0.0) if self.failure == "zero" else (-1.0, -1.0)
+
+    def levels(self, success: torch.Tensor) -> torch.Tensor:
+        """`side`'s first number for each row, float64 [R]."""
+        level = torch.full(success.shape, self.side(False)[0], dtype=torch.float64, device=success.device)
+        return level.masked_fill_(success, self.side(True)[0])
+
+
+def entropy_deviation(
+    entropy: torch.Tensor, alive: torch.Tensor, *, inverse: bool, mean: str = "arithmetic", floor: float = 1e-6
+) -> torch.Tensor:
+    """w - 1 for each entry [N, G, ...], the mean taken over dimension 1; 0 where not alive.
+
+    Args:
+        entropy: H [N, G, ...] in nats; a negative one (rounding) counts as 0. Is overwritten.
+        alive: bool [N, G, ...].
+        inverse: for failures, w grows with 1/H.
+        mean: arithmetic; or geometric, where w = H / (product of the d entropies)^(1/d) and every H is floored.
+        floor: lower bound of H in 1/H. Entries share equally if none of their H is above it.
+
+    Source: arXiv 2508.04349, the GTPO and GRPO-S rewards; geometric: v6, App. C.
+
+    >>> one = torch.ones(1, 2, dtype=torch.bool)
+    >>> entropy_deviation(torch.tensor([[0.9, 0.1]]), one, inverse=False)
+    tensor([[ 0.8000, -0.8000]])
+    >>> entropy_deviation(torch.tensor([[0.9, 0.1]]), one, inverse=True)
+    tensor([[-0.8000,  0.8000]])
+    """
+    number = alive.sum(1, keepdim=True).to(entropy.dtype)
+    dead = ~alive
+    if mean == "geometric":
+        level = entropy.clamp_min_(floor).log_().masked_fill_(dead, 0)
+        level -= level.sum(1, keepdim=True) / number.clamp(min=1)
+        return (level.neg_() if inverse else level).expm1_().masked_fill_(dead, 0)
+    if inverse:
+        weights = entropy.clamp_min_(floor).reciprocal_().masked_fill_(dead, 0)
+        total = weights.sum(1, keepdim=True)
+    else:
+        weights = entropy.clamp_min_(0).masked_fill_(dead, 0)
+        total = weights.sum(1, keepdim=True)
+        low = total <= floor * number
+        if bool(low.any()):
+            # Equal entropies are what "nobody stands out" means; H / sum H would be 0/0, or the ratio of two errors.
+            low &= weights.amax(1, keepdim=True) <= floor
+            weights.masked_fill_(low & alive, 1)
+            total = torch.where(low, number, total)
+    return weights.mul_(number / total).sub_(1).masked_fill_(dead, 0)
+
+
+def overlong_penalty(
+    length: torch.Tensor, success: torch.Tensor, group_ids: torch.Tensor, taking_part: torch.Tensor, gamma1: float
+) -> torch.Tensor:
+    """GROP's length penalty of each response, float64 [R], between -1/2 and 0.
+
+    Args:
+        length: policy tokens of each response, int64 [R].
+        success, taking_part: bool [R]. group_ids: dense, int64 [R].
+        gamma1: share of successes from which a group is easy; one of 1 - gamma1 or less is hard and not penalised.
+
+    Source: arXiv 2508.04349, App. D.
+
+    An easy group: L = max((2 + 8) / 2, 14 / 3) = 5, and the third response is 3 tokens too long.
+
+    >>> yes = torch.tensor([True, True, True, False])
+    >>> overlong_penalty(torch.tensor([2, 4, 8, 9]), yes, torch.zeros(4, dtype=torch.int64), yes | ~yes, 0.75).tolist()
+    [0.0, 0.0, -0.3, 0.0]
+    """
+    number = int(group_ids.max()) + 1 if group_ids.numel() else 0
+    length = length.double()
+
+    def count(which: torch.Tensor) -> torch.Tensor:
+        return torch.bincount(group_ids[which], minlength=number).double()
+
+    correct, wrong = count(success & taking_part), count(~success & taking_part)
+    size = (correct + wrong).clamp(min=1)
+    easy, hard = correct / size >= gamma1, wrong / size >= gamma1
+    measured = taking_part & (success | ~easy[group_ids])
+    ids, lengths = group_ids[measured], length[measured]
+    shortest, longest, mean = (
+        length.new_zeros(number).scatter_reduce_(0, ids, lengths, how, include_self=False)
+        for how in ("amin", "amax", "mean")
+    )
+    limit = torch.maximum((shortest + longest) / 2, mean)[group_ids].clamp(min=1)
+    of_successes = (easy | (correct > wrong))[group_ids]
+    penalised = taking_part & (success == of_successes) & ~hard[group_ids]
+    return ((limit - length) / (2 * limit)).clamp(min=-0.5, max=0).masked_fill(~penalised, 0)
+
+
+def entropy_sums(
+    entropy: torch.Tensor, rows: Rows, which: torch.Tensor, dtype: torch.dtype, clip: tuple[float, float] | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sums over the policy tokens of the rows that `which` names (bool [R]), zero for others, all [R].
+
+    Returns: the entropy (nats); the entropy clamped to `clip`, a negative one (rounding) counting as 0; how many tokens
+    `clip` changes (int64).
+    """
+    total = torch.zeros(len(rows.count), dtype=dtype, device=entropy.device)
+    clamped, clipped = total.clone(), torch.zeros_like(rows.count)
+    for chunk in which.nonzero().squeeze(1).split(max(1, groups.TILE // max(entropy.shape[1], 1))):
+        dead = rows.dead(chunk)
+        part = entropy.index_select(0, chunk).to(dtype).masked_fill_(dead, 0)
+        total[chunk] = part.sum(1)
+        if clip is not None:
+            held = part.clamp(*clip).masked_fill_(dead, 0)
+            clipped[chunk] = held.ne(part).sum(1)
+            part = held
+        clamped[chunk] = part.clamp_min_(0).sum(1)
+    return total, clamped, clipped

@@ -1,0 +1,16 @@
+"""What a user may set: one frozen dataclass a method, validated here and nowhere else."""
+
+from .declare import Options, parse, table
+from .egsw import EGSWOptions
+from .shaping import GRPOSOptions, GTPOOptions, OverlongOptions, ShapingOptions
+
+__all__ = [
+    "EGSWOptions",
+    "GRPOSOptions",
+    "GTPOOptions",
+    "Options",
+    "OverlongOptions",
+    "ShapingOptions",
+    "parse",
+    "table",
+]
