@@ -16,7 +16,7 @@ from ..errors import TensorError
 from .groups import Groups, Rows, participants
 from .normalization import Normalization, normalize
 from .shaped import Shaped, fill_rows
-from .shaping import Shaping, entropy_deviation, entropy_sums, overlong_penalty
+from .shaping import Shaping, entropy_sums, entropy_weights, overlong_penalty
 
 UNCHANGED = 1e-6  # a weight closer to 1 than this is 1 up to rounding
 
@@ -56,7 +56,7 @@ def grpo_s(
     if not bool(total.isfinite().all()):
         raise TensorError("the entropy of a policy token is not finite")
     mean = clamped / rows.count.clamp(min=1)
-    deviation, slope = torch.zeros_like(mean), torch.zeros_like(mean)
+    weights, slope = torch.ones_like(mean), torch.zeros_like(mean)
     share_total, columns = 0.0, 0
     ids = torch.zeros_like(group_ids) if entropy_scope == "batch" else group_ids
     for polarity in (True, False):
@@ -65,19 +65,18 @@ def grpo_s(
         slope.masked_fill_(success == polarity, shaping.side(polarity)[1])
         for members in Groups.of(ids, taking_part & (success == polarity)).blocks(1):
             alive = torch.ones_like(members, dtype=torch.bool)
-            part = entropy_deviation(mean[members], alive, inverse=not polarity, mean=shaping.mean, floor=shaping.floor)
-            deviation[members.flatten()] = part.flatten()
-            weights = part + 1
-            share_total += float((weights.sum(1).square() / weights.square().sum(1) / members.shape[1]).sum())
+            part = entropy_weights(mean[members], alive, inverse=not polarity, mean=shaping.mean, floor=shaping.floor)
+            weights[members.flatten()] = part.flatten()
+            share_total += float((part.sum(1).square() / part.square().sum(1) / members.shape[1]).sum())
             columns += members.shape[0]
-    if not (math.isfinite(share_total) and bool(deviation.isfinite().all())):
+    if not (math.isfinite(share_total) and bool(weights.isfinite().all())):
         raise TensorError("the mean entropies of the responses lie too far apart to compare")
     level = shaping.levels(success)
     penalised = torch.zeros_like(success)
     if gamma1 is not None:
         penalty = overlong_penalty(rows.count, success, group_ids, taking_part, gamma1)
         level, penalised = level + penalty, penalty < 0
-    entry = deviation * slope
+    entry = weights * slope
     scale, offset = normalize(
         normalization,
         level,
@@ -90,11 +89,11 @@ def grpo_s(
     )
     values = torch.zeros(entropy.shape, dtype=dtype, device=entropy.device)
     negative, positive = fill_rows(values, rows, torch.ones_like(scale), offset + entry * scale)
-    seen = deviation[taking_part]
+    seen = weights[taking_part]
     return Shaped(
         values=values,
         taking_part=taking_part,
-        changed=rows.count * ((deviation * slope).abs() > UNCHANGED * slope.abs()),
+        changed=rows.count * ((weights - 1).abs() * slope.ne(0) > UNCHANGED),
         negative=negative,
         positive=positive,
         entropy_total=total,
@@ -102,6 +101,6 @@ def grpo_s(
         penalised=penalised,
         share_total=share_total,
         columns=columns,
-        weight_max=1 + float(seen.max()) if columns else 0.0,
-        weight_min=1 + float(seen.min()) if columns else 0.0,
+        weight_max=float(seen.max()) if columns else 0.0,
+        weight_min=float(seen.min()) if columns else 0.0,
     )

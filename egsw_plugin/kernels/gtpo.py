@@ -16,7 +16,7 @@ from ..errors import TensorError
 from .groups import Block, Groups, Rows, participants
 from .normalization import Normalization, normalize
 from .shaped import Shaped, fill_rows
-from .shaping import Shaping, entropy_deviation, entropy_sums, overlong_penalty
+from .shaping import Shaping, entropy_sums, entropy_weights, overlong_penalty
 
 UNCHANGED = 1e-6  # a weight closer to 1 than this is 1 up to rounding
 
@@ -79,7 +79,7 @@ def gtpo(
         normalization,
         level,
         rows.count,
-        sums.deviation,
+        sums.total,
         sums.square,
         success,
         torch.zeros_like(group_ids) if norm_scope == "batch" else group_ids,
@@ -104,13 +104,13 @@ def gtpo(
 
 
 class _Sums:
-    """What a pass over the entropy leaves: e = slope * (w - 1) in `values`, and its sums over each row."""
+    """What a pass over the entropy leaves: e = slope * w in `values`, and its sums over each row."""
 
     def __init__(self, shape: torch.Size, rows: Rows, dtype: torch.dtype):
         device = rows.count.device
         self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.deviation = torch.zeros(shape[0], dtype=torch.float64, device=device)
-        self.square, self.entropy = self.deviation.clone(), self.deviation.clone()
+        self.total = torch.zeros(shape[0], dtype=torch.float64, device=device)
+        self.square, self.entropy = self.total.clone(), self.total.clone()
         self.changed, self.clipped = torch.zeros_like(rows.count), torch.zeros_like(rows.count)
         self.share_total, self.columns = 0.0, 0
         self.weight_max, self.weight_min = -math.inf, math.inf
@@ -146,18 +146,18 @@ def _shape_tile(block: Block, columns: slice, shaping: Shaping, inverse: bool, s
     if slope == 0 and inverse:
         return  # failure: zero
     part = part.mul_(unit) if unit != 1 else part
-    deviation = entropy_deviation(part, alive, inverse=inverse, mean=shaping.mean, floor=shaping.floor * unit)
-    low, high = deviation.aminmax()  # 0 where dead, and some weight is at least 1, some at most 1
+    weights = entropy_weights(part, alive, inverse=inverse, mean=shaping.mean, floor=shaping.floor * unit)
+    squares = weights.square()
+    number, total = alive.sum(1), weights.sum(1)
+    seen = number > 0
+    sums.share_total += float((total.square() / squares.sum(1) / number)[seen].double().sum())
+    sums.columns += int(seen.sum())
+    difference = torch.where(alive, weights, 1).sub_(1)
+    low, high = difference.aminmax()
     sums.weight_max = max(sums.weight_max, 1 + float(high))
     sums.weight_min = min(sums.weight_min, 1 + float(low))
-    number, total = alive.sum(1), deviation.sum(1)
-    squares = deviation.square()
-    effective = (number + total).square() / (number + 2 * total + squares.sum(1)) / number
-    seen = number > 0
-    sums.share_total += float(effective[seen].double().sum())
-    sums.columns += int(seen.sum())
     if slope:
-        sums.changed.index_add_(0, rows_of, deviation.abs().gt(UNCHANGED).sum(-1).flatten())
-        sums.deviation.index_add_(0, rows_of, deviation.sum(-1).flatten().double() * slope)
+        sums.changed.index_add_(0, rows_of, difference.abs_().gt(UNCHANGED).sum(-1).flatten())
+        sums.total.index_add_(0, rows_of, weights.sum(-1).flatten().double() * slope)
         sums.square.index_add_(0, rows_of, squares.sum(-1).flatten().double() * slope**2)
-        block.write(sums.values, deviation.mul_(slope), columns)
+        block.write(sums.values, weights.mul_(slope), columns)

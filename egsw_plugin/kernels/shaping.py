@@ -34,23 +34,23 @@ class Shaping:
     clip: tuple[float, float] | None = None
 
     def side(self, success: bool) -> tuple[float, float]:
-        """Reward of a response (token) whose w is 1, and its slope in w."""
+        """Level and slope of the reward: level + slope * w."""
         if success:
-            return self.base + self.weight, self.weight
+            return self.base, self.weight
         if self.failure == "shaped":
-            return -self.base - self.weight, -self.weight
-        return (0.0, 0.0) if self.failure == "zero" else (-1.0, -1.0)
+            return -self.base, -self.weight
+        return 0.0, -1.0 if self.failure == "unbased" else 0.0
 
     def levels(self, success: torch.Tensor) -> torch.Tensor:
-        """`side`'s first number for each row, float64 [R]."""
+        """Level of each row, float64 [R]."""
         level = torch.full(success.shape, self.side(False)[0], dtype=torch.float64, device=success.device)
         return level.masked_fill_(success, self.side(True)[0])
 
 
-def entropy_deviation(
+def entropy_weights(
     entropy: torch.Tensor, alive: torch.Tensor, *, inverse: bool, mean: str = "arithmetic", floor: float = 1e-6
 ) -> torch.Tensor:
-    """w - 1 for each entry [N, G, ...], the mean taken over dimension 1; 0 where not alive.
+    """w of each entry [N, G, ...], whose mean over dimension 1 is 1; 0 where not alive.
 
     Args:
         entropy: H [N, G, ...] in nats; a negative one (rounding) counts as 0. Is overwritten.
@@ -62,17 +62,17 @@ def entropy_deviation(
     Source: arXiv 2508.04349, the GTPO and GRPO-S rewards; geometric: v6, App. C.
 
     >>> one = torch.ones(1, 2, dtype=torch.bool)
-    >>> entropy_deviation(torch.tensor([[0.9, 0.1]]), one, inverse=False)
-    tensor([[ 0.8000, -0.8000]])
-    >>> entropy_deviation(torch.tensor([[0.9, 0.1]]), one, inverse=True)
-    tensor([[-0.8000,  0.8000]])
+    >>> entropy_weights(torch.tensor([[0.9, 0.1]]), one, inverse=False)
+    tensor([[1.8000, 0.2000]])
+    >>> entropy_weights(torch.tensor([[0.9, 0.1]]), one, inverse=True)
+    tensor([[0.2000, 1.8000]])
     """
     number = alive.sum(1, keepdim=True).to(entropy.dtype)
     dead = ~alive
     if mean == "geometric":
         level = entropy.clamp_min_(floor).log_().masked_fill_(dead, 0)
         level -= level.sum(1, keepdim=True) / number.clamp(min=1)
-        return (level.neg_() if inverse else level).expm1_().masked_fill_(dead, 0)
+        return (level.neg_() if inverse else level).exp_().masked_fill_(dead, 0)
     if inverse:
         weights = entropy.clamp_min_(floor).reciprocal_().masked_fill_(dead, 0)
         total = weights.sum(1, keepdim=True)
@@ -85,7 +85,7 @@ def entropy_deviation(
             low &= weights.amax(1, keepdim=True) <= floor
             weights.masked_fill_(low & alive, 1)
             total = torch.where(low, number, total)
-    return weights.mul_(number / total).sub_(1).masked_fill_(dead, 0)
+    return weights.mul_(number / total).masked_fill_(dead, 0)
 
 
 def overlong_penalty(

@@ -5,7 +5,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 
 # ---- user-adjustable -------------------------------------------------------------------------------
-ADV=${ADV:-egsw}                   # advantage estimator
+ADV=${ADV:-egsw}                   # advantage estimator: egsw, gtpo, grpo_s, or any of verl's
 STEPS=${STEPS:-40}                 # training steps
 SEED=${SEED:-1}                    # data, start model, order of the data, sampling
 OUT=${OUT:-$ROOT/outputs/demo}     # metrics.jsonl, checkpoints
@@ -42,6 +42,20 @@ MODEL=(
 ROLLOUT=(
     actor_rollout_ref.rollout.seed="$SEED"
 )
+OBJECTIVE=()                       # the paper's, where it is not verl's default
+case "$ADV" in
+    gtpo)
+        OBJECTIVE=(
+            actor_rollout_ref.actor.policy_loss.loss_mode=gtpo
+            actor_rollout_ref.actor.clip_ratio_high=0.28
+        ) ;;
+    grpo_s)
+        OBJECTIVE=(
+            actor_rollout_ref.actor.policy_loss.loss_mode=grpo_s
+            actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean
+            actor_rollout_ref.actor.clip_ratio_high=0.28
+        ) ;;
+esac
 TRAINER=(
     algorithm.adv_estimator="$ADV"
     trainer.total_training_steps="$STEPS"
@@ -52,4 +66,4 @@ TRAINER=(
 cd "$OUT"
 exec timeout --kill-after=30 "$TIME_LIMIT" "$PYTHON" -m verl.trainer.main_ppo \
     --config-path "$HERE" --config-name tiny_cpu \
-    "${DATA[@]}" "${MODEL[@]}" "${ROLLOUT[@]}" "${TRAINER[@]}" "$@"
+    "${DATA[@]}" "${MODEL[@]}" "${ROLLOUT[@]}" ${OBJECTIVE[@]+"${OBJECTIVE[@]}"} "${TRAINER[@]}" "$@"

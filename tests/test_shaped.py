@@ -1,0 +1,515 @@
+"""GTPO and GRPO-S through verl's registry against loops over Python floats, and what the definitions promise.
+
+Every option changes which tokens are compared and what is subtracted, and a wrong set still trains something: so all
+combinations are compared token by token with `reference_shaping.py`, on rows as verl delivers them. Maps to
+kernels/{gtpo,grpo_s,shaping,normalization,shaped}.py, methods/shaped.py and verl_adapter/estimators.py. Not exercised
+here: a trainer (test_bridge.py, test_verl_runs.py) and the losses (test_policy_loss.py).
+"""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import reference_shaping as reference
+import torch
+import verl  # noqa: F401  (loads the plugin through its entry point, as a user's run does)
+from batches import random_batch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from verl.trainer.ppo.core_algos import get_adv_estimator_fn
+
+from egsw_plugin.errors import TensorError
+from egsw_plugin.kernels import groups
+from egsw_plugin.kernels.groups import Rows, dense_group_ids
+from egsw_plugin.kernels.policy_loss import clipped_surrogate, sequence_ratio
+from egsw_plugin.methods import METHODS, Batch
+from egsw_plugin.options import GTPOOptions, parse
+
+NAMES = ["gtpo", "grpo_s"]
+COEFFICIENTS = {"gtpo": ("alpha1", "alpha2"), "grpo_s": ("beta1", "beta2")}
+NORM_SETS = ["all_with_zeros", "own_set", "joint", "none"]
+FAILURES = ["shaped", "zero", "unbased"]
+REST = {
+    "norm_scope": ["group", "batch"],
+    "entropy_scope": ["group", "batch"],
+    "mean": ["arithmetic", "geometric"],
+    "std": ["population", "sample"],
+    "unmixed": ["drop", "keep"],
+    "entropy_clip": [None, [0.2, 0.9]],
+    "overlong": [False, True],
+}
+
+
+def estimate(name, batch, overlong=False, gamma1=0.6, call=None, **options):
+    rewards, mask, index, entropy = batch
+    config = {name: {**options, "overlong": {"enable": overlong, "gamma1": gamma1}}}
+    return get_adv_estimator_fn(name)(rewards, mask, index, config, entropy=entropy, **(call or {}))[0]
+
+
+def loop(name, batch, success=None, overlong=False, gamma1=0.6, **options):
+    rewards, mask, index, entropy = batch
+    success = (rewards.sum(1) > 0.5).tolist() if success is None else success
+    result = getattr(reference, name)(
+        entropy.tolist(), mask.tolist(), list(index), success, overlong=overlong, gamma1=gamma1, **options
+    )
+    expected = torch.zeros(mask.shape, dtype=torch.float64)
+    if name == "grpo_s":
+        return torch.tensor(result, dtype=torch.float64).unsqueeze(1) * mask
+    for place, advantage in result.items():
+        expected[place] = advantage
+    return expected
+
+
+def in_float64(batch):
+    return batch[0], batch[1], batch[2], batch[3].double()
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("norm_set", NORM_SETS)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_combination_of_options_equals_the_loop(name, norm_set, failure):
+    for number, values in enumerate(itertools.product(*REST.values())):
+        options = dict(zip(REST, values, strict=True), norm_set=norm_set, failure=failure)
+        batch = random_batch(number % 7)
+        result, expected = estimate(name, batch, **options), loop(name, batch, **options)
+        torch.testing.assert_close(
+            result.double(), expected, rtol=2e-6, atol=2e-6, msg=lambda m, o=options: f"{o}\n{m}"
+        )
+
+
+@pytest.mark.parametrize("settings", [(0.9, 0.1), (1, 0.2), (1, 0), (0, 1), (-0.3, 2.5)])
+@pytest.mark.parametrize("name", NAMES)
+def test_coefficients_floor_and_eps(name, settings):
+    options = dict(zip(COEFFICIENTS[name], settings, strict=True))
+    for extra in ({}, {"entropy_floor": 0.3, "eps": 0.01}, {"entropy_floor": 0.3, "mean": "geometric", "eps": 0}):
+        batch = random_batch(50)
+        result = estimate(name, batch, **options, **extra)
+        torch.testing.assert_close(result.double(), loop(name, batch, **options, **extra), rtol=3e-6, atol=3e-6)
+
+
+class TestWorkedExample:
+    """One group of three responses, worked by hand (population standard deviation, eps 0, ratio clip 0.2 / 0.28)."""
+
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]])
+    entropy = torch.tensor([[0.9, 1.8, 0.3, 0.6], [0.1, 0.6, 0, 0], [0.5, 0.2, 1.0, 0]])
+    log_ratio = torch.tensor([[0.05, -0.10, 0.30, 0], [-0.30, 0.02, 0, 0], [0.40, -0.25, 0.01, 0]])
+    rewards = torch.tensor([[0, 0, 0, 1.0], [0, 1, 0, 0], [0, 0, 0, 0]])
+    batch = rewards, mask, np.array(["a"] * 3, dtype=object), entropy
+
+    def test_gtpo(self):
+        shaped = estimate("gtpo", self.batch, norm_set="none")
+        expected = [[1.18, 1.15, 1.10, 1.10], [1.02, 1.05, 0, 0], [-1.1, -1.1, -1.1, 0]]
+        torch.testing.assert_close(shaped, torch.tensor(expected), atol=1e-6, rtol=0)
+        expected = [[0.858234, 0.800592, 0.704521, 0.704521], [0.550807, 0.608450, 0, 0], [-1.414214] * 3 + [0]]
+        advantages = estimate("gtpo", self.batch, eps=0)
+        torch.testing.assert_close(advantages, torch.tensor(expected), atol=1e-6, rtol=0)
+        losses, _ = clipped_surrogate(self.log_ratio.exp(), advantages, 0.2, 0.28)
+        assert -float((losses * self.mask).sum() / self.mask.sum()) == pytest.approx(-0.045313, abs=1e-6)
+
+    def test_grpo_s(self):
+        shaped = estimate("grpo_s", self.batch, norm_set="none")
+        torch.testing.assert_close(shaped[:, 0], torch.tensor([1.144, 1.056, -1.1]), atol=1e-6, rtol=0)
+        advantages = estimate("grpo_s", self.batch, eps=0)
+        torch.testing.assert_close(advantages[:, 0], torch.tensor([0.790066, 0.620766, -1.414214]), atol=1e-6, rtol=0)
+        for mean, objective in (("arithmetic", -0.049812), ("geometric", -0.036999)):
+            ratio = sequence_ratio(self.log_ratio, self.mask.bool(), mean)
+            losses, _ = clipped_surrogate(ratio, advantages, 0.2, 0.28)
+            assert -float(losses[:, 0].mean()) == pytest.approx(objective, abs=1e-6)
+
+
+class TestPropositions:
+    def test_rewards_of_successes_add_up_to_their_number(self):
+        """With alpha1 + alpha2 = 1, over the successes alive at t."""
+        batch = in_float64(random_batch(51, holes=False))
+        rewards, mask, index, _ = batch
+        shaped = estimate("gtpo", batch, norm_set="none", alpha1=0.9, alpha2=0.1, unmixed="keep")
+        responses = estimate("grpo_s", batch, norm_set="none", beta1=0.9, beta2=0.1, unmixed="keep")
+        success = rewards.sum(1) > 0.5
+        for uid in set(index):
+            rows = torch.tensor(index == uid) & success & mask.any(1)
+            torch.testing.assert_close(shaped[rows].sum(0), mask[rows].sum(0).float(), rtol=1e-6, atol=1e-7)
+            level = responses[rows].amax(1)
+            assert float(level.sum()) == pytest.approx(int(rows.sum()))
+
+    @pytest.mark.parametrize("entropy_scope", ["group", "batch"])
+    def test_bounds(self, entropy_scope):
+        batch = in_float64(random_batch(52, prompts=4, responses=8))
+        rewards, mask, _, _ = batch
+        shaped = estimate("gtpo", batch, norm_set="none", alpha1=1, alpha2=0.2, entropy_scope=entropy_scope)
+        success = (rewards.sum(1) > 0.5).unsqueeze(1) & (shaped != 0)
+        failure = (rewards.sum(1) <= 0.5).unsqueeze(1) & (shaped != 0)
+        most = len(mask)
+        assert shaped[success].min() >= 1 and shaped[success].max() <= 1 + 0.2 * most
+        assert shaped[failure].max() <= -1 and shaped[failure].min() >= -1 - 0.2 * most
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_equal_entropies_leave_nothing_of_the_shaping(self, name):
+        rewards, mask, index, entropy = random_batch(53)
+        equal = torch.full_like(entropy, 0.7)
+        first, second = COEFFICIENTS[name]
+        result = estimate(name, (rewards, mask, index, equal), **{first: 0.8, second: 0.4}, eps=0)
+        plain = estimate(name, (rewards, mask, index, entropy), **{first: 1.2, second: 0}, eps=0)
+        torch.testing.assert_close(result, plain, rtol=1e-5, atol=1e-6)
+
+    def test_without_entropy_grpo_s_is_verls_grpo(self):
+        batch = random_batch(54, emptied=False)  # verl counts a row without tokens as a response
+        rewards, mask, index, _ = batch
+        grpo = get_adv_estimator_fn("grpo")(rewards, mask, index)[0]
+        torch.testing.assert_close(estimate("grpo_s", batch, beta2=0, std="sample"), grpo, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(estimate("grpo_s", batch, beta2=0.1, std="sample"), grpo, atol=1e-3)
+
+    @pytest.mark.parametrize("scope", ["group", "batch"])
+    def test_without_entropy_gtpo_is_grpo_with_a_token_level_baseline(self, scope):
+        batch = random_batch(55)
+        rewards, mask, index, _ = batch
+        result = estimate("gtpo", batch, alpha2=0, norm_scope=scope, eps=0)
+        reward = (rewards.sum(1) > 0.5).double()
+        mixed = [u for u in set(index) if len(set(reward[(index == u) & mask.any(1).numpy()].tolist())) == 2]
+        assert len(mixed) > 1
+        for own in [mixed] if scope == "batch" else [[uid] for uid in mixed]:
+            rows = torch.tensor(np.isin(index.astype(str), own))
+            tokens = (reward.unsqueeze(1) * mask)[rows][mask[rows].bool()]
+            level = (tokens - tokens.mean()) / tokens.std(unbiased=False)
+            torch.testing.assert_close(result[rows][mask[rows].bool()], level.float(), rtol=1e-5, atol=1e-6)
+
+    def test_a_success_of_low_entropy_can_get_a_negative_advantage(self):
+        """all_with_zeros, where successes hold more than alpha1 / (alpha1 + alpha2) of the tokens."""
+        mask = torch.ones(10, 1, dtype=torch.int64)
+        rewards = torch.ones(10, 1)
+        rewards[0] = 0
+        entropy = torch.full((10, 1), 1.0)
+        entropy[5] = 0.001
+        batch = rewards, mask, np.array(["a"] * 10, dtype=object), entropy
+        assert float(estimate("gtpo", batch, alpha2=0.2)[5]) < 0
+        metrics = metrics_of("gtpo", batch, alpha2=0.2)
+        assert metrics["gtpo/negative_success/mean"] == pytest.approx(1 / 9)
+        assert metrics["gtpo/sign_flip/mean"] == pytest.approx(1 / 10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestInvariance:
+    def test_order_of_rows(self, name):
+        batch = random_batch(17)
+        order = torch.randperm(len(batch[2]), generator=torch.Generator().manual_seed(0))
+        shuffled = (batch[0][order], batch[1][order], batch[2][order.numpy()], batch[3][order])
+        torch.testing.assert_close(estimate(name, shuffled), estimate(name, batch)[order], rtol=1e-6, atol=1e-6)
+
+    def test_padding_on_the_right(self, name):
+        rewards, mask, index, entropy = random_batch(18)
+        wide = [torch.nn.functional.pad(tensor, (0, 7)) for tensor in (rewards, mask, entropy)]
+        wide[2][:, -7:] = 5.0
+        result = estimate(name, (wide[0], wide[1], index, wide[2]))
+        torch.testing.assert_close(result[:, :-7], estimate(name, (rewards, mask, index, entropy)))
+        assert not result[:, -7:].any()
+
+    def test_padding_rows(self, name):
+        batch = random_batch(19, padding_rows=0)
+        more = [torch.nn.functional.pad(tensor, (0, 0, 0, 3)) for tensor in (batch[0], batch[1], batch[3])]
+        index = np.concatenate([batch[2], np.array(["pad0"] * 3, dtype=object)])
+        result = estimate(name, (more[0], more[1], index, more[2]))
+        assert torch.equal(result[:-3], estimate(name, batch))
+        assert not result[-3:].any()
+
+    def test_tool_tokens_in_the_middle(self, name):
+        rewards, mask, index, entropy = random_batch(20)
+        result = estimate(name, (rewards, mask, index, entropy))
+        packed = [torch.zeros_like(tensor) for tensor in (rewards, mask, entropy, result)]
+        for row in range(len(mask)):
+            own = mask[row].bool()
+            length = int(own.sum())
+            packed[0][row, 0] = rewards[row].sum()
+            packed[1][row, :length] = 1
+            packed[2][row, :length] = entropy[row, own]
+            packed[3][row, :length] = result[row, own]
+        torch.testing.assert_close(estimate(name, (packed[0], packed[1], index, packed[2])), packed[3])
+
+    def test_what_stands_outside_the_mask(self, name):
+        rewards, mask, index, entropy = random_batch(21)
+        spoilt = torch.where(mask.bool(), entropy, torch.full_like(entropy, math.nan))
+        result = estimate(name, (rewards, mask, index, spoilt))
+        assert torch.equal(result, estimate(name, (rewards, mask, index, entropy)))
+        assert not result[~mask.bool()].any()
+
+    def test_tiles_and_blocks_of_any_size(self, name, monkeypatch):
+        batch = random_batch(22, prompts=7, responses=3, tokens=23)
+        for options in (dict(), dict(entropy_scope="batch"), dict(unmixed="keep", entropy_clip=[0.1, 0.8])):
+            results = []
+            for tile in (1, 13, 64, 1 << 17):
+                monkeypatch.setattr(groups, "TILE", tile)
+                results.append(estimate(name, batch, **options))
+            for result in results[1:]:
+                torch.testing.assert_close(result, results[0], rtol=1e-6, atol=1e-6)
+
+    def test_dtype_of_the_mask(self, name):
+        rewards, mask, index, entropy = random_batch(23)
+        results = [estimate(name, (rewards, m, index, entropy)) for m in (mask, mask.bool(), mask.float())]
+        assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+    def test_computes_in_at_least_float32(self, name, dtype):
+        rewards, mask, index, entropy = random_batch(24)
+        result = estimate(name, (rewards, mask, index, entropy.to(dtype)))
+        assert result.dtype == torch.float32
+        expected = loop(name, (rewards, mask, index, entropy.to(dtype)))
+        torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-6)
+
+    def test_inputs_are_left_as_they_were_and_no_gradient_passes(self, name):
+        rewards, mask, index, entropy = random_batch(25)
+        entropy.requires_grad_()
+        before = [tensor.detach().clone() for tensor in (rewards, mask, entropy)]
+        assert not estimate(name, (rewards, mask, index, entropy)).requires_grad
+        assert all(torch.equal(a, b) for a, b in zip(before, (rewards, mask, entropy.detach()), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestDegenerateGroups:
+    @pytest.mark.parametrize("norm_set", NORM_SETS)
+    @pytest.mark.parametrize("failure", FAILURES)
+    @pytest.mark.parametrize("reward", [0.0, 1.0])
+    def test_a_batch_of_one_polarity(self, name, norm_set, failure, reward):
+        rewards, mask, index, entropy = random_batch(30)
+        constant = torch.zeros_like(rewards)
+        constant[:, 0] = reward
+        options = dict(norm_set=norm_set, failure=failure)
+        assert not estimate(name, (constant, mask, index, entropy), **options).any()
+        kept = estimate(name, (constant, mask, index, entropy), unmixed="keep", **options)
+        expected = loop(name, (constant, mask, index, entropy), unmixed="keep", **options)
+        torch.testing.assert_close(kept.double(), expected, rtol=2e-6, atol=2e-6)
+
+    @pytest.mark.parametrize("size", [1, 2, 1000])
+    @pytest.mark.parametrize("norm_set", NORM_SETS)
+    def test_groups_of_any_size(self, name, size, norm_set):
+        batch = random_batch(31, prompts=2, responses=size, tokens=6, padding_rows=0, emptied=False)
+        for options in (dict(unmixed="drop"), dict(unmixed="keep", norm_scope="group")):
+            result = estimate(name, batch, norm_set=norm_set, **options)
+            expected = loop(name, batch, norm_set=norm_set, **options)
+            torch.testing.assert_close(result.double(), expected, rtol=1e-4, atol=1e-5)
+
+    def test_a_batch_without_policy_tokens(self, name):
+        rewards, mask, index, entropy = random_batch(32)
+        assert not estimate(name, (rewards, torch.zeros_like(mask), index, entropy)).any()
+
+    @pytest.mark.parametrize("level", [0.0, 1e-12, 1e-6, -1e-4])
+    @pytest.mark.parametrize("mean", ["arithmetic", "geometric"])
+    def test_entropy_at_the_floor_is_shared_equally(self, name, level, mean):
+        rewards, mask, index, entropy = random_batch(33)
+        second = COEFFICIENTS[name][1]
+        low = (rewards, mask, index, torch.full_like(entropy, level))
+        equal = (rewards, mask, index, torch.ones_like(entropy))
+        for options in (dict(), {second: 5.0}, dict(norm_set="own_set")):
+            result = estimate(name, low, mean=mean, **options)
+            torch.testing.assert_close(result, estimate(name, equal, **options), rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("mean", ["arithmetic", "geometric"])
+    @pytest.mark.parametrize("norm_set", NORM_SETS)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+    def test_any_finite_entropy_gives_finite_advantages(self, name, mean, norm_set, dtype):
+        rewards, mask, index, entropy = random_batch(34, holes=False)
+        generator = torch.Generator().manual_seed(0)
+        levels = torch.tensor([0.0, 1e-45, 1e-30, 1e-6, 1.0, 1e6, 1e30, 3.3e38])
+        wild = levels[torch.randint(0, len(levels), entropy.shape, generator=generator)].to(dtype)
+        for entropy_floor, unmixed in itertools.product((1e-30, 1e-6), ("drop", "keep")):
+            options = dict(mean=mean, norm_set=norm_set, entropy_floor=entropy_floor, unmixed=unmixed)
+            if mean == "geometric" and norm_set == "none":
+                continue  # a reward of 1e50 has no place in float32
+            assert estimate(name, (rewards, mask, index, wild), **options).isfinite().all(), options
+        huge = torch.full_like(wild, 3.3e38)
+        assert estimate(name, (rewards, mask, index, huge), mean=mean, norm_set=norm_set).isfinite().all()
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_any_shape_and_mask(data):
+    rows, tokens = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 6))
+
+    def matrix(elements):
+        return data.draw(st.lists(st.lists(elements, min_size=tokens, max_size=tokens), min_size=rows, max_size=rows))
+
+    mask = torch.tensor(matrix(st.integers(0, 1)))
+    entropy = torch.tensor(matrix(st.floats(0, 12)), dtype=torch.float64)
+    index = np.array(data.draw(st.lists(st.integers(0, 2), min_size=rows, max_size=rows)), dtype=object)
+    rewards = torch.zeros(rows, tokens)
+    rewards[:, 0] = torch.tensor(data.draw(st.lists(st.integers(0, 1), min_size=rows, max_size=rows)))
+    name = data.draw(st.sampled_from(NAMES))
+    options = {key: data.draw(st.sampled_from(values)) for key, values in REST.items()}
+    options |= {"norm_set": data.draw(st.sampled_from(NORM_SETS)), "failure": data.draw(st.sampled_from(FAILURES))}
+    options |= {"eps": data.draw(st.sampled_from([1e-6, 0.1]))}
+    batch = rewards, mask, index, entropy
+    result, expected = estimate(name, batch, **options), loop(name, batch, **options)
+    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+class TestSuccess:
+    batch = random_batch(40)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_is_judged_before_the_kl_penalty(self, name):
+        rewards, mask, index, entropy = self.batch
+        penalised = rewards - 3.0 * mask
+        result = estimate(name, (penalised, mask, index, entropy), call={"token_level_scores": rewards})
+        assert torch.equal(result, estimate(name, self.batch))
+        assert not estimate(name, (penalised, mask, index, entropy)).any()
+
+    def test_threshold(self):
+        rewards, mask, index, entropy = self.batch
+        shifted = (rewards * 2 - mask / mask.sum(1, keepdim=True).clamp(min=1), mask, index, entropy)  # -1 and 1
+        assert torch.equal(estimate("gtpo", shifted, threshold=0), estimate("gtpo", self.batch))
+        assert not estimate("gtpo", shifted, threshold=5).any()
+
+    @pytest.mark.parametrize("kind", [float, bool, np.float32, str])
+    def test_a_field_of_reward_extra_info(self, kind):
+        rewards, mask, index, entropy = self.batch
+        right = rewards.sum(1) > 0.5
+        info = {"acc": [kind(int(one)) for one in right], "other": [0] * len(right)}
+        unrelated = torch.full_like(rewards, 7.0)
+        call = {"reward_extra_info": info}
+        result = estimate("gtpo", (unrelated, mask, index, entropy), success="acc", call=call)
+        assert torch.equal(result, estimate("gtpo", self.batch))
+
+    @pytest.mark.parametrize(
+        "info,message",
+        [
+            (None, r"success=acc: reward_extra_info has no field of that name \(there is none\)"),
+            ({"score": [1] * 22}, r"no field of that name \(it has score\).*set success=score"),
+            ({"acc": [1] * 3}, "3 entries for 22 rows"),
+            ({"acc": [None] * 22}, r"in row \d+ it is None; it must be a finite number"),
+            ({"acc": [math.nan] * 22}, "it must be a finite number"),
+        ],
+    )
+    def test_a_field_that_is_not_there(self, info, message):
+        with pytest.raises(TensorError, match=message):
+            estimate("gtpo", self.batch, success="acc", call={"reward_extra_info": info})
+
+    def test_a_padding_row_needs_no_field(self):
+        rewards, mask, _, _ = self.batch
+        info = [float(r > 0.5) if own else None for r, own in zip(rewards.sum(1), mask.any(1), strict=True)]
+        assert None in info
+        result = estimate("grpo_s", self.batch, success="acc", call={"reward_extra_info": {"acc": info}})
+        assert torch.equal(result, estimate("grpo_s", self.batch))
+
+
+def metrics_of(name, batch, overlong=None, **options):
+    rewards, mask, index, entropy = batch
+    section = {**options, "overlong": {"enable": overlong is not None, "gamma1": overlong or 0.75}}
+    outcome = rewards.sum(1)
+    step = Batch(None, Rows.measure(mask), dense_group_ids(index), outcome > 0.5, outcome, {"entropy": entropy})
+    method = METHODS[name]
+    return method.apply(parse(method.options_type, section, name), step).metrics
+
+
+class TestMetrics:
+    @pytest.mark.parametrize("options", [{}, {"entropy_scope": "batch", "alpha2": 0.9}, {"unmixed": "keep"}])
+    def test_of_gtpo_equal_the_loop(self, options):
+        batch = in_float64(random_batch(41, prompts=9, responses=3))
+        rewards, mask, index, entropy = batch
+        metrics = metrics_of("gtpo", batch, **options)
+        success = rewards.sum(1) > 0.5
+        advantages = reference.gtpo(entropy.tolist(), mask.tolist(), index, success.tolist(), **options)
+        # With alpha1 = 0, alpha2 = 1 and nothing normalised, a reward is plus or minus the weight.
+        weights = reference.gtpo_shaped(
+            entropy.tolist(), mask.tolist(), index, success.tolist(), **{**options, "alpha1": 0.0, "alpha2": 1.0}
+        )
+        weights = {place: abs(value) for place, value in weights.items()}
+        outcomes = {}
+        for row, _ in advantages:
+            outcomes.setdefault(index[row], set()).add(bool(success[row]))
+        mixed = {uid for uid, seen in outcomes.items() if len(seen) == 2}
+        own = [place for place in advantages if index[place[0]] in mixed]
+        assert 0 < len(mixed) < len(outcomes)
+
+        def share(of, among=own):
+            return pytest.approx(sum(map(of, among)) / len(among), rel=1e-6)
+
+        assert metrics["gtpo/changed/mean"] == share(lambda place: abs(weights[place] - 1) > 1e-6)
+        assert metrics["gtpo/weight/max"] == pytest.approx(max(weights.values()))
+        assert metrics["gtpo/weight/min"] == pytest.approx(min(weights.values()))
+        sign = {True: 1, False: -1}
+        assert metrics["gtpo/sign_flip/mean"] == share(lambda p: advantages[p] * sign[bool(success[p[0]])] < 0)
+        won, lost = [p for p in own if success[p[0]]], [p for p in own if not success[p[0]]]
+        assert metrics["gtpo/negative_success/mean"] == share(lambda p: advantages[p] < 0, won)
+        assert metrics["gtpo/positive_failure/mean"] == share(lambda p: advantages[p] > 0, lost)
+        assert metrics["gtpo/mixed_groups/mean"] == pytest.approx(len(mixed) / len(outcomes))
+        everywhere = [float(entropy[place]) for place in advantages]
+        assert metrics["gtpo/entropy/mean"] == pytest.approx(sum(everywhere) / len(everywhere))
+        columns = {}
+        for place, weight in weights.items():
+            row, column = place
+            t = sum(mask[row][:column].tolist())
+            scope = "all" if options.get("entropy_scope") == "batch" else index[row]
+            columns.setdefault((scope, bool(success[row]), t), []).append(weight)
+        shares = [sum(w) ** 2 / sum(x * x for x in w) / len(w) for w in columns.values()]
+        assert metrics["gtpo/effective_share/mean"] == pytest.approx(sum(shares) / len(shares))
+
+    def test_of_grpo_s_equal_the_loop(self):
+        batch = random_batch(42, prompts=9, responses=4)
+        rewards, mask, index, entropy = batch
+        success = (rewards.sum(1) > 0.5).tolist()
+        metrics = metrics_of("grpo_s", batch)
+        weights = reference.grpo_s_shaped(entropy.tolist(), mask.tolist(), index, success, beta1=0.0, beta2=1.0)
+        assert metrics["grpo_s/weight/max"] == pytest.approx(max(map(abs, weights.values())))
+        assert metrics["grpo_s/weight/min"] == pytest.approx(min(map(abs, weights.values())))
+        cells = {}
+        for row, weight in weights.items():
+            cells.setdefault((index[row], success[row]), []).append(abs(weight))
+        shares = [sum(w) ** 2 / sum(x * x for x in w) / len(w) for w in cells.values()]
+        assert metrics["grpo_s/effective_share/mean"] == pytest.approx(sum(shares) / len(shares))
+        changed = sum(int(mask[row].sum()) for row, weight in weights.items() if abs(abs(weight) - 1) > 1e-6)
+        assert metrics["grpo_s/changed/mean"] == pytest.approx(changed / sum(int(mask[row].sum()) for row in weights))
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_no_weight_on_the_entropy_shows(self, name):
+        metrics = metrics_of(name, random_batch(43), **{COEFFICIENTS[name][1]: 0})
+        assert metrics[f"{name}/changed/mean"] == 0
+        assert metrics[f"{name}/mixed_groups/mean"] > 0
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_entropy_clip_and_length_penalty_are_counted(self, name):
+        batch = random_batch(44)
+        _, mask, _, entropy = batch
+        metrics = metrics_of(name, batch, entropy_clip=[0.3, 0.8], overlong=0.51)
+        own = entropy[mask.bool()]
+        outside = float(((own < 0.3) | (own > 0.8)).float().mean())
+        if name == "grpo_s":
+            assert metrics["grpo_s/entropy_clipped/mean"] == pytest.approx(outside)
+        assert 0 < metrics[f"{name}/entropy_clipped/mean"] <= outside + 1e-6
+        assert 0 < metrics[f"{name}/overlong/mean"] < 1
+        assert metrics_of(name, batch)[f"{name}/overlong/mean"] == 0
+        assert metrics_of(name, batch)[f"{name}/entropy_clipped/mean"] == 0
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_of_a_batch_without_success(self, name):
+        rewards, mask, index, entropy = random_batch(45)
+        metrics = metrics_of(name, (torch.zeros_like(rewards), mask, index, entropy))
+        assert metrics[f"{name}/changed/mean"] == metrics[f"{name}/mixed_groups/mean"] == 0
+        assert f"{name}/entropy_success/mean" not in metrics
+        assert all(math.isfinite(value) for value in metrics.values())
+
+
+class TestRefusals:
+    batch = random_batch(46)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_entropy_is_missing(self, name):
+        with pytest.raises(TensorError, match=rf"{name} needs entropy, which was not passed"):
+            get_adv_estimator_fn(name)(*self.batch[:3], None)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_misspelt_keyword(self, name):
+        with pytest.raises(TypeError, match="entropies"):
+            get_adv_estimator_fn(name)(*self.batch[:3], None, entropies=self.batch[3])
+
+    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_entropy_that_is_not_finite_in_the_kernel(self, name, value):
+        rewards, mask, index, entropy = self.batch
+        spoilt = torch.where(mask.bool(), torch.full_like(entropy, value), entropy)
+        outcome = rewards.sum(1)
+        step = Batch(None, Rows.measure(mask), dense_group_ids(index), outcome > 0.5, outcome, {"entropy": spoilt})
+        with pytest.raises(TensorError, match="not finite"):
+            METHODS[name].apply(METHODS[name].options_type(), step)
+
+
+def test_docstring_of_the_options_lists_paper_and_default():
+    assert "alpha2: weight of the entropy" in GTPOOptions.__doc__
+    assert "(alpha_2 in the paper; default 0.1; paper: 0.1 (0.2 tried))" in GTPOOptions.__doc__
