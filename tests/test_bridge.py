@@ -12,15 +12,19 @@ import numpy as np
 import pytest
 import ray
 import reference
+import reference_shaping
 import torch
 import transfer_queue as tq
 from batches import random_batch
 from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 from verl.trainer.ppo.v1 import PPOTrainer, PPOTrainerColocateAsync, PPOTrainerSeparateAsync, PPOTrainerSync
 
 from egsw_plugin.errors import BridgeError, TensorError
+from egsw_plugin.kernels.groups import Rows
 from egsw_plugin.verl_adapter import bridge
 from egsw_plugin.verl_adapter.bridge import WEIGHTS_FIELD
 
@@ -67,14 +71,21 @@ def nested(tensor, lengths):
 class Stored:
     """A random batch in TransferQueue as verl's rollout and log-probability steps leave it, in an order of its own."""
 
-    def __init__(self, seed, leave_out=(), name="a"):
-        self.rewards, self.mask, self.index, self.entropy = random_batch(seed)
+    def __init__(self, seed, leave_out=(), name="a", outputs=1, extra=None):
+        self.rewards, self.mask, self.index, self.entropy = random_batch(seed, prompts=3, responses=6)
         rows, tokens = self.mask.shape
         # A response is at least as long as its last policy token; some end with tokens of an environment.
         width = (self.mask * torch.arange(1, tokens + 1)).amax(1)
         self.lengths = torch.minimum(width.clamp(min=1) + torch.arange(rows) % 2, torch.tensor(tokens)).tolist()
         self.rewards[torch.arange(tokens) >= torch.tensor(self.lengths).unsqueeze(1)] = 0  # not stored
-        self.keys = [f"{uid}-{name}{seed}_{row}_0" for row, uid in enumerate(self.index)]
+        # Every `outputs` rows of a prompt, wherever they stand in the batch, are one session's outputs.
+        seen = {}
+        self.sessions = []
+        for uid in self.index:
+            seen[uid] = seen.get(uid, -1) + 1
+            many = 1 if uid.startswith("pad") else outputs
+            self.sessions.append((uid, seen[uid] // many, seen[uid] % many))
+        self.keys = [f"{uid}-{name}{seed}_{session}_{output}" for uid, session, output in self.sessions]
         self.tags = [
             {"response_len": length, "is_padding": uid.startswith("pad")}
             for length, uid in zip(self.lengths, self.index, strict=True)
@@ -87,10 +98,12 @@ class Stored:
         }
         fields = {key: nested(value, self.lengths) for key, value in per_token.items() if key not in leave_out}
         fields["uid"] = self.index.tolist()
+        if extra is not None:
+            fields["extra_fields"] = [{"reward_extra_info": extra(row)} for row in range(rows)]
         # Stored in another order than the trainer asks for, as rows finish when they finish.
         order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).tolist()
         for row in order:
-            one = {key: value[row : row + 1] for key, value in fields.items() if key == "uid"}
+            one = {key: value[row : row + 1] for key, value in fields.items() if isinstance(value, list)}
             one |= {
                 key: nested(per_token[key][row : row + 1], self.lengths[row : row + 1])
                 for key in per_token
@@ -132,8 +145,6 @@ def stored(queue):
 
 
 def base_of(batch):
-    from verl.trainer.ppo.core_algos import get_adv_estimator_fn
-
     return get_adv_estimator_fn("grpo")(batch.rewards.clone(), batch.mask, batch.index)[0]
 
 
@@ -216,11 +227,144 @@ def test_tags_without_lengths(stored, model):
     torch.testing.assert_close(result, expected(batch, batch.entropy) * base_of(batch), rtol=1e-5, atol=1e-6)
 
 
-def test_sessions_with_several_outputs_are_refused(stored, model):
-    batch = stored(7)
-    batch.batch.keys[2] = batch.keys[2].removesuffix("_0") + "_1"
-    with pytest.raises(BridgeError, match="gave several outputs"):
-        trainer_of(PPOTrainerSync, model)._compute_advantage(batch.batch, {})
+SHAPED = ["gtpo", "grpo_s"]
+
+
+def shaped_by_loop(name, entropy, mask, index, success, **options):
+    """Advantages of GTPO or GRPO-S as a dictionary keyed (row, column)."""
+    result = getattr(reference_shaping, name)(entropy, mask, index, success, **options)
+    if name == "gtpo":
+        return result
+    places = reference_shaping.policy_tokens(mask)
+    return {(row, column): result[row] for row, columns in enumerate(places) for column in columns}
+
+
+@pytest.mark.parametrize("name", SHAPED)
+@pytest.mark.parametrize("cls", TRAINERS)
+def test_shaped_methods_get_entropy_and_success_of_their_rows(stored, model, cls, name):
+    batch, metrics = stored(11), {}
+    trainer_of(cls, model, f"algorithm.adv_estimator={name}")._compute_advantage(batch.batch, metrics)
+    success = (batch.rewards.sum(1) > 0.5).tolist()
+    expected = torch.zeros_like(batch.rewards)
+    for place, value in shaped_by_loop(
+        name, batch.entropy.tolist(), batch.mask.tolist(), batch.index.tolist(), success
+    ).items():
+        expected[place] = value
+    torch.testing.assert_close(wide(batch.read("advantages"), batch.mask), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(wide(batch.read("returns"), batch.mask), expected, rtol=1e-5, atol=1e-5)
+    assert metrics[f"{name}/changed/mean"] > 0.3
+    assert metrics[f"{name}/entropy/mean"] == pytest.approx(float(batch.entropy[batch.mask.bool()].mean()), rel=1e-5)
+
+
+def test_success_by_a_field_of_reward_extra_info(stored, model):
+    """As a DAPO reward with a length penalty stores it: the score says something else."""
+    batch = stored(12, extra=lambda row: {"acc": float(row % 3 == 0), "overlong": False})
+    trainer = trainer_of(PPOTrainerSync, model, "algorithm.adv_estimator=gtpo", "+algorithm.gtpo.success=acc")
+    trainer._compute_advantage(batch.batch, {})
+    success = [row % 3 == 0 for row in range(len(batch.mask))]
+    loop = shaped_by_loop("gtpo", batch.entropy.tolist(), batch.mask.tolist(), batch.index.tolist(), success)
+    result = wide(batch.read("advantages"), batch.mask)
+    for place, value in loop.items():
+        assert float(result[place]) == pytest.approx(value, rel=1e-5, abs=1e-5)
+
+
+def test_success_by_a_field_that_the_reward_does_not_return(stored, model):
+    batch = stored(13, extra=lambda row: {"score": 1.0})
+    trainer = trainer_of(PPOTrainerSync, model, "algorithm.adv_estimator=gtpo", "+algorithm.gtpo.success=acc")
+    with pytest.raises(TensorError, match=r"no field of that name \(it has score\)"):
+        trainer._compute_advantage(batch.batch, {})
+
+
+class Joined:
+    """A stored batch with sessions of several outputs as lists: one response a session, and where its tokens stand."""
+
+    def __init__(self, batch):
+        members = {}
+        for row, (uid, session, output) in enumerate(batch.sessions):
+            members.setdefault((uid, session), []).append((output, row))
+        self.index, self.success, self.entropy, self.places, self.last = [], [], [], [], []
+        for (uid, _), rows in members.items():
+            places = []
+            for _, row in sorted(rows):
+                places += [(row, column) for column in range(batch.mask.shape[1]) if batch.mask[row, column]]
+            last = sorted(rows)[-1][1]
+            self.index.append(uid)
+            self.last.append(last)
+            self.success.append(bool(batch.rewards[last].sum() > 0.5))
+            self.entropy.append([float(batch.entropy[place]) for place in places])
+            self.places.append(places)
+        width = max(map(len, self.places))
+        self.mask = [[1] * len(row) + [0] * (width - len(row)) for row in self.entropy]
+        self.entropy = [row + [0.0] * (width - len(row)) for row in self.entropy]
+
+
+@pytest.mark.parametrize("name", SHAPED)
+@pytest.mark.parametrize("outputs", [2, 3])
+def test_sessions_with_several_outputs_count_once(stored, model, name, outputs):
+    """Their outputs in order are one response, whose reward is the last one's; t counts on from output to output."""
+    batch, metrics = stored(14, outputs=outputs), {}
+    trainer_of(PPOTrainerSync, model, f"algorithm.adv_estimator={name}")._compute_advantage(batch.batch, metrics)
+    joined = Joined(batch)
+    assert len(joined.index) < len(batch.mask)
+    expected = torch.zeros_like(batch.rewards)
+    for (row, t), value in shaped_by_loop(name, joined.entropy, joined.mask, joined.index, joined.success).items():
+        expected[joined.places[row][t]] = value
+    assert expected.abs().sum() > 0
+    torch.testing.assert_close(wide(batch.read("advantages"), batch.mask), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channel", ["advantage", "loss"])
+@pytest.mark.parametrize("base", ["grpo", "rloo"])
+def test_sessions_with_several_outputs_under_egsw(stored, model, base, channel):
+    batch = stored(15, outputs=2)
+    overrides = [f"+algorithm.egsw.base={base}", f"+algorithm.egsw.channel={channel}"]
+    overrides += [f"{LOSS}=egsw"] if channel == "loss" else []
+    trainer_of(PPOTrainerSync, model, *overrides)._compute_advantage(batch.batch, {})
+    joined = Joined(batch)
+    # verl's own estimator on the last outputs alone
+    fn = get_adv_estimator_fn(base)
+    last = joined.last
+    config = {"config": OmegaConf.create({"gamma": 1.0, "lam": 1.0})} if base != "grpo" else {}
+    level = fn(
+        token_level_rewards=batch.rewards[last].clone(),
+        response_mask=batch.mask[last],
+        index=batch.index[last],
+        **config,
+    )[0]
+    level = [float(row[own.bool()][0]) if own.any() else 0.0 for row, own in zip(level, batch.mask[last], strict=True)]
+    advantages = [[value] * len(joined.mask[0]) for value in level]
+    weights = reference.egsw_weights(advantages, joined.entropy, joined.mask, joined.index, 0.5, 1.0)
+    expected, plain = torch.zeros_like(batch.rewards), torch.zeros_like(batch.rewards)
+    for (row, t), weight in weights.items():
+        expected[joined.places[row][t]] = weight * (level[row] if channel == "advantage" else 1)
+        plain[joined.places[row][t]] = level[row]
+    if channel == "loss":
+        weights = tq.kv_batch_get(keys=batch.keys, partition_id=PARTITION, select_fields=[WEIGHTS_FIELD])[WEIGHTS_FIELD]
+        result = wide(weights.to_padded_tensor(0.0), batch.mask)
+        torch.testing.assert_close(wide(batch.read("advantages"), batch.mask), plain, rtol=1e-5, atol=1e-6)
+    else:
+        result = wide(batch.read("advantages"), batch.mask)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(wide(batch.read("returns"), batch.mask), plain, rtol=1e-5, atol=1e-6)
+
+
+def test_outputs_of_a_session_stay_trajectories_of_their_own_where_the_base_has_values(stored, model):
+    """gae and reinforce_plus_plus give each token its own advantage, as verl computes it for each output."""
+    batch = stored(16, outputs=2)
+    overrides = ["+algorithm.egsw.base=reinforce_plus_plus", "algorithm.gamma=0.9", "+algorithm.egsw.channel=loss"]
+    trainer_of(PPOTrainerSync, model, *overrides, f"{LOSS}=egsw")._compute_advantage(batch.batch, {})
+    config = OmegaConf.create({"gamma": 0.9, "lam": 1.0})
+    fn = get_adv_estimator_fn("reinforce_plus_plus")
+    expected = fn(token_level_rewards=batch.rewards, response_mask=batch.mask, config=config, index=batch.index)[0]
+    result = wide(batch.read("advantages"), batch.mask)
+    torch.testing.assert_close(result, expected * batch.mask, rtol=1e-5, atol=1e-5)
+
+
+def test_keys_that_do_not_name_a_session_are_an_error():
+    batch = types.SimpleNamespace(keys=["uid_0_0", "another-form"], tags=[{}, {}], partition_id=PARTITION)
+    step = bridge.TrainerStep(None, batch, {}, None)
+    with pytest.raises(BridgeError, match=r"is not \{uid\}_\{session\}_\{output\} but 'another-form'"):
+        step.sessions(Rows.measure(torch.ones(2, 3, dtype=torch.int64)))
 
 
 def test_an_estimator_that_was_replaced_is_noticed(stored, model, monkeypatch):

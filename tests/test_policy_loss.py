@@ -1,34 +1,42 @@
-"""Policy loss `egsw` inside verl's real `ppo_loss`, as a worker calls it on one micro-batch.
+"""Our policy losses inside verl's real `ppo_loss`, as a worker calls it on one micro-batch.
 
-Weights that arrive beside the loss's own fields, and are dropped there without a word, would train the base estimator.
-Maps to kernels/policy_loss.py, verl_adapter/policy_losses.py and bridge.install_in_worker. Not exercised here: the way
-of the weights through TransferQueue (test_verl_runs.py).
+Weights that arrive beside the loss's own fields, and are dropped there without a word, would train the base estimator;
+a ratio or an aggregation of the wrong kind trains another method. Maps to kernels/policy_loss.py,
+verl_adapter/policy_losses.py and bridge.install_in_worker. Not exercised here: the way of the weights through
+TransferQueue (test_verl_runs.py).
 """
 
 import math
 
 import pytest
+import reference_shaping as reference
 import torch
 import verl  # noqa: F401  (loads the plugin)
 from hydra import compose, initialize_config_module
 from tensordict import TensorDict
+from verl.trainer.ppo.core_algos import get_policy_loss_fn
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.utils import losses
 
 from egsw_plugin.errors import BridgeError
-from egsw_plugin.kernels.policy_loss import clipped_surrogate, token_log_ratio
-from egsw_plugin.verl_adapter.bridge import WEIGHTS_FIELD
+from egsw_plugin.kernels.policy_loss import clipped_surrogate, sequence_ratio, token_log_ratio
+from egsw_plugin.verl_adapter.bridge import WEIGHTS_FIELD, WEIGHTS_WITH_KL_FIELD
+from egsw_plugin.verl_adapter.policy_losses import LOSS_MODES
 
 PROMPT, LENGTHS = 2, [5, 3, 1, 4]
 AGGREGATIONS = ["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"]
+SEQUENCE = {"grpo_s": "arithmetic", "grpo_s_geometric": "geometric"}
 
 
-def actor_config(mode="egsw", aggregation="token-mean"):
+def actor_config(mode="egsw", aggregation="token-mean", kl=False):
     overrides = [
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=1",
         f"actor_rollout_ref.actor.policy_loss.loss_mode={mode}",
         f"actor_rollout_ref.actor.loss_agg_mode={aggregation}",
+        "actor_rollout_ref.actor.clip_ratio_low=0.15",
         "actor_rollout_ref.actor.clip_ratio_high=0.28",
+        f"actor_rollout_ref.actor.use_kl_loss={kl}",
+        "actor_rollout_ref.actor.kl_loss_coef=0.5",
     ]
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_trainer", overrides=overrides)
@@ -42,7 +50,7 @@ def nested(rows):
 class Worker:
     """Four responses of different lengths, with the second token of the first one written by a tool."""
 
-    def __init__(self, with_weights=True):
+    def __init__(self, weights=WEIGHTS_FIELD, rollout_is_weights=False, kl=False):
         generator = torch.Generator().manual_seed(0)
 
         def random(lengths):
@@ -50,7 +58,14 @@ class Worker:
 
         self.log_probs = [row.requires_grad_() for row in random([PROMPT + length for length in LENGTHS])]
         self.old, self.advantages = random(LENGTHS), random(LENGTHS)
-        self.weights = [row.exp() for row in random(LENGTHS)] if with_weights else None
+        self.extra = {}
+        self.weights = [row.exp() for row in random(LENGTHS)]
+        if weights:
+            self.extra[weights] = self.weights
+        if rollout_is_weights:
+            self.extra["rollout_is_weights"] = [row.exp() for row in random(LENGTHS)]
+        if kl:
+            self.extra["ref_log_prob"] = random(LENGTHS)
         self.masks = [torch.ones(length, dtype=torch.int64) for length in LENGTHS]
         self.masks[0][1] = 0
 
@@ -62,8 +77,7 @@ class Worker:
             "old_log_probs": nested([self.old[row] for row in rows]),
             "advantages": nested([self.advantages[row] for row in rows]),
         }
-        if self.weights:
-            fields[WEIGHTS_FIELD] = nested([self.weights[row] for row in rows])
+        fields |= {name: nested([values[row] for row in rows]) for name, values in self.extra.items()}
         data = TensorDict(fields, batch_size=len(rows))
         sizes = dict(dp_size=dp_size, batch_num_tokens=sum(LENGTHS) - 1, global_batch_size=len(LENGTHS))
         for name, value in sizes.items():
@@ -79,10 +93,22 @@ class Worker:
             (self.loss(rows, config, dp_size)[0] / dp_size).backward()
         return torch.cat([row.grad for row in self.log_probs])
 
+    def padded(self):
+        """New and old log-probabilities, advantages and mask as lists of rows of one length."""
+        # The model's output at a position is the log-probability of the next token.
+        new = [row.detach()[PROMPT - 1 : -1] for row in self.log_probs]
+        width = max(LENGTHS)
+        return [
+            [row.tolist() + [math.nan if field is not self.masks else 0] * (width - len(row)) for row in field]
+            for field in (new, self.old, self.advantages, self.masks)
+        ]
+
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_micro_batches_and_ranks_do_not_change_the_gradient(aggregation):
-    worker, config = Worker(), actor_config(aggregation=aggregation)
+@pytest.mark.parametrize("mode", LOSS_MODES)
+@pytest.mark.parametrize("rollout_is_weights", [False, True])
+def test_micro_batches_and_ranks_do_not_change_the_gradient(mode, aggregation, rollout_is_weights):
+    worker, config = Worker(rollout_is_weights=rollout_is_weights), actor_config(mode, aggregation)
     whole = worker.gradient([[0, 1, 2, 3]], config)
     assert whole.abs().sum() > 0
     for parts, ranks in (
@@ -95,8 +121,9 @@ def test_micro_batches_and_ranks_do_not_change_the_gradient(aggregation):
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_gradient_equals_finite_differences(aggregation):
-    worker, config = Worker(), actor_config(aggregation=aggregation)
+@pytest.mark.parametrize("mode", LOSS_MODES)
+def test_gradient_equals_finite_differences(mode, aggregation):
+    worker, config = Worker(kl=True, weights=WEIGHTS_WITH_KL_FIELD), actor_config(mode, aggregation, kl=True)
     gradient = worker.gradient([[0, 1, 2, 3]], config)
     place, step = 0, 1e-6
     for row in worker.log_probs:
@@ -111,51 +138,146 @@ def test_gradient_equals_finite_differences(aggregation):
             place += 1
 
 
-def test_loss_equals_the_loop():
-    worker, config = Worker(), actor_config()
-    total = 0.0
-    for row, length in enumerate(LENGTHS):
-        for t in range(length):
-            if worker.masks[row][t]:
-                # The model's output at a position is the log-probability of the next token.
-                new = float(worker.log_probs[row][PROMPT + t - 1].detach())
-                ratio = math.exp(new - float(worker.old[row][t]))
-                advantage = float(worker.advantages[row][t])
-                clipped = min(max(ratio, 1 - 0.2), 1 + 0.28)
-                total -= float(worker.weights[row][t]) * min(ratio * advantage, clipped * advantage)
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("mode", LOSS_MODES)
+@pytest.mark.parametrize("rollout_is_weights", [False, True])
+def test_loss_equals_the_loop(mode, aggregation, rollout_is_weights):
+    worker, config = Worker(rollout_is_weights=rollout_is_weights), actor_config(mode, aggregation)
+    arguments = (*worker.padded(), 0.15, 0.28)
+    if mode in SEQUENCE:
+        tokens = reference.sequence_objective_loss(*arguments, ratio=SEQUENCE[mode])
+    else:
+        tokens = reference.token_objective_loss(*arguments)
+    for (row, column), value in tokens.items():
+        factor = float(worker.weights[row][column]) if mode == "egsw" else 1.0
+        if rollout_is_weights:
+            factor *= float(worker.extra["rollout_is_weights"][row][column])
+        tokens[row, column] = value * factor
     loss, metrics = worker.loss([0, 1, 2, 3], config)
-    assert float(loss) == pytest.approx(total / (sum(LENGTHS) - 1))
-    assert metrics["actor/egsw_weighted/mean"].values == [1.0]
+    assert float(loss.detach()) == pytest.approx(reference.aggregate(tokens, worker.padded()[3], aggregation))
+    if mode == "egsw":
+        assert metrics["actor/egsw_weighted/mean"].values == [1.0]
+    assert 0 < metrics["actor/pg_clipfrac"].values[0] < 1
 
 
-def test_weights_of_one_are_verls_loss_where_its_dual_clip_is_idle():
+@pytest.mark.parametrize("mean", ["arithmetic", "geometric"])
+def test_gradient_of_a_response_is_that_of_the_formula(mean):
+    """Inside the clip, arithmetic: -A / |o| * w_t on each token; geometric: -A / |o| * the response's ratio."""
+    log_prob = torch.tensor([[-0.9, -1.1, -1.05, 0.0]], dtype=torch.float64, requires_grad=True)
+    old = torch.tensor([[-1.0, -1.0, -1.0, 5.0]], dtype=torch.float64)
+    mask = torch.tensor([[True, True, True, False]])
+    log_ratio = token_log_ratio(log_prob, old, mask)
+    ratio = sequence_ratio(log_ratio, mask, mean)
+    loss, clipped = clipped_surrogate(ratio, torch.full((1, 1), 1.7, dtype=torch.float64), 0.2, 0.28)
+    assert not clipped.any()
+    loss.sum().backward()
+    per_token = log_ratio.exp() if mean == "arithmetic" else ratio.expand(1, 4)
+    torch.testing.assert_close(log_prob.grad, (-1.7 / 3 * per_token * mask).detach())
+
+
+@pytest.mark.parametrize("mode", ["egsw", "gtpo"])
+def test_weights_of_one_are_verls_loss_where_its_dual_clip_is_idle(mode):
     worker = Worker()
-    worker.weights = [torch.ones_like(row) for row in worker.weights]
+    worker.extra[WEIGHTS_FIELD] = [torch.ones_like(row) for row in worker.weights]
     for row, length in enumerate(LENGTHS):
         worker.old[row] = worker.log_probs[row][PROMPT - 1 : PROMPT - 1 + length].detach() - 0.4
-    ours = worker.gradient([[0, 1, 2, 3]], actor_config())
+    ours = worker.gradient([[0, 1, 2, 3]], actor_config(mode))
     torch.testing.assert_close(ours, worker.gradient([[0, 1, 2, 3]], actor_config("vanilla")))
 
 
-def test_there_is_no_dual_clip():
+def test_on_policy_every_loss_has_the_policy_gradient():
+    """At ratio 1 nothing is clipped: with advantages constant over a response all losses agree."""
+    worker = Worker(weights=None)
+    for row, length in enumerate(LENGTHS):
+        worker.old[row] = worker.log_probs[row][PROMPT - 1 : PROMPT - 1 + length].detach().clone()
+        worker.advantages[row] = torch.full_like(worker.advantages[row], float(row) - 1.3)
+    gradients = [
+        worker.gradient([[0, 1, 2, 3]], actor_config(mode, "seq-mean-token-mean"))
+        for mode in ("vanilla", "gtpo", "grpo_s", "grpo_s_geometric", "gspo")
+    ]
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0])
+
+
+@pytest.mark.parametrize("mode", LOSS_MODES)
+def test_there_is_no_dual_clip(mode):
     """A much likelier token with a negative advantage keeps its full loss; verl's vanilla caps it at 3 |A|."""
-    losses_, _ = clipped_surrogate(torch.tensor([[3.0]]).exp(), torch.tensor([[-1.0]]), 0.2, 0.28)
-    assert float(losses_) == pytest.approx(math.exp(3.0), rel=1e-6)
+    worker = Worker()
+    worker.extra[WEIGHTS_FIELD] = [torch.ones_like(row) for row in worker.weights]
+    worker.old[2] = worker.log_probs[2][PROMPT - 1 : PROMPT].detach() - 3.0
+    worker.advantages[2] = torch.tensor([-1.0], dtype=torch.float64)
+    for name, per_token in ((mode, math.exp(3)), ("vanilla", 3.0)):
+        loss, _ = worker.loss([2], actor_config(name, "token-mean"))
+        assert float(loss.detach()) * (sum(LENGTHS) - 1) == pytest.approx(per_token)
 
 
-def test_ratios_beyond_float32_stay_finite():
-    log_prob = torch.tensor([[500.0, -500.0]], requires_grad=True)
-    log_ratio = token_log_ratio(log_prob, torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool))
-    losses_, _ = clipped_surrogate(log_ratio.exp(), torch.tensor([[-1.0, 1.0]]), 0.2, 0.28)
-    losses_.sum().backward()
-    assert losses_.isfinite().all() and log_prob.grad.isfinite().all()
+@pytest.mark.parametrize("mode", LOSS_MODES)
+def test_ratios_beyond_float32_and_rubbish_outside_the_mask_stay_finite(mode):
+    class Config:
+        clip_ratio, clip_ratio_low, clip_ratio_high, global_batch_info = 0.2, None, None, {}
+
+    log_prob = torch.tensor([[500.0, -500.0, math.inf], [0.0, 0.0, math.nan]], requires_grad=True)
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    advantages = torch.tensor([[-1.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
+    arguments = torch.zeros(2, 3), log_prob, advantages, mask, "seq-mean-token-mean", Config
+    if mode == "egsw":
+        from egsw_plugin.verl_adapter import bridge
+
+        token = bridge._WEIGHTS.set(bridge.MicroBatchWeights(torch.ones(2, 3), weigh_kl=False))
+    loss, metrics = get_policy_loss_fn(mode)(*arguments)
+    if mode == "egsw":
+        bridge._WEIGHTS.reset(token)
+    loss.backward()
+    assert loss.isfinite() and log_prob.grad.nan_to_num(0).isfinite().all()
+    assert log_prob.grad[mask].isfinite().all()
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+@pytest.mark.parametrize("mode", LOSS_MODES)
+def test_bfloat16_log_probabilities_are_compared_in_float32(mode):
+    new = torch.tensor([[-1.0, -2.0]], dtype=torch.bfloat16)
+    assert token_log_ratio(new, new - 0.5, torch.ones(1, 2, dtype=torch.bool)).dtype == torch.float32
+
+
+class TestWeightsOfTheKLLoss:
+    def test_weigh_each_tokens_divergence(self):
+        worker = Worker(weights=WEIGHTS_WITH_KL_FIELD, kl=True)
+        config = actor_config(kl=True)
+        loss, metrics = worker.loss([0, 1, 2, 3], config)
+        new, _, _, mask = worker.padded()
+        total = 0.0
+        for row, columns in enumerate(reference.policy_tokens(mask)):
+            for column in columns:
+                difference = float(worker.extra["ref_log_prob"][row][column]) - new[row][column]
+                divergence = math.exp(difference) - difference - 1  # low_var_kl
+                total += float(worker.weights[row][column]) * min(max(divergence, -10), 10)
+        assert float(metrics["kl_loss"].values[0]) == pytest.approx(total / (sum(LENGTHS) - 1))
+        policy = float(metrics["actor/pg_loss"].values[0])
+        # verl adds the KL loss in place to the tensor that it logs as pg_loss.
+        assert float(loss.detach()) in (
+            pytest.approx(policy + 0.5 * total / (sum(LENGTHS) - 1)),
+            pytest.approx(policy),
+        )
+
+    def test_are_left_out_unless_asked_for(self):
+        config = actor_config(kl=True)
+        plain, weighed = Worker(kl=True), Worker(kl=True, weights=WEIGHTS_WITH_KL_FIELD)
+        values = [float(w.loss([0, 1, 2, 3], config)[1]["kl_loss"].values[0]) for w in (plain, weighed)]
+        assert values[0] != pytest.approx(values[1])
+        none = Worker(kl=True, weights=None)
+        of_vanilla = none.loss([0, 1, 2, 3], actor_config("vanilla", kl=True))[1]["kl_loss"].values[0]
+        assert values[0] == pytest.approx(float(of_vanilla))
+
+    def test_without_a_kl_loss_are_an_error(self):
+        with pytest.raises(BridgeError, match=r"algorithm.egsw.weigh_kl=True.*set actor_rollout_ref.actor.use_kl_loss"):
+            Worker(weights=WEIGHTS_WITH_KL_FIELD).loss([0, 1], actor_config())
 
 
 def test_missing_weights_are_an_error():
     with pytest.raises(BridgeError, match=r"no weights arrived.*algorithm.egsw.channel=loss"):
-        Worker(with_weights=False).loss([0, 1], actor_config())
+        Worker(weights=None).loss([0, 1], actor_config())
 
 
 def test_other_losses_are_untouched_by_the_bridge():
-    plain = Worker(with_weights=False).gradient([[0, 1, 2, 3]], actor_config("vanilla"))
+    plain = Worker(weights=None).gradient([[0, 1, 2, 3]], actor_config("vanilla"))
     torch.testing.assert_close(Worker().gradient([[0, 1, 2, 3]], actor_config("vanilla")), plain)

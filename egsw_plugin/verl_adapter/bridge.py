@@ -92,10 +92,11 @@ class TrainerStep:
     def sessions(self, rows: Rows) -> Sessions | None:
         """How rows join into sessions, or None if each session has one output."""
         parts = [key.rsplit("_", 2) for key in self.keys]  # verl's keys are {uid}_{session}_{output}
-        if any(len(part) != 3 or not part[2].isdigit() for part in parts):
+        odd = [key for key, part in zip(self.keys, parts, strict=True) if len(part) != 3 or not part[2].isdigit()]
+        if odd:
             raise BridgeError(
-                f"a key in TransferQueue is not {{uid}}_{{session}}_{{output}} but {self.keys[0]!r}: sessions with "
-                "several outputs cannot be told apart; this verl is not 0.9's"
+                f"a key in TransferQueue is not {{uid}}_{{session}}_{{output}} but {odd[0]!r}: which outputs belong to "
+                "one session cannot be told; this verl is not 0.9's"
             )
         names = [(uid, session) for uid, session, _ in parts]
         if len(set(names)) == len(names):

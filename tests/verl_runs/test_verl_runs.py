@@ -4,57 +4,10 @@ Everything else in the suite would pass with a bridge that is never called; thes
 Each run is a few steps long and under a time limit. Maps to bridge.py, startup.py, cpu/ and recipes/tiny_cpu.
 """
 
-import json
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-
 import pytest
+from launch import LOSS_MODE, TIME_LIMIT, assert_in_effect, train
 
-ROOT = Path(__file__).parents[2]
-TIME_LIMIT = 330  # seconds; a run of a few steps takes about 80
 pytestmark = [pytest.mark.verl_run, pytest.mark.timeout(TIME_LIMIT + 60)]
-
-LOSS_MODE = "actor_rollout_ref.actor.policy_loss.loss_mode"
-
-
-@dataclass
-class Run:
-    """What a run left behind: exit code, what its user saw, its log, and the metrics of each step."""
-
-    code: int
-    screen: str
-    log: str
-    steps: list[dict]
-
-    def column(self, name):
-        return [step[name] for step in self.steps]
-
-
-def train(out, *overrides, steps=2, **environment):
-    command = [str(Path(sys.executable).with_name("egsw-plugin")), "run", "--out", str(out), "--steps", str(steps)]
-    command += ["--time-limit", str(TIME_LIMIT), "--", "bash", "recipes/tiny_cpu/run_tiny.sh", *overrides]
-    environment = {"STEPS": str(steps), "PYTHON": sys.executable, **environment}
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=TIME_LIMIT + 50
-    )
-    log, metrics = out / "train.log", out / "metrics.jsonl"
-    rows = [json.loads(line)["data"] for line in metrics.read_text().splitlines()] if metrics.exists() else []
-    run = Run(done.returncode, done.stdout + done.stderr, log.read_text() if log.exists() else "", rows)
-    print(run.screen)
-    return run
-
-
-def assert_in_effect(run, steps=2):
-    """The method ran in every step, on the entropy of the rows that verl's own metric is about."""
-    assert run.code == 0
-    assert len(run.steps) == steps
-    assert all(value > 0.5 for value in run.column("egsw/changed/mean"))
-    assert all(0 < value < 1 for value in run.column("egsw/effective_share/mean"))
-    assert all(0 < value <= 1 for value in run.column("egsw/mixed_groups/mean"))
-    assert all(value > 1 for value in run.column("egsw/weight/max"))
 
 
 def test_egsw_is_in_effect(tmp_path):
@@ -121,6 +74,59 @@ def test_two_workers_balanced_rows_padding_and_bfloat16_entropy(tmp_path):
     assert "[egsw] warning: the entropy arrives in bfloat16" in run.screen
     assert "entropy_from_logits_with_chunking=True" in run.screen
     assert "mixed_precision" in run.screen
+
+
+def test_gtpo_with_dapo(tmp_path):
+    """Clip-higher, token-mean, dynamic sampling, and a reward with a length penalty that success must not see."""
+    run = train(
+        tmp_path,
+        "+algorithm.gtpo.success=acc",
+        "algorithm.filter_groups.enable=True",
+        "algorithm.filter_groups.metric=acc",
+        "reward.reward_manager.name=dapo",
+        "+reward.reward_kwargs.overlong_buffer_cfg={enable: true, len: 60, penalty_factor: 2.0, log: true}",
+        "+reward.reward_kwargs.max_resp_len=64",
+        ADV="gtpo",
+    )
+    assert_in_effect(run, "gtpo", changed=0.05)
+    assert run.column("gtpo/mixed_groups/mean") == [1, 1]  # dynamic sampling leaves no other
+    assert run.column("gtpo/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
+    # The penalty pushes most scores below the threshold; judged by them, there would be few successes.
+    assert all(step["critic/score/mean"] < 0.5 for step in run.steps)
+    assert "this length penalty does not reach the advantages" in run.screen
+    assert "policy loss gtpo" in run.screen
+    assert "is not the objective of" not in run.screen
+
+
+def test_grpo_s_with_its_loss_and_a_reference_policy(tmp_path):
+    run = train(
+        tmp_path,
+        f"{LOSS_MODE}=grpo_s_geometric",
+        "actor_rollout_ref.actor.use_kl_loss=True",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=8",
+        "+algorithm.grpo_s={entropy_scope: batch, overlong: {enable: true}}",
+        ADV="grpo_s",
+    )
+    assert_in_effect(run, "grpo_s", changed=0.3)
+    assert run.column("actor/grpo_s_ratio/mean") == pytest.approx([1, 1], abs=0.2)
+    assert all("actor/kl_loss" in step for step in run.steps)
+    assert "is not the objective of" not in run.screen
+
+
+def test_egsw_over_ppo_with_weights_in_the_policy_and_kl_losses(tmp_path):
+    """A critic, a reference policy, a KL penalty in the reward and one in the loss: what a base with values needs."""
+    run = train(
+        tmp_path,
+        "+algorithm.egsw={base: gae, channel: loss, weigh_kl: true}",
+        "critic.enable=True",
+        f"{LOSS_MODE}=egsw",
+        "algorithm.use_kl_in_reward=True",
+        "actor_rollout_ref.actor.use_kl_loss=True",
+    )
+    assert_in_effect(run)
+    assert all(step["actor/egsw_weighted/mean"] > 0.5 for step in run.steps)
+    assert all("critic/vf_loss" in step and "actor/reward_kl_penalty" in step for step in run.steps)
+    assert all(0 < step["egsw/entropy_success/mean"] < 3 for step in run.steps)
 
 
 def test_verls_own_estimator_on_the_same_recipe(tmp_path):

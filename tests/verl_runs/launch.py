@@ -1,0 +1,50 @@
+"""Start the shipped launcher under a time limit, and read what it left behind."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TIME_LIMIT = 330  # seconds; a run of a few steps takes about 80
+LOSS_MODE = "actor_rollout_ref.actor.policy_loss.loss_mode"
+
+
+@dataclass
+class Run:
+    """What a run left behind: exit code, what its user saw, its log, and the metrics of each step."""
+
+    code: int
+    screen: str
+    log: str
+    steps: list[dict]
+
+    def column(self, name):
+        return [step[name] for step in self.steps]
+
+
+def train(out, *overrides, steps=2, **environment):
+    command = [str(Path(sys.executable).with_name("egsw-plugin")), "run", "--out", str(out), "--steps", str(steps)]
+    command += ["--time-limit", str(TIME_LIMIT), "--", "bash", "recipes/tiny_cpu/run_tiny.sh", *overrides]
+    environment = {"STEPS": str(steps), "PYTHON": sys.executable, **environment}
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=TIME_LIMIT + 50
+    )
+    log, metrics = out / "train.log", out / "metrics.jsonl"
+    rows = [json.loads(line)["data"] for line in metrics.read_text().splitlines()] if metrics.exists() else []
+    run = Run(done.returncode, done.stdout + done.stderr, log.read_text() if log.exists() else "", rows)
+    print(run.screen)
+    return run
+
+
+def assert_in_effect(run, method="egsw", steps=2, changed=0.5):
+    """The method ran in every step, and its weights were not uniform."""
+    assert run.code == 0
+    assert len(run.steps) == steps
+    assert all(value > changed for value in run.column(f"{method}/changed/mean"))
+    assert all(0 < value < 1 for value in run.column(f"{method}/effective_share/mean"))
+    assert all(0 < value <= 1 for value in run.column(f"{method}/mixed_groups/mean"))
+    assert all(value > 1 for value in run.column(f"{method}/weight/max"))
+    assert all(value > 0 for value in run.column("actor/grad_norm"))

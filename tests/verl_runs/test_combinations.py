@@ -1,0 +1,90 @@
+"""Methods on other bases, rewards and trainers: the smoke set (`make smoke`), real runs of two steps each.
+
+Too long for every test run; what these check beside the metrics is that verl carries the combination at all.
+"""
+
+import pytest
+from launch import LOSS_MODE, ROOT, TIME_LIMIT, assert_in_effect, train
+
+pytestmark = [pytest.mark.smoke, pytest.mark.timeout(TIME_LIMIT + 60)]
+
+DAPO = [
+    "actor_rollout_ref.actor.clip_ratio_high=0.28",
+    "algorithm.filter_groups.enable=True",
+    "algorithm.filter_groups.metric=acc",
+    "reward.reward_manager.name=dapo",
+    "+reward.reward_kwargs.overlong_buffer_cfg={enable: true, len: 16, penalty_factor: 1.0, log: false}",
+    "+reward.reward_kwargs.max_resp_len=64",
+]
+
+
+@pytest.mark.parametrize("base", ["rloo", "reinforce_plus_plus", "gae", "grpo_vectorized", "opo"])
+def test_egsw_over(tmp_path, base):
+    critic = ["critic.enable=True"] if base == "gae" else []
+    run = train(tmp_path, f"+algorithm.egsw.base={base}", *critic)
+    assert_in_effect(run)
+    assert ("critic/vf_loss" in run.steps[0]) == (base == "gae")
+
+
+@pytest.mark.parametrize("method", ["egsw", "grpo_s"])
+def test_dapo(tmp_path, method):
+    success = [] if method == "egsw" else [f"+algorithm.{method}.success=acc"]
+    run = train(tmp_path, *DAPO, *success, ADV=method)
+    assert_in_effect(run, method, changed=0.3)
+    if method != "egsw":
+        assert run.column(f"{method}/mixed_groups/mean") == [1, 1]
+
+
+@pytest.mark.parametrize("method", ["gtpo", "grpo_s"])
+def test_kl_penalty_in_the_reward_does_not_decide_success(tmp_path, method):
+    run = train(
+        tmp_path,
+        "algorithm.use_kl_in_reward=True",
+        "algorithm.kl_ctrl.kl_coef=100",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+        "actor_rollout_ref.actor.optim.lr=2e-3",
+        ADV=method,
+    )
+    assert_in_effect(run, method, changed=0.05)
+    assert run.steps[1]["critic/rewards/mean"] != pytest.approx(run.steps[1]["critic/score/mean"])
+    assert "so the penalty has no effect" in run.screen
+
+
+@pytest.mark.parametrize("method", ["gtpo", "grpo_s"])
+def test_a_pairing_that_is_not_the_papers_runs_with_one_warning(tmp_path, method):
+    run = train(
+        tmp_path, f"{LOSS_MODE}=vanilla", "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum", ADV=method
+    )
+    assert_in_effect(run, method, changed=0.05)
+    assert run.log.count("is not the objective of arXiv 2508.04349") == 1
+    assert f"set {LOSS_MODE}={method}" in run.screen
+
+
+def test_colocated_asynchronous_trainer(tmp_path):
+    run = train(tmp_path, "trainer.v1.trainer_mode=colocate_async", ADV="gtpo")
+    assert_in_effect(run, "gtpo", changed=0.05)
+    assert run.column("gtpo/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["egsw", "gtpo", "grpo_s"])
+def test_sessions_with_two_outputs(tmp_path, method):
+    loops = tmp_path / "loops.yaml"
+    loops.write_text("- name: two_outputs\n  _target_: two_outputs.TwoOutputs\n")
+    run = train(
+        tmp_path / "out",
+        f"actor_rollout_ref.rollout.agent.agent_loop_config_path={loops}",
+        "actor_rollout_ref.rollout.agent.default_agent_loop=two_outputs",
+        ADV=method,
+        PYTHONPATH=str(ROOT / "tests" / "verl_runs"),
+    )
+    assert_in_effect(run, method, changed=0.05)
+    # A session counts once: no column or group has more than the 8 responses of a prompt.
+    assert all(1 < value <= 8 for value in run.column(f"{method}/weight/max"))
+
+
+def test_resumed_run_goes_on_with_the_method(tmp_path):
+    assert train(tmp_path, "trainer.save_freq=2", ADV="gtpo").code == 0
+    run = train(tmp_path, "trainer.save_freq=2", "trainer.resume_mode=auto", steps=4, ADV="gtpo")
+    assert run.code == 0
+    assert [step["training/global_step"] for step in run.steps] == [3, 4]
+    assert all(step["gtpo/changed/mean"] > 0.05 for step in run.steps)
