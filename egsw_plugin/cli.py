@@ -1,4 +1,4 @@
-"""The command `egsw-plugin`: runs a training launcher with readable output, and reports on a run."""
+"""The command `egsw-plugin`: runs a training launcher with readable output, reports on a run, and lists the options."""
 
 import argparse
 import sys
@@ -37,6 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write the table and the curves of a run again")
     report.add_argument("out", type=Path, metavar="OUT", help="the run's folder, or its metrics.jsonl")
     report.set_defaults(handler=_report)
+
+    options = commands.add_parser("options", help="list the methods' options, paper against default, as Markdown")
+    options.add_argument("method", nargs="?", metavar="METHOD", help="egsw, gtpo or grpo_s (default: all)")
+    options.set_defaults(handler=_options)
     return parser
 
 
@@ -70,6 +74,18 @@ def _report(arguments: argparse.Namespace) -> int:
         print(f"egsw-plugin report: there is no {path}", file=sys.stderr)
         return 1
     return _write_report(path.parent, path)
+
+
+def _options(arguments: argparse.Namespace) -> int:
+    from .methods import METHODS
+    from .options import page
+
+    if arguments.method is not None and arguments.method not in METHODS:
+        print(f"egsw-plugin options: no method {arguments.method!r}; use {', '.join(METHODS)}", file=sys.stderr)
+        return 2
+    names = [arguments.method] if arguments.method else METHODS
+    print("\n\n".join(page(name, METHODS[name].options_type) for name in names))
+    return 0
 
 
 def _write_report(out: Path, path: Path) -> int:

@@ -107,6 +107,150 @@ def test_our_loss_without_our_estimator_is_refused():
         validate("algorithm.adv_estimator=grpo", f"{LOSS}=egsw")
 
 
+BYPASS = "algorithm.rollout_correction.bypass_mode"
+AGGREGATION = "actor_rollout_ref.actor.loss_agg_mode"
+OVERLONG = "+reward.reward_kwargs.overlong_buffer_cfg={enable: true, len: 8}"
+
+
+@pytest.mark.parametrize(
+    "overrides,key,fix",
+    [
+        (["+algorithm.gtpo.alpha3=1"], "algorithm.gtpo.alpha3=1", "did you mean 'alpha"),
+        (["+algorithm.gtpo.beta1=1"], "algorithm.gtpo.beta1=1", "the options are"),
+        (["+algorithm.gtpo.alpha1=nan"], "algorithm.gtpo.alpha1=nan", ">= -1e+15"),
+        (["+algorithm.gtpo.alpha2=high"], "algorithm.gtpo.alpha2='high'", "use a number"),
+        (["+algorithm.gtpo.norm_set=own"], "algorithm.gtpo.norm_set='own'", "all_with_zeros, own_set, joint, none"),
+        (["+algorithm.gtpo.norm_scope=all"], "algorithm.gtpo.norm_scope='all'", "group, batch"),
+        (["+algorithm.gtpo.entropy_scope=batches"], "algorithm.gtpo.entropy_scope=", "did you mean 'batch'"),
+        (["+algorithm.gtpo.failure=none"], "algorithm.gtpo.failure='none'", "shaped, zero, unbased"),
+        (["+algorithm.gtpo.mean=harmonic"], "algorithm.gtpo.mean='harmonic'", "arithmetic, geometric"),
+        (["+algorithm.gtpo.std=biased"], "algorithm.gtpo.std='biased'", "population, sample"),
+        (["+algorithm.gtpo.eps=-1"], "algorithm.gtpo.eps=-1", ">= 0"),
+        (["+algorithm.gtpo.entropy_floor=0"], "algorithm.gtpo.entropy_floor=0", ">= 1e-30"),
+        (["+algorithm.gtpo.entropy_clip=0.2"], "algorithm.gtpo.entropy_clip=0.2", "[low, high]"),
+        (["+algorithm.gtpo.entropy_clip=[0.3,0.2]"], "algorithm.gtpo.entropy_clip=[0.3, 0.2]", "low < high"),
+        (["+algorithm.gtpo.entropy_clip=[-1,0.2]"], "algorithm.gtpo.entropy_clip=[-1, 0.2]", "0 <= low"),
+        (["+algorithm.gtpo.entropy_clip=[1,2,3]"], "algorithm.gtpo.entropy_clip=[1, 2, 3]", "[low, high]"),
+        (["+algorithm.gtpo.success=1"], "algorithm.gtpo.success=1", "such as acc"),
+        (["+algorithm.gtpo.threshold=true"], "algorithm.gtpo.threshold=True", "finite number"),
+        (["+algorithm.gtpo.unmixed=skip"], "algorithm.gtpo.unmixed='skip'", "drop, keep"),
+        (["+algorithm.gtpo.overlong=true"], "algorithm.gtpo.overlong=True", "use a section of options"),
+        (["+algorithm.gtpo.overlong.enable=1"], "algorithm.gtpo.overlong.enable=1", "true or false"),
+        (["+algorithm.gtpo.overlong.gamma1=0.5"], "algorithm.gtpo.overlong.gamma1=0.5", "> 0.5 and < 1"),
+        (["+algorithm.gtpo.overlong.gama1=0.6"], "algorithm.gtpo.overlong.gama1=0.6", "did you mean 'gamma1'"),
+        (["+algorithm.gtp.alpha1=1"], "algorithm.gtp={'alpha1': 1}", "did you mean algorithm.gtpo?"),
+        (["+algorithm.alpha1=1"], "algorithm.alpha1=1", "did you mean algorithm.gtpo.alpha1?"),
+        (["+gtpo.alpha1=1"], "gtpo={'alpha1': 1}", "belong under algorithm.gtpo"),
+        ([f"{LOSS}=gpto"], f"{LOSS}='gpto'", "did you mean 'gtpo'?"),
+        ([f"{LOSS}=grpo-s"], f"{LOSS}='grpo-s'", "did you mean 'grpo_s'?"),
+        ([f"{LOSS}=egsw"], f"{LOSS}='egsw'", "algorithm.adv_estimator=egsw and algorithm.egsw.channel=loss"),
+        (["trainer.use_v1=False"], "trainer.use_v1=False", "set trainer.use_v1=True"),
+        ([f"{BYPASS}=True"], f"{BYPASS}=True", "set it to False"),
+    ],
+)
+def test_gtpo_is_refused_with_key_value_and_fix(overrides, key, fix):
+    with pytest.raises(OptionError) as caught:
+        validate("algorithm.adv_estimator=gtpo", *overrides)
+    assert key in str(caught.value)
+    assert fix in str(caught.value)
+    assert "surprisal" not in str(caught.value)  # an option of EGSW alone
+
+
+@pytest.mark.parametrize(
+    "overrides,key,fix",
+    [
+        (["+algorithm.egsw.weigh_kl=True"], "algorithm.egsw.weigh_kl=True", "algorithm.egsw.channel=loss only"),
+        (
+            ["+algorithm.egsw={weigh_kl: true, channel: loss}", f"{LOSS}=egsw"],
+            "algorithm.egsw.weigh_kl=True",
+            "set actor_rollout_ref.actor.use_kl_loss=True",
+        ),
+        (["+algorithm.egsw={weigh_kl: yes}"], "algorithm.egsw.weigh_kl='yes'", "true or false"),
+    ],
+)
+def test_weights_of_a_kl_loss_that_is_not_there(overrides, key, fix):
+    with pytest.raises(OptionError) as caught:
+        validate(EGSW, *overrides)
+    assert key in str(caught.value)
+    assert fix in str(caught.value)
+
+
+@pytest.fixture
+def warnings_of(capsys, monkeypatch):
+    """What the plugin warns of when a configuration is validated."""
+    from egsw_plugin import console
+
+    def collect(*overrides):
+        monkeypatch.setattr(console, "_warned", set())
+        capsys.readouterr()
+        validate(*overrides)
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("[egsw] warning")]
+
+    return collect
+
+
+@pytest.mark.parametrize(
+    "overrides,fixes",
+    [
+        (["gtpo"], [f"{LOSS}=gtpo"]),
+        (["gtpo", f"{LOSS}=gtpo", f"{AGGREGATION}=seq-mean-token-mean"], [f"{AGGREGATION}=token-mean"]),
+        (["grpo_s"], [f"{LOSS}=grpo_s", f"{AGGREGATION}=seq-mean-token-mean"]),
+        (["grpo_s", f"{LOSS}=grpo_s"], [f"{AGGREGATION}=seq-mean-token-mean"]),
+        (["grpo_s", f"{LOSS}=gtpo", f"{AGGREGATION}=seq-mean-token-mean"], [f"{LOSS}=grpo_s"]),
+        (["grpo", f"{LOSS}=grpo_s"], [f"{AGGREGATION}=seq-mean-token-mean"]),
+    ],
+)
+def test_a_pairing_that_is_not_the_papers_gets_one_warning(warnings_of, overrides, fixes):
+    name, *rest = overrides
+    (warning,) = warnings_of(f"algorithm.adv_estimator={name}", *rest)
+    assert "is not the objective of arXiv 2508.04349" in warning
+    assert warning.endswith(f"for that set {' '.join(fixes)}")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["grpo"],
+        ["grpo", f"{LOSS}=gtpo"],
+        ["egsw"],
+        ["egsw", f"{LOSS}=gtpo"],
+        ["gtpo", f"{LOSS}=gtpo"],
+        ["grpo_s", f"{LOSS}=grpo_s", f"{AGGREGATION}=seq-mean-token-mean"],
+        ["grpo_s", f"{LOSS}=grpo_s_geometric", f"{AGGREGATION}=seq-mean-token-mean"],
+    ],
+)
+def test_what_is_as_it_should_be_gets_no_warning(warnings_of, overrides):
+    name, *rest = overrides
+    assert warnings_of(f"algorithm.adv_estimator={name}", *rest) == []
+
+
+@pytest.mark.parametrize(
+    "override,text",
+    [
+        ("+algorithm.gtpo.norm_set=own_set", "the sign of the reward is lost"),
+        ("+algorithm.gtpo={norm_set: own_set, failure: zero}", "norm_set=own_set changes nothing"),
+        ("+algorithm.gtpo.unmixed=keep", "unit variance"),
+        ("algorithm.use_kl_in_reward=True", "so the penalty has no effect"),
+        ("critic.enable=True", "gtpo uses no critic"),
+        (OVERLONG, "set algorithm.gtpo.success=acc"),
+    ],
+)
+def test_what_has_no_effect_or_loses_something_is_warned_of(warnings_of, override, text):
+    (warning,) = warnings_of("algorithm.adv_estimator=gtpo", f"{LOSS}=gtpo", override)
+    assert text in warning
+
+
+def test_a_length_penalty_in_the_reward_does_not_reach_the_advantages(warnings_of):
+    overrides = [f"{LOSS}=gtpo", OVERLONG, "+algorithm.gtpo.success=acc"]
+    (warning,) = warnings_of("algorithm.adv_estimator=gtpo", *overrides)
+    assert "does not reach the advantages" in warning and "algorithm.gtpo.overlong.enable=True" in warning
+
+
+def test_egsw_over_a_sequence_ratio_is_warned_of(warnings_of):
+    (warning,) = warnings_of(EGSW, f"{LOSS}=grpo_s")
+    assert "one ratio a response" in warning
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

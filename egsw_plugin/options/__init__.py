@@ -1,6 +1,6 @@
 """What a user may set: one frozen dataclass a method, validated here and nowhere else."""
 
-from .declare import Options, parse, table
+from .declare import Options, page, parse
 from .egsw import EGSWOptions
 from .shaping import GRPOSOptions, GTPOOptions, OverlongOptions, ShapingOptions
 
@@ -11,6 +11,6 @@ __all__ = [
     "Options",
     "OverlongOptions",
     "ShapingOptions",
+    "page",
     "parse",
-    "table",
 ]

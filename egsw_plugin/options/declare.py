@@ -117,9 +117,14 @@ class Options:
                 yield field.name, value
 
 
-def table(options_type: type[Options]) -> str:
-    """The options as a Markdown table: paper against default."""
-    lines = ["| option | default | paper | |", "|---|---|---|---|"]
+def page(name: str, options_type: type[Options]) -> str:
+    """The options of method `name` as a section of Markdown with a table: paper against default."""
+    title = options_type.__doc__.split("\n", 1)[0].split(",")[0].removeprefix("Options of ")
+    return f"## {title}: `algorithm.{name}`\n\n{_table(options_type)}"
+
+
+def _table(options_type: type[Options]) -> str:
+    lines = ["| option (paper's symbol) | default | paper | meaning, unit, range |", "|---|---|---|---|"]
     for key, default, metadata in walk(options_type):
         name = f"`{key}`" + (f" ({metadata['symbol']})" if metadata["symbol"] else "")
         lines.append(
