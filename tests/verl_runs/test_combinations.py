@@ -1,4 +1,4 @@
-"""Methods on other bases, rewards and trainers: the smoke set (`make smoke`), real runs of two steps each.
+"""Methods on other bases, rewards and trainers: `make test-combinations`, real runs of two steps each.
 
 Too long for every test run; what these check beside the metrics is that verl carries the combination at all.
 """
@@ -6,7 +6,7 @@ Too long for every test run; what these check beside the metrics is that verl ca
 import pytest
 from launch import LOSS_MODE, ROOT, TIME_LIMIT, assert_in_effect, train
 
-pytestmark = [pytest.mark.smoke, pytest.mark.timeout(TIME_LIMIT + 60)]
+pytestmark = [pytest.mark.combination, pytest.mark.timeout(TIME_LIMIT + 60)]
 
 DAPO = [
     "actor_rollout_ref.actor.clip_ratio_high=0.28",
