@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Entropy weighting on DAPO (arXiv 2503.14476), Qwen2.5-7B.
+# README.md beside this file explains. Arguments are hydra overrides, as in: run_qwen2.5_7b.sh trainer.save_freq=10
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# ---- user-adjustable; more in ../launch.sh (OUT, SEED, NNODES, NGPUS_PER_NODE, LOGGER, PYTHON) -----------------------
+METHOD=${METHOD:-egsw}
+# egsw (default), gtpo, grpo_s, grpo (DAPO itself): the files of ../method/
+MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-7B}
+DATA_DIR=${DATA_DIR:-$PWD/data}   # made by: egsw-plugin data NAME --out data
+TRAIN_FILES=${TRAIN_FILES:-$DATA_DIR/dapo-math-17k.parquet}
+VAL_FILES=${VAL_FILES:-[$DATA_DIR/math-500.parquet,$DATA_DIR/aime-2024.parquet,$DATA_DIR/aime-2025.parquet]}
+NAME=${NAME:-dapo-qwen2.5-7b-$METHOD-seed${SEED:-1}}
+# ----------------------------------------------------------------------------------------------------------------------
+
+CONFIG=dapo/qwen2.5_7b
+. "$HERE/../launch.sh"

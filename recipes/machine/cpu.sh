@@ -1,0 +1,9 @@
+# Sourced: the environment of a run without an accelerator.
+export VERL_PLATFORM=cpu           # egsw_plugin.cpu
+export VERL_ENGINE_DEVICE=cuda     # verl registers its FSDP engine for cuda and npu only
+export VLLM_CPU_KVCACHE_SPACE=1    # GiB
+export VLLM_CPU_OMP_THREADS_BIND=nobind
+export OMP_NUM_THREADS=1           # the processes take turns on few cores
+export TOKENIZERS_PARALLELISM=false
+export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
+export RAY_USAGE_STATS_ENABLED=0 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# EGSW (arXiv 2503.22456) over PPO with a critic, Qwen2.5-Math-7B.
+# README.md beside this file explains. Arguments are hydra overrides, as in: run_qwen2.5_math_7b.sh trainer.save_freq=10
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# ---- user-adjustable; more in ../launch.sh (OUT, SEED, NNODES, NGPUS_PER_NODE, LOGGER, PYTHON) -----------------------
+METHOD=${METHOD:-egsw_ppo}
+# egsw_ppo (default), ppo (baseline): the files of ../method/
+MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-Math-7B}
+DATA_DIR=${DATA_DIR:-$PWD/data}   # made by: egsw-plugin data NAME --out data
+TRAIN_FILES=${TRAIN_FILES:-$DATA_DIR/math.parquet}
+VAL_FILES=${VAL_FILES:-[$DATA_DIR/math-500.parquet]}
+NAME=${NAME:-ppo-qwen2.5-math-7b-$METHOD-seed${SEED:-1}}
+# ----------------------------------------------------------------------------------------------------------------------
+
+CONFIG=ppo/math_7b
+. "$HERE/../launch.sh"
