@@ -19,24 +19,33 @@ if TYPE_CHECKING:
 
 
 def egsw_metrics(result: EGSWResult, batch: Batch) -> dict[str, float]:
-    """Metrics of one step of EGSW: those of `_common`."""
-    return _common("egsw", result, batch)
+    """Metrics of one step of EGSW: those of `_common`; here a group is mixed if its rewards differ."""
+    return _common("egsw", result, batch, unequal_groups(batch))
 
 
 def shaped_metrics(name: str, result: Shaped, batch: Batch) -> dict[str, float]:
-    """Metrics of one step of GTPO or GRPO-S: those of `_common`, and
+    """Metrics of one step of GTPO or GRPO-S: those of `_common`, where a mixed group holds a success and a failure, and
 
     - NAME/entropy_clipped/mean: share of the policy tokens whose entropy `entropy_clip` changes.
     - NAME/overlong/mean: share of the responses that take part which the length penalty GROP touches.
     """
-    return _common(name, result, batch) | {
+    mixed = mixed_groups(batch.group_ids, batch.success, batch.rows.count > 0)
+    return _common(name, result, batch, mixed) | {
         f"{name}/entropy_clipped/mean": _ratio(result.clipped.sum(), batch.rows.count.sum()),
         f"{name}/overlong/mean": _ratio(result.penalised.sum(), result.taking_part.sum()),
     }
 
 
-def _common(name: str, result: EGSWResult | Shaped, batch: Batch) -> dict[str, float]:
-    """Metrics of every method. A mixed group holds a success and a failure; 0 where there is nothing to count.
+def unequal_groups(batch: Batch) -> torch.Tensor:
+    """Which groups hold rewards that differ, bool [groups]: GRPO has advantages there."""
+    taking_part = batch.rows.count > 0
+    sign = _grpo_sign(batch.outcome, batch.group_ids, taking_part)
+    groups = int(batch.group_ids.max()) + 1 if batch.group_ids.numel() else 0
+    return torch.bincount(batch.group_ids[taking_part & (sign != 0)], minlength=groups) > 0
+
+
+def _common(name: str, result: EGSWResult | Shaped, batch: Batch, mixed: torch.Tensor) -> dict[str, float]:
+    """Metrics of every method, given which groups are mixed, bool [groups]; 0 where there is nothing to count.
 
     - NAME/changed/mean: share of the policy tokens of mixed groups that the weights change (EGSW: the advantage; GTPO
       and GRPO-S: the reward).
@@ -45,13 +54,13 @@ def _common(name: str, result: EGSWResult | Shaped, batch: Batch) -> dict[str, f
     - NAME/sign_flip/mean: share of the policy tokens of mixed groups whose advantage has the opposite sign to GRPO's.
     - NAME/negative_success/mean, NAME/positive_failure/mean: share of the policy tokens of mixed groups' successes
       (failures) whose advantage is below (above) 0.
-    - NAME/mixed_groups/mean: share of the groups that hold a success and a failure.
+    - NAME/mixed_groups/mean: share of the groups that are mixed.
     - NAME/entropy/mean: nats, over policy tokens; equals verl's actor/entropy under token-mean, if the rows are right.
     - NAME/entropy_success/mean, NAME/entropy_failure/mean: the same over one kind; absent in a step that has none.
     """
     count, success = batch.rows.count, batch.success
     taking_part = count > 0
-    mixed, existing = mixed_groups(batch.group_ids, success, taking_part)
+    existing = torch.bincount(batch.group_ids[taking_part], minlength=len(mixed)) > 0
     in_mixed = mixed[batch.group_ids] & taking_part
     sign = _grpo_sign(batch.outcome, batch.group_ids, taking_part)
     flipped = torch.where(sign > 0, result.negative, torch.where(sign < 0, result.positive, 0))

@@ -22,6 +22,7 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 from verl.trainer.ppo.v1 import PPOTrainer, PPOTrainerColocateAsync, PPOTrainerSeparateAsync, PPOTrainerSync
+from verl.utils import tensordict_utils
 
 from egsw_plugin.errors import BridgeError, TensorError
 from egsw_plugin.kernels.groups import Rows
@@ -266,6 +267,34 @@ def test_success_by_a_field_of_reward_extra_info(stored, model):
     result = wide(batch.read("advantages"), batch.mask)
     for place, value in loop.items():
         assert float(result[place]) == pytest.approx(value, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64, bool])
+def test_success_by_a_field_that_a_colocated_reward_model_stores(stored, model, kind):
+    """verl then writes each field of reward_extra_info under its own name, as an array."""
+    batch = stored(18)
+    success = np.array([row % 3 == 0 for row in range(len(batch.mask))])
+    fields = tensordict_utils.get_tensordict({"acc": success.astype(kind)})
+    tq.kv_batch_put(keys=batch.keys, partition_id=PARTITION, fields=fields)
+    trainer = trainer_of(PPOTrainerSync, model, "algorithm.adv_estimator=gtpo", "+algorithm.gtpo.success=acc")
+    trainer._compute_advantage(batch.batch, {})
+    loop = shaped_by_loop("gtpo", batch.entropy.tolist(), batch.mask.tolist(), batch.index.tolist(), success.tolist())
+    result = wide(batch.read("advantages"), batch.mask)
+    for place, value in loop.items():
+        assert float(result[place]) == pytest.approx(value, rel=1e-5, abs=1e-5)
+
+
+def test_a_column_of_the_data_set_is_not_taken_for_the_reward_functions_field(stored, model):
+    batch, metrics = stored(19, extra=lambda row: {"acc": float(row % 2)}), {}
+    column = tensordict_utils.get_tensordict({"acc": np.full(len(batch.mask), 0.9)})
+    tq.kv_batch_put(keys=batch.keys, partition_id=PARTITION, fields=column)
+    trainer = trainer_of(PPOTrainerSync, model, "algorithm.adv_estimator=gtpo", "+algorithm.gtpo.success=acc")
+    trainer._compute_advantage(batch.batch, metrics)
+    assert metrics["gtpo/mixed_groups/mean"] > 0
+    success = [bool(row % 2) for row in range(len(batch.mask))]
+    loop = shaped_by_loop("gtpo", batch.entropy.tolist(), batch.mask.tolist(), batch.index.tolist(), success)
+    result = wide(batch.read("advantages"), batch.mask)
+    assert all(float(result[place]) == pytest.approx(value, rel=1e-5, abs=1e-5) for place, value in loop.items())
 
 
 def test_success_by_a_field_that_the_reward_does_not_return(stored, model):

@@ -145,7 +145,7 @@ def test_no_entropy_and_infinite_temperature_is_the_base(base, granularity):
     expected, expected_returns = estimate(batch, name=base)
     # verl's opo is 0/0 on the padding rows; there the base says nothing, and the result is zero.
     assert torch.equal(result, torch.where(batch[1].bool(), expected, 0.0))
-    torch.testing.assert_close(returns, expected_returns, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(returns, torch.where(expected_returns.isnan(), 0.0, expected_returns), rtol=0, atol=0)
 
 
 def test_grpo_without_the_deviation_reaches_the_base():
@@ -464,6 +464,35 @@ def test_any_shape_and_mask(data):
         assert float(result.values[row, column]) == pytest.approx(expected.get((row, column), 0.0), rel=1e-9, abs=1e-12)
 
 
+def test_rewards_that_are_not_binary_are_seen_as_changed():
+    """EGSW needs no successes: a group counts if its rewards differ."""
+    mask = torch.ones(6, 2, dtype=torch.int64)
+    rewards = torch.zeros(6, 2)
+    rewards[:, 0] = torch.tensor([0.1, 0.2, 0.3, 0.0, 0.1, 0.25])
+    entropy = torch.rand(6, 2, generator=torch.Generator().manual_seed(0))
+    base = base_of((rewards, mask, np.array(["a"] * 6, dtype=object), entropy))
+    outcome, ids = rewards.sum(1), torch.zeros(6, dtype=torch.int64)
+    batch = Batch(base, Rows.measure(mask), ids, outcome > 0.5, outcome, {"entropy": entropy})
+    metrics = METHODS["egsw"].apply(EGSWOptions(), batch).metrics
+    assert metrics["egsw/changed/mean"] == 1
+    assert metrics["egsw/mixed_groups/mean"] == 1
+
+
+def test_bfloat16_rewards_are_computed_in_float32():
+    rewards, mask, index, entropy = random_batch(37)
+    result, returns = estimate((rewards.bfloat16(), mask, index, entropy))
+    assert torch.equal(result, estimate((rewards, mask, index, entropy))[0])
+    assert returns.dtype == torch.float32
+
+
+def test_weights_that_go_nowhere_are_warned_of(capsys, monkeypatch):
+    from egsw_plugin import console
+
+    monkeypatch.setattr(console, "_warned", set())
+    estimate(random_batch(38), channel="loss")
+    assert "the weights of channel=loss go nowhere" in capsys.readouterr().out
+
+
 class TestRefusals:
     """A tensor that is missing or wrong is an error that names it, never a guess."""
 
@@ -506,6 +535,10 @@ class TestRefusals:
     def test_base_that_lacks_its_tensor(self):
         with pytest.raises(TensorError, match="base remax needs reward_baselines"):
             self.call({"egsw": {"base": "remax"}}, entropy=self.batch[3])
+
+    def test_scores_that_are_no_tensor(self):
+        with pytest.raises(TensorError, match="token_level_scores is a ndarray"):
+            self.call(entropy=self.batch[3], token_level_scores=self.batch[0].numpy())
 
     def test_misspelt_keyword(self):
         with pytest.raises(TypeError, match="entropies"):

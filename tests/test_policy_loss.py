@@ -218,8 +218,9 @@ def test_ratios_beyond_float32_and_rubbish_outside_the_mask_stay_finite(mode):
 
     log_prob = torch.tensor([[500.0, -500.0, math.inf], [0.0, 0.0, math.nan]], requires_grad=True)
     mask = torch.tensor([[True, True, False], [False, False, False]])
-    advantages = torch.tensor([[-1.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
-    arguments = torch.zeros(2, 3), log_prob, advantages, mask, "seq-mean-token-mean", Config
+    advantages = torch.tensor([[-1.0, 1.0, math.nan], [1.0, 1.0, math.inf]])
+    correction = torch.tensor([[1.0, 0.5, math.nan], [math.nan, 1.0, 0.0]])
+    arguments = torch.zeros(2, 3), log_prob, advantages, mask, "seq-mean-token-mean", Config, correction
     if mode == "egsw":
         from egsw_plugin.verl_adapter import bridge
 

@@ -398,6 +398,20 @@ def metrics_of(name, batch, overlong=None, **options):
     return method.apply(parse(method.options_type, section, name), step).metrics
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_success_that_the_threshold_misses_is_warned_of(name, capsys, monkeypatch):
+    from egsw_plugin import console
+
+    monkeypatch.setattr(console, "_warned", set())
+    rewards, mask, index, entropy = random_batch(48)
+    assert not estimate(name, (rewards * 0.5, mask, index, entropy)).any()
+    out = capsys.readouterr().out
+    assert "every advantage is 0" in out and "rewards differ (from 0 to 0.5)" in out
+    assert f"algorithm.{name}.threshold" in out
+    assert not estimate(name, (rewards * 0, mask, index, entropy)).any()
+    assert capsys.readouterr().out == ""
+
+
 class TestMetrics:
     @pytest.mark.parametrize("options", [{}, {"entropy_scope": "batch", "alpha2": 0.9}, {"unmixed": "keep"}])
     def test_of_gtpo_equal_the_loop(self, options):
@@ -470,12 +484,27 @@ class TestMetrics:
         metrics = metrics_of(name, batch, entropy_clip=[0.3, 0.8], overlong=0.51)
         own = entropy[mask.bool()]
         outside = float(((own < 0.3) | (own > 0.8)).float().mean())
-        if name == "grpo_s":
-            assert metrics["grpo_s/entropy_clipped/mean"] == pytest.approx(outside)
-        assert 0 < metrics[f"{name}/entropy_clipped/mean"] <= outside + 1e-6
+        assert metrics[f"{name}/entropy_clipped/mean"] == pytest.approx(outside)
         assert 0 < metrics[f"{name}/overlong/mean"] < 1
         assert metrics_of(name, batch)[f"{name}/overlong/mean"] == 0
         assert metrics_of(name, batch)[f"{name}/entropy_clipped/mean"] == 0
+
+    def test_rounding_is_no_sign(self):
+        """own_set: a column with one response has exactly the mean reward, and no sign."""
+        mask = torch.tensor([[1, 1, 1]] * 2 + [[1, 0, 0]] * 2)
+        rewards = torch.tensor([[1.0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]])
+        entropy = torch.rand(4, 3, generator=torch.Generator().manual_seed(0)) + 0.1
+        batch = rewards, mask, np.array(["a"] * 4, dtype=object), entropy
+        for scope in ("group", "batch"):
+            result = estimate("gtpo", batch, norm_set="own_set", norm_scope=scope)
+            assert not result[:2, 1:].any()
+            assert result[:, 0].all()
+
+    def test_without_weight_on_the_entropy_failures_are_measured_too(self):
+        batch = random_batch(47)
+        with_weight, without = metrics_of("gtpo", batch), metrics_of("gtpo", batch, alpha2=0)
+        for key in ("effective_share/mean", "weight/max", "weight/min"):
+            assert with_weight[f"gtpo/{key}"] == without[f"gtpo/{key}"]
 
     @pytest.mark.parametrize("name", NAMES)
     def test_of_a_batch_without_success(self, name):
@@ -506,8 +535,10 @@ class TestRefusals:
         spoilt = torch.where(mask.bool(), torch.full_like(entropy, value), entropy)
         outcome = rewards.sum(1)
         step = Batch(None, Rows.measure(mask), dense_group_ids(index), outcome > 0.5, outcome, {"entropy": spoilt})
-        with pytest.raises(TensorError, match="not finite"):
-            METHODS[name].apply(METHODS[name].options_type(), step)
+        for failure in FAILURES:
+            options = parse(METHODS[name].options_type, {"failure": failure}, name)
+            with pytest.raises(TensorError, match="not finite"):
+                METHODS[name].apply(options, step)
 
 
 def test_docstring_of_the_options_lists_paper_and_default():

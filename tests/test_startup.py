@@ -15,6 +15,7 @@ import verl.utils.config
 from hydra import compose, initialize_config_module
 
 from egsw_plugin.errors import OptionError
+from egsw_plugin.verl_adapter import startup
 
 LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode"
 PROBE = "import verl, sys; from verl.utils.config import validate_config"
@@ -25,6 +26,7 @@ COMPLETE = [
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=1",
     "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=1",
     "critic.ppo_micro_batch_size_per_gpu=1",
+    "actor_rollout_ref.rollout.n=4",
 ]
 
 
@@ -107,6 +109,7 @@ def test_our_loss_without_our_estimator_is_refused():
         validate("algorithm.adv_estimator=grpo", f"{LOSS}=egsw")
 
 
+KL = "actor_rollout_ref.actor.use_kl_loss"
 BYPASS = "algorithm.rollout_correction.bypass_mode"
 AGGREGATION = "actor_rollout_ref.actor.loss_agg_mode"
 OVERLONG = "+reward.reward_kwargs.overlong_buffer_cfg={enable: true, len: 8}"
@@ -140,6 +143,9 @@ OVERLONG = "+reward.reward_kwargs.overlong_buffer_cfg={enable: true, len: 8}"
         (["+algorithm.gtpo.overlong.gama1=0.6"], "algorithm.gtpo.overlong.gama1=0.6", "did you mean 'gamma1'"),
         (["+algorithm.gtp.alpha1=1"], "algorithm.gtp={'alpha1': 1}", "did you mean algorithm.gtpo?"),
         (["+algorithm.alpha1=1"], "algorithm.alpha1=1", "did you mean algorithm.gtpo.alpha1?"),
+        (["+algorithm.gamma1=0.6"], "algorithm.gamma1=0.6", "did you mean algorithm.gtpo.overlong.gamma1?"),
+        (["+critic.gtpo.alpha1=1"], "critic.gtpo", "belong under algorithm.gtpo"),
+        (["+reward.gtpo.alpha1=1"], "reward.gtpo", "belong under algorithm.gtpo"),
         (["+gtpo.alpha1=1"], "gtpo={'alpha1': 1}", "belong under algorithm.gtpo"),
         ([f"{LOSS}=gpto"], f"{LOSS}='gpto'", "did you mean 'gtpo'?"),
         ([f"{LOSS}=grpo-s"], f"{LOSS}='grpo-s'", "did you mean 'grpo_s'?"),
@@ -177,13 +183,13 @@ def test_weights_of_a_kl_loss_that_is_not_there(overrides, key, fix):
 
 @pytest.fixture
 def warnings_of(capsys, monkeypatch):
-    """What the plugin warns of when a configuration is validated."""
+    """What the plugin warns of as the trainer is built."""
     from egsw_plugin import console
 
     def collect(*overrides):
         monkeypatch.setattr(console, "_warned", set())
         capsys.readouterr()
-        validate(*overrides)
+        startup.check_trainer(configuration(*overrides), [])
         return [line for line in capsys.readouterr().out.splitlines() if line.startswith("[egsw] warning")]
 
     return collect
@@ -198,6 +204,7 @@ def warnings_of(capsys, monkeypatch):
         (["grpo_s", f"{LOSS}=grpo_s"], [f"{AGGREGATION}=seq-mean-token-mean"]),
         (["grpo_s", f"{LOSS}=gtpo", f"{AGGREGATION}=seq-mean-token-mean"], [f"{LOSS}=grpo_s"]),
         (["grpo", f"{LOSS}=grpo_s"], [f"{AGGREGATION}=seq-mean-token-mean"]),
+        (["gtpo", f"{LOSS}=gtpo", f"{KL}=True"], [f"{KL}=False"]),
     ],
 )
 def test_a_pairing_that_is_not_the_papers_gets_one_warning(warnings_of, overrides, fixes):
@@ -231,6 +238,9 @@ def test_what_is_as_it_should_be_gets_no_warning(warnings_of, overrides):
         ("+algorithm.gtpo={norm_set: own_set, failure: zero}", "norm_set=own_set changes nothing"),
         ("+algorithm.gtpo.unmixed=keep", "unit variance"),
         ("algorithm.use_kl_in_reward=True", "so the penalty has no effect"),
+        ("algorithm.norm_adv_by_std_in_grpo=False", "has no effect on gtpo"),
+        ("+algorithm.gtpo.overlong.gamma1=0.6", "no effect without overlong.enable=True"),
+        ("+algorithm.gtpo={norm_set: none, std: sample}", "so std and eps have no effect"),
         ("critic.enable=True", "gtpo uses no critic"),
         (OVERLONG, "set algorithm.gtpo.success=acc"),
     ],
@@ -246,8 +256,9 @@ def test_a_length_penalty_in_the_reward_does_not_reach_the_advantages(warnings_o
     assert "does not reach the advantages" in warning and "algorithm.gtpo.overlong.enable=True" in warning
 
 
-def test_egsw_over_a_sequence_ratio_is_warned_of(warnings_of):
-    (warning,) = warnings_of(EGSW, f"{LOSS}=grpo_s")
+@pytest.mark.parametrize("loss", ["grpo_s", "gspo", "geo_mean"])
+def test_egsw_over_a_sequence_ratio_is_warned_of(warnings_of, loss):
+    (warning,) = warnings_of(EGSW, f"{LOSS}={loss}")
     assert "one ratio a response" in warning
 
 
@@ -267,9 +278,24 @@ def test_what_can_work_is_not_refused(overrides):
     validate(EGSW, *overrides)
 
 
-def test_options_of_an_estimator_that_is_not_chosen_are_warned_of(capsys):
-    validate("algorithm.adv_estimator=grpo", "+algorithm.egsw.alpha=0.25")
-    assert "algorithm.egsw is set, but algorithm.adv_estimator is grpo" in capsys.readouterr().out
+def test_options_of_an_estimator_that_is_not_chosen_are_warned_of(warnings_of):
+    (warning,) = warnings_of("algorithm.adv_estimator=grpo", "+algorithm.egsw.alpha=0.25")
+    assert "algorithm.egsw is set, but algorithm.adv_estimator is grpo" in warning
+
+
+@pytest.mark.parametrize("name", ["egsw", "gtpo", "grpo_s"])
+def test_one_response_a_prompt_is_refused_where_nothing_would_happen(name):
+    with pytest.raises(OptionError, match=r"actor_rollout_ref.rollout.n=1: .*2 or more"):
+        validate(f"algorithm.adv_estimator={name}", "actor_rollout_ref.rollout.n=1")
+
+
+def test_one_response_a_prompt_can_be_weighed_over_the_batch():
+    validate(EGSW, "actor_rollout_ref.rollout.n=1", "+algorithm.egsw.scope=batch")
+
+
+def test_a_policy_loss_is_not_an_estimator():
+    with pytest.raises(OptionError, match=r"this is a policy loss; set .*loss_mode=grpo_s_geometric"):
+        validate("algorithm.adv_estimator=grpo_s_geometric")
 
 
 def python(code, **environment):
@@ -344,7 +370,7 @@ def test_unsupported_verl_is_refused(tmp_path, version):
 {PROBE}
 from hydra import compose, initialize_config_module
 with initialize_config_module("verl.trainer.config", version_base=None):
-    config = compose("ppo_trainer", overrides=["algorithm.adv_estimator=egsw"])
+    config = compose("ppo_trainer", overrides=["algorithm.adv_estimator=egsw", "actor_rollout_ref.rollout.n=4"])
 validate_config(config, use_reference_policy=False, use_critic=False)
 """
     run = python(code, PYTHONPATH=str(tmp_path))

@@ -64,26 +64,26 @@ class Rows:
         return torch.arange(self.mask.shape[1], device=self.mask.device) >= self.count[which].unsqueeze(1)
 
 
-def mixed_groups(group_ids: torch.Tensor, success: torch.Tensor, taking_part: torch.Tensor):
-    """Which groups hold a success and a failure, bool [groups]; which exist at all, bool [groups].
+def mixed_groups(group_ids: torch.Tensor, success: torch.Tensor, taking_part: torch.Tensor) -> torch.Tensor:
+    """Which groups hold a success and a failure, bool [groups].
 
     group_ids: int64 [rows]; success and taking_part: bool [rows]. Rows that do not take part do not count.
 
     >>> ids, yes, no = torch.tensor([0, 0, 1, 1]), True, False
     >>> mixed_groups(ids, torch.tensor([yes, no, yes, yes]), torch.tensor([yes, yes, yes, yes]))
-    (tensor([ True, False]), tensor([True, True]))
+    tensor([ True, False])
     """
     number = int(group_ids.max()) + 1 if group_ids.numel() else 0
     successes = torch.bincount(group_ids[success & taking_part], minlength=number)
     failures = torch.bincount(group_ids[~success & taking_part], minlength=number)
-    return (successes > 0) & (failures > 0), (successes + failures) > 0
+    return (successes > 0) & (failures > 0)
 
 
 def participants(rows: Rows, group_ids: torch.Tensor, success: torch.Tensor, unmixed: str) -> torch.Tensor:
     """Rows that a method looks at, bool [rows]: with policy tokens, and with `drop` only those of mixed groups."""
     taking_part = rows.count > 0
     if unmixed == "drop":
-        taking_part = taking_part & mixed_groups(group_ids, success, taking_part)[0][group_ids]
+        taking_part = taking_part & mixed_groups(group_ids, success, taking_part)[group_ids]
     return taking_part
 
 

@@ -16,9 +16,7 @@ from ..errors import TensorError
 from .groups import Groups, Rows, participants
 from .normalization import Normalization, normalize
 from .shaped import Shaped, fill_rows
-from .shaping import Shaping, entropy_sums, entropy_weights, overlong_penalty
-
-UNCHANGED = 1e-6  # a weight closer to 1 than this is 1 up to rounding
+from .shaping import UNCHANGED, Shaping, entropy_sums, entropy_weights, overlong_penalty
 
 
 def grpo_s(

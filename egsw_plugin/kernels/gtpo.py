@@ -16,9 +16,9 @@ from ..errors import TensorError
 from .groups import Block, Groups, Rows, participants
 from .normalization import Normalization, normalize
 from .shaped import Shaped, fill_rows
-from .shaping import Shaping, entropy_sums, entropy_weights, overlong_penalty
+from .shaping import UNCHANGED, Shaping, entropy_sums, entropy_weights, overlong_penalty
 
-UNCHANGED = 1e-6  # a weight closer to 1 than this is 1 up to rounding
+ROUNDING = 1e-12  # a normalised advantage below it would be 0 in exact arithmetic
 
 
 def gtpo(
@@ -85,8 +85,9 @@ def gtpo(
         torch.zeros_like(group_ids) if norm_scope == "batch" else group_ids,
         taking_part,
     )
-    negative, positive = fill_rows(sums.values, rows, scale, offset)
-    left_out, _, _ = entropy_sums(entropy, rows, ~taking_part, sums.entropy.dtype)
+    exact = dtype == torch.float64 and normalization.norm_set != "none"
+    negative, positive = fill_rows(sums.values, rows, scale, offset, tiny=ROUNDING if exact else 0.0)
+    left_out, _, clipped = entropy_sums(entropy, rows, ~taking_part, sums.entropy.dtype, shaping.clip)
     return Shaped(
         values=sums.values.to(torch.promote_types(entropy.dtype, torch.float32)),
         taking_part=taking_part,
@@ -94,7 +95,7 @@ def gtpo(
         negative=negative,
         positive=positive,
         entropy_total=sums.entropy + left_out,
-        clipped=sums.clipped,
+        clipped=sums.clipped + clipped,
         penalised=penalised,
         share_total=sums.share_total,
         columns=sums.columns,
@@ -118,7 +119,8 @@ class _Sums:
     def finite(self) -> bool:
         """Whether all weights are."""
         extremes = (self.weight_max, self.weight_min) if self.columns else ()
-        return all(map(math.isfinite, (self.share_total, *extremes))) and bool(self.square.isfinite().all())
+        sums = (self.square, self.entropy)
+        return all(map(math.isfinite, (self.share_total, *extremes))) and all(bool(s.isfinite().all()) for s in sums)
 
 
 def _shape(entropy, rows, ids, success, taking_part, shaping, dtype, unit) -> _Sums:
@@ -143,8 +145,8 @@ def _shape_tile(block: Block, columns: slice, shaping: Shaping, inverse: bool, s
         held = part.clamp(*shaping.clip)
         sums.clipped.index_add_(0, rows_of, held.ne(part).logical_and_(alive).sum(-1).flatten())
         part = held
-    if slope == 0 and inverse:
-        return  # failure: zero
+    if inverse and shaping.failure == "zero":
+        return  # no weights
     part = part.mul_(unit) if unit != 1 else part
     weights = entropy_weights(part, alive, inverse=inverse, mean=shaping.mean, floor=shaping.floor * unit)
     squares = weights.square()

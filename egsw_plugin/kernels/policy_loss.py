@@ -39,11 +39,16 @@ def sequence_ratio(log_ratio: torch.Tensor, mask: torch.Tensor, mean: str) -> to
 
 
 def clipped_surrogate(
-    ratio: torch.Tensor, advantages: torch.Tensor, clip_low: float, clip_high: float
+    ratio: torch.Tensor,
+    advantages: torch.Tensor,
+    clip_low: float,
+    clip_high: float,
+    factor: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The negated objective -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) of each token, without a dual clip.
 
-    Args: ratio (with gradient), r of tokens [R, T] or of responses [R, 1]; advantages [R, T].
+    Args: ratio (with gradient), r of tokens [R, T] or of responses [R, 1]; advantages [R, T]; factor [R, T] that each
+    token's loss is multiplied by.
 
     Returns: losses [R, T]; was the clipped branch taken, bool [R, T].
 
@@ -54,4 +59,10 @@ def clipped_surrogate(
     """
     free = -advantages * ratio
     held = -advantages * ratio.clamp(1 - clip_low, 1 + clip_high)
-    return torch.maximum(free, held), held > free
+    losses = torch.maximum(free, held)
+    return losses if factor is None else losses * factor, held > free
+
+
+def token_mean(values: torch.Tensor, mask: torch.Tensor) -> float:
+    """Mean of [R, T] over policy tokens, 0 if there are none; mask: bool [R, T]."""
+    return float(values.detach().masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from ..errors import VaryingAdvantagesError
 from .groups import Rows, dense_group_ids
 
 
@@ -58,6 +60,23 @@ class Sessions:
         tensor = joined.new_zeros(self.rows.mask.shape)
         tensor[row, column] = joined[self.session[row], self.start[row] + column]
         return tensor
+
+    def spread(self, of_last: torch.Tensor) -> torch.Tensor:
+        """The one number of each session's last output [sessions, tokens] on all policy tokens of the session, [rows,
+        tokens]; 0 where the last output has no policy token.
+
+        Raises:
+            VaryingAdvantagesError: the numbers of an output differ.
+        """
+        own = self.rows.mask[self.last].ne(0)
+        level = of_last.masked_fill(~own, -math.inf).amax(1)
+        least = of_last.masked_fill(~own, math.inf).amin(1)
+        some = own.any(1)
+        if not bool((least == level)[some].all()):
+            raise VaryingAdvantagesError(
+                "advantages that vary within a response cannot be spread over a session with several outputs"
+            )
+        return level.masked_fill(~some, 0)[self.session].unsqueeze(1) * self.rows.mask.ne(0)
 
     def _places(self) -> tuple[torch.Tensor, torch.Tensor]:
         position = torch.arange(self.rows.mask.shape[1], device=self.start.device)

@@ -37,9 +37,10 @@ class Shaped:
 
 
 def fill_rows(
-    values: torch.Tensor, rows: Rows, scale: torch.Tensor, offset: torch.Tensor
+    values: torch.Tensor, rows: Rows, scale: torch.Tensor, offset: torch.Tensor, tiny: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn each policy token's value v [R, T] into v * scale + offset ([R] each), in place; the others into 0.
+    """Turn each policy token's value v [R, T] into v * scale + offset ([R] each), in place; the others, and
+    what is no further from 0 than `tiny`, into 0.
 
     Returns: how many of each row are then below 0 and above 0, int64 [R].
     """
@@ -49,6 +50,8 @@ def fill_rows(
     for start in range(0, len(values), step):
         chunk = slice(start, start + step)
         part = values[chunk].mul_(scale[chunk]).add_(offset[chunk]).masked_fill_(rows.dead(chunk), 0)
+        if tiny:
+            part.masked_fill_(part.abs() <= tiny, 0)
         negative[chunk] = part.lt(0).sum(1)
         positive[chunk] = part.gt(0).sum(1)
     return negative, positive

@@ -16,6 +16,8 @@ import torch
 from . import groups
 from .groups import Rows
 
+UNCHANGED = 1e-6  # a weight closer to 1 than this is 1 up to rounding
+
 
 @dataclass(frozen=True)
 class Shaping:

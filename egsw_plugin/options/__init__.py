@@ -1,6 +1,6 @@
 """What a user may set: one frozen dataclass a method, validated here and nowhere else."""
 
-from .declare import Options, page, parse
+from .declare import Options, page, parse, walk
 from .egsw import EGSWOptions
 from .shaping import GRPOSOptions, GTPOOptions, OverlongOptions, ShapingOptions
 
@@ -13,4 +13,5 @@ __all__ = [
     "ShapingOptions",
     "page",
     "parse",
+    "walk",
 ]

@@ -108,6 +108,10 @@ class ShapingOptions(Options):
                 "norm_set=own_set centres each polarity on itself: successes no longer have higher advantages than "
                 "failures, and the sign of the reward is lost"
             )
+        if self.norm_set == "none" and (self.std != "population" or self.eps != 1e-6):
+            found.append("norm_set=none divides by no standard deviation, so std and eps have no effect")
+        if not self.overlong.enable and self.overlong != OverlongOptions():
+            found.append("overlong.gamma1 has no effect without overlong.enable=True")
         if self.unmixed == "keep":
             found.append(
                 "unmixed=keep normalises groups without a success or without a failure too: tiny differences of "

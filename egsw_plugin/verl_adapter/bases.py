@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
-from ..errors import OptionError, TensorError
+from ..errors import OptionError, TensorError, VaryingAdvantagesError
 from ..kernels.sessions import Sessions
 from .configuration import get
 
@@ -50,7 +49,8 @@ def advantages(
     check(name, key)
     # verl's estimators subtract the mask from 1, which torch refuses for booleans.
     mask = response_mask.long() if response_mask.dtype == torch.bool else response_mask
-    arguments = {"token_level_rewards": token_level_rewards, "response_mask": mask}
+    dtype = torch.promote_types(token_level_rewards.dtype, torch.float32)
+    arguments = {"token_level_rewards": token_level_rewards.to(dtype), "response_mask": mask}
     if name == GAE:
         arguments |= {"values": _needed(name, "values", tensors)}
         arguments |= {"gamma": get(config, "gamma", 1.0), "lam": get(config, "lam", 1.0)}
@@ -67,7 +67,14 @@ def advantages(
     result, returns = get_adv_estimator_fn(name)(**arguments)
     if result.shape != response_mask.shape or not result.is_floating_point():
         raise TensorError(f"base {name} gave advantages of shape {tuple(result.shape)} and dtype {result.dtype}")
-    return result, returns
+    return _without_nan(result, mask), _without_nan(returns, mask)
+
+
+def _without_nan(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """`tensor` with 0 for the NaN that some of verl's estimators (opo) leave on groups without policy tokens."""
+    if not bool(tensor[:, :1].isnan().any()):
+        return tensor  # such rows are NaN from their first column on
+    return tensor.masked_fill(mask.eq(0) & tensor.isnan(), 0)
 
 
 def session_advantages(
@@ -89,16 +96,11 @@ def session_advantages(
     last = sessions.last
     mask = response_mask[last]
     result, _ = advantages(name, tensors, token_level_rewards[last], mask, index[last.tolist()], config, key)
-    own = mask.ne(0)
-    level = result.masked_fill(~own, -math.inf).amax(1)
-    if not bool((result.masked_fill(~own, math.inf).amin(1) == level)[own.any(1)].all()):
-        raise OptionError(
-            key,
-            name,
-            "its advantages vary within a response, so they cannot be spread over a session with several outputs; use "
-            f"a base with one advantage a response such as grpo, or {' or '.join(PER_OUTPUT)}",
-        )
-    spread = level.masked_fill(~own.any(1), 0)[sessions.session].unsqueeze(1) * response_mask.ne(0)
+    try:
+        spread = sessions.spread(result)
+    except VaryingAdvantagesError as error:
+        fix = f"{error}; use a base with one advantage a response such as grpo, or {' or '.join(PER_OUTPUT)}"
+        raise OptionError(key, name, fix) from error
     return spread, spread
 
 

@@ -105,15 +105,15 @@ class TrainerStep:
 
     def reward_extra_info(self, name: str) -> dict[str, list[Any]]:
         """What the reward function returned beside its score, one value a row: all fields, and None where one lacks."""
-        fields = ["extra_fields", name]  # a reward model that shares the actor's devices stores each by its own name
+        fields = ["extra_fields", name]
         data = self.queue.kv_batch_get(keys=self.keys, partition_id=self.partition_id, select_fields=fields)
-        found = {name: [getattr(value, "data", value) for value in data[name]]} if name in data else {}
-        if "extra_fields" in data:
-            extra = [getattr(value, "data", value) for value in data["extra_fields"]]
-            infos = [(one or {}).get("reward_extra_info") or {} for one in extra]
-            for key in {key: None for info in infos for key in info}:
-                found.setdefault(key, [info.get(key) for info in infos])
-        return found
+        extra = _plain(data["extra_fields"]) if "extra_fields" in data else []
+        infos = [(one or {}).get("reward_extra_info") or {} for one in extra]
+        if any(infos):
+            return {key: [info.get(key) for info in infos] for key in dict.fromkeys(k for info in infos for k in info)}
+        # A reward model that shares the actor's devices stores each field under its own name. Not looked at above: the
+        # columns of the data set are stored in the same way.
+        return {name: _plain(data[name])} if name in data else {}
 
     def vocabulary_size(self) -> int | None:
         """Number of tokens that the actor's logits range over, or None if its configuration does not say."""
@@ -158,6 +158,13 @@ class TrainerStep:
         nested = torch.nested.nested_tensor_from_jagged(tensor.cpu()[real], offsets)
         fields = TensorDict({name: nested}, batch_size=len(self.keys))
         self.queue.kv_batch_put(keys=self.keys, partition_id=self.partition_id, fields=fields)
+
+
+def _plain(stack: Any) -> list[Any]:
+    """The entries of a field of TransferQueue without their wrappers."""
+    from tensordict import NonTensorData
+
+    return [value.data if isinstance(value, NonTensorData) else value for value in stack]
 
 
 def install_in_trainer(trainer_base: Any) -> None:

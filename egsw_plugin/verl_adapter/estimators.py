@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .. import diagnostics
+from ..console import warn_once
 from ..errors import TensorError
 from ..kernels.groups import Rows, dense_group_ids
 from ..kernels.sessions import Sessions
@@ -71,6 +73,7 @@ def make_estimator(method: Method):
         if "old_log_probs" in needed:
             checks.log_probs("old_log_probs", needed["old_log_probs"], response_mask)
         scores = tensors.get("token_level_scores")
+        scores = scores if scores is None else checks.per_token("token_level_scores", scores, response_mask)
         batch = Batch(
             advantages=advantages,
             rows=rows,
@@ -84,6 +87,10 @@ def make_estimator(method: Method):
             outcome = _split(outcome, sessions)
         if step is not None:
             step.finish(method.name, outcome)
+        elif outcome.weights is not None:
+            warn_once(f"{method.name}: called outside of a trainer, so the weights of channel=loss go nowhere")
+        if base is None and not outcome.metrics[f"{method.name}/mixed_groups/mean"]:
+            _warn_if_success_is_misjudged(method, batch)
         result = outcome.advantages.to(torch.promote_types(token_level_rewards.dtype, torch.float32))
         return result, result if returns is None else returns
 
@@ -131,6 +138,17 @@ def _success(
     if reward_extra_info is None and step is not None:
         reward_extra_info = step.reward_extra_info(rule.field)
     return checks.success_field(rule.field, reward_extra_info, rows).to(rows.count.device) > rule.threshold
+
+
+def _warn_if_success_is_misjudged(method: Method, batch: Batch) -> None:
+    """All advantages are 0; if rewards differ within a group, the user would not expect that."""
+    if bool(diagnostics.unequal_groups(batch).any()):
+        least, greatest = batch.outcome[batch.rows.count > 0].aminmax()
+        warn_once(
+            f"{method.name}: every advantage is 0 in this step, because no group holds a success and a failure, though "
+            f"rewards differ (from {float(least):.4g} to {float(greatest):.4g}); a success is a score above algorithm."
+            f"{method.name}.threshold, or the field algorithm.{method.name}.success above it"
+        )
 
 
 def _joined(batch: Batch, sessions: Sessions) -> Batch:

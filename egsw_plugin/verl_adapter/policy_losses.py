@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import BridgeError
-from ..kernels.policy_loss import clipped_surrogate, sequence_ratio, token_log_ratio
+from ..kernels.policy_loss import clipped_surrogate, sequence_ratio, token_log_ratio, token_mean
 from . import bridge
 
 # Mean that makes a response's ratio of its tokens', for the losses that clip a ratio of the whole response.
@@ -75,7 +75,7 @@ def egsw_loss(
     log_ratio = token_log_ratio(log_prob, old_log_prob, mask)
     factor = weights if rollout_is_weights is None else weights * rollout_is_weights
     loss, metrics = _aggregate(log_ratio.exp(), log_ratio, advantages, mask, loss_agg_mode, config, factor)
-    return loss, metrics | {"actor/egsw_weighted/mean": _share(weights.ne(1), mask)}
+    return loss, metrics | {"actor/egsw_weighted/mean": token_mean(weights.ne(1), mask)}
 
 
 def grpo_s_loss(
@@ -100,7 +100,7 @@ def grpo_s_loss(
     log_ratio = token_log_ratio(log_prob, old_log_prob, mask)
     ratio = sequence_ratio(log_ratio, mask, mean)
     loss, metrics = _aggregate(ratio, log_ratio, advantages, mask, loss_agg_mode, config, rollout_is_weights)
-    return loss, metrics | {"actor/grpo_s_ratio/mean": _share(ratio.expand_as(mask), mask)}
+    return loss, metrics | {"actor/grpo_s_ratio/mean": token_mean(ratio.expand_as(mask), mask)}
 
 
 def _aggregate(
@@ -117,13 +117,9 @@ def _aggregate(
 
     low = config.clip_ratio if config.clip_ratio_low is None else config.clip_ratio_low
     high = config.clip_ratio if config.clip_ratio_high is None else config.clip_ratio_high
-    losses, clipped = clipped_surrogate(ratio, advantages, low, high)
-    if factor is not None:
-        losses = losses * factor
+    # What stands outside the mask means nothing, and NaN times 0 is NaN.
+    advantages = advantages.masked_fill(~mask, 0)
+    factor = None if factor is None else factor.masked_fill(~mask, 0)
+    losses, clipped = clipped_surrogate(ratio, advantages, low, high, factor)
     loss = agg_loss(losses, mask, loss_agg_mode, **config.global_batch_info)
-    return loss, {"actor/pg_clipfrac": _share(clipped, mask), "actor/ppo_kl": _share(-log_ratio, mask)}
-
-
-def _share(of: torch.Tensor, mask: torch.Tensor) -> float:
-    """Mean over policy tokens."""
-    return float((of.detach() * mask).sum() / mask.sum().clamp(min=1))
+    return loss, {"actor/pg_clipfrac": token_mean(clipped, mask), "actor/ppo_kl": token_mean(-log_ratio, mask)}

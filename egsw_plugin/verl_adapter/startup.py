@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import functools
 from collections.abc import Iterable
@@ -14,12 +13,14 @@ from .. import __version__
 from ..console import say, warn_once
 from ..errors import BridgeError, OptionError
 from ..methods import METHODS, Method
+from ..options import walk
 from . import bases
 from .configuration import get, options_of, section, select
 from .policy_losses import LOSS_MODES, SEQUENCE_MEAN
 
 SUPPORTED_VERL = ">=0.9.1,<0.10"  # as in pyproject.toml
 LOSS_MODE = "actor_rollout_ref.actor.policy_loss.loss_mode"
+VERL_SEQUENCE_LOSSES = ("gspo", "geo_mean")  # of verl's own, those with one ratio a response
 # The paper's objective: policy losses (the first one preferred), aggregation.
 PAPER_OBJECTIVE = {
     "gtpo": (("gtpo",), "token-mean"),
@@ -41,11 +42,16 @@ def install(config_module: Any) -> None:
 
 
 def check_trainer(config: Any, missing: list[str]) -> None:
-    """Called as verl builds its trainer: check again (other launchers skip validation), and say what will run."""
+    """Called as verl builds its trainer: check again (other launchers skip validation), and say what will run.
+
+    Warnings come here and not from `check`, because verl validates in another process as well: each is said once.
+    """
     import verl
 
     method = check(config)
+    loss = select(config, LOSS_MODE, "vanilla")
     if method is None:
+        _warn_of_pairing(config, None, loss)
         return
     if missing:
         raise BridgeError(
@@ -53,9 +59,14 @@ def check_trainer(config: Any, missing: list[str]) -> None:
             f"the entropy bridge needs; install verl{SUPPORTED_VERL}"
         )
     options = options_of(method, config.algorithm)
+    _warn_of_pairing(config, method, loss)
+    if method.base(options) is None:
+        _warn_of_what_has_no_effect(config, method, options)
+    for caution in options.cautions():
+        warn_once(f"algorithm.{method.name}: {caution}")
     say(
         f"egsw-plugin {__version__} on verl {verl.__version__}: adv_estimator={method.name} {options.describe()}; "
-        f"policy loss {select(config, LOSS_MODE, 'vanilla')}"
+        f"policy loss {loss}"
     )
 
 
@@ -76,21 +87,30 @@ def check(config: Any) -> Method | None:
         _check_name(name)
         if loss == "egsw":
             raise OptionError(LOSS_MODE, loss, f"this loss needs algorithm.adv_estimator=egsw, which is {name!r}")
-        _warn_of_pairing(config, None, loss)
         return None
     _check_version(name)
     options = options_of(method, algorithm)
     _check_trainer_mode(config, name)
     _check_entropy(config, method, options)
-    if method.base(options) is None:
-        _warn_of_what_has_no_effect(config, method, options)
-    else:
+    _check_group_size(config, method, options)
+    if method.base(options) is not None:
         _check_base(config, method, options)
     _check_channel(config, options, method, loss)
-    _warn_of_pairing(config, method, loss)
-    for caution in options.cautions():
-        warn_once(f"algorithm.{name}: {caution}")
     return method
+
+
+def _check_group_size(config: Any, method: Method, options: Any) -> None:
+    """One response a prompt: nothing to compare it with."""
+    key = "actor_rollout_ref.rollout.n"
+    if select(config, key, 1) != 1:
+        return
+    if method.base(options) is None and options.unmixed == "drop":
+        raise OptionError(key, 1, "a group of one response is never mixed: every advantage would be 0; set 2 or more")
+    if getattr(options, "scope", None) == "group":
+        fix = (
+            f"the softmax over one response is 1: nothing would change; set it to 2 or more, or algorithm.{method.name}"
+        )
+        raise OptionError(key, 1, f"{fix}.scope=batch")
 
 
 def _check_entropy(config: Any, method: Method, options: Any) -> None:
@@ -112,11 +132,11 @@ def _check_loss_name(loss: str) -> None:
 
 def _warn_of_pairing(config: Any, method: Method | None, loss: str) -> None:
     """Objectives that run, but are not the paper's."""
-    key = "actor_rollout_ref.actor.loss_agg_mode"
+    key, kl_key = "actor_rollout_ref.actor.loss_agg_mode", "actor_rollout_ref.actor.use_kl_loss"
     aggregation = select(config, key, "token-mean")
     wanted = PAPER_OBJECTIVE.get(method.name if method else loss)
     if wanted is None:
-        if method is not None and loss in SEQUENCE_MEAN:
+        if method is not None and loss in (*SEQUENCE_MEAN, *VERL_SEQUENCE_LOSSES):
             warn_once(
                 f"{LOSS_MODE}={loss} has one ratio a response, {method.name} weights a token; use vanilla or gtpo"
             )
@@ -124,11 +144,13 @@ def _warn_of_pairing(config: Any, method: Method | None, loss: str) -> None:
     losses, mode = wanted
     fixes = [] if loss in losses or method is None else [f"{LOSS_MODE}={losses[0]}"]
     fixes += [] if aggregation == mode else [f"{key}={mode}"]
+    fixes += [f"{kl_key}=False"] if method is not None and select(config, kl_key, False) else []
     if fixes:
         subject = f"algorithm.adv_estimator={method.name}" if method else f"{LOSS_MODE}={loss}"
         warn_once(
-            f"{subject} with policy loss {loss} and {aggregation} is not the objective of arXiv 2508.04349 "
-            f"({losses[0]}, {mode}, no dual clip); for that set {' '.join(fixes)}"
+            f"{subject} with policy loss {loss}, {aggregation}{' and a KL loss' if kl_key in fixes[-1] else ''} is not "
+            f"the objective of arXiv 2508.04349 ({losses[0]}, {mode}, no dual clip, no KL term); for that set "
+            f"{' '.join(fixes)}"
         )
 
 
@@ -138,8 +160,11 @@ def _warn_of_what_has_no_effect(config: Any, method: Method, options: Any) -> No
     if select(config, "algorithm.use_kl_in_reward", False):
         warn_once(
             f"algorithm.use_kl_in_reward=True: {name} judges success before the KL penalty and uses nothing else of "
-            "the reward, so the penalty has no effect; use actor_rollout_ref.actor.use_kl_loss=True"
+            "the reward, so the penalty has no effect; a KL loss (actor_rollout_ref.actor.use_kl_loss=True) "
+            "has one, but is not in the paper"
         )
+    if not select(config, "algorithm.norm_adv_by_std_in_grpo", True):
+        warn_once(f"algorithm.norm_adv_by_std_in_grpo=False has no effect on {name}; see algorithm.{name}.norm_set")
     if select(config, "critic.enable", False):
         warn_once(f"critic.enable=True: {name} uses no critic; it would be fitted to advantages. Set it to False")
     if select(config, "reward.reward_kwargs.overlong_buffer_cfg.enable", False):
@@ -172,16 +197,19 @@ def _check_sections(config: Any, name: str) -> None:
     """A section of options that nobody reads is refused if it is misspelt or misplaced, else warned of."""
     from verl.trainer.config import AlgoConfig
 
-    options = {field.name for field in dataclasses.fields(METHODS[name].options_type)} if name in METHODS else set()
+    options = (
+        {path.rsplit(".", 1)[-1]: path for path, *_ in walk(METHODS[name].options_type)} if name in METHODS else {}
+    )
     for key in config.algorithm:
         if key not in METHODS and (near := _near(key)):
             raise OptionError(f"algorithm.{key}", section(config.algorithm, key), f"did you mean algorithm.{near}?")
         if key in options and key not in AlgoConfig.__dataclass_fields__:
             value = section(config.algorithm, key)
-            raise OptionError(f"algorithm.{key}", value, f"did you mean algorithm.{name}.{key}?")
+            raise OptionError(f"algorithm.{key}", value, f"did you mean algorithm.{name}.{options[key]}?")
         if key in METHODS and key != name:
             warn_once(f"algorithm.{key} is set, but algorithm.adv_estimator is {name}: these options have no effect")
-    for place in ("", "data", "actor_rollout_ref", "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "trainer"):
+    actor = ("actor_rollout_ref", "actor_rollout_ref.actor", "actor_rollout_ref.rollout")
+    for place in ("", *actor, "critic", "data", "reward", "trainer"):
         for method in METHODS:
             key = f"{place}.{method}" if place else method
             value = select(config, key)
@@ -199,6 +227,9 @@ def _check_name(name: str) -> None:
     """verl itself notices an estimator that it does not have only after the first rollout."""
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 
+    if name in LOSS_MODES:
+        fix = f"this is a policy loss; set {LOSS_MODE}={name} and algorithm.adv_estimator=grpo_s"
+        raise OptionError("algorithm.adv_estimator", name, fix)
     if name not in ADV_ESTIMATOR_REGISTRY and (near := _near(name)):
         raise OptionError("algorithm.adv_estimator", name, f"verl has no such estimator; did you mean {near!r}?")
 

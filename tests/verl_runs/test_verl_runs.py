@@ -110,7 +110,7 @@ def test_grpo_s_with_its_loss_and_a_reference_policy(tmp_path):
     assert_in_effect(run, "grpo_s", changed=0.3)
     assert run.column("actor/grpo_s_ratio/mean") == pytest.approx([1, 1], abs=0.2)
     assert all("actor/kl_loss" in step for step in run.steps)
-    assert "is not the objective of" not in run.screen
+    assert "and a KL loss is not the objective of arXiv 2508.04349" in run.screen
 
 
 def test_egsw_over_ppo_with_weights_in_the_policy_and_kl_losses(tmp_path):
