@@ -1,6 +1,7 @@
 """Loads a source's records with ``datasets``: from the hub, or from a local file or folder."""
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +14,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-# By default pandas turns an answer such as "None" into a gap and "1.50" into 1.5.
-_LOADERS = {
-    ".json": ("json", {}),
-    ".jsonl": ("json", {}),
-    ".parquet": ("parquet", {}),
-    ".csv": ("csv", {"dtype": str, "keep_default_na": False}),
-}
+_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
 def load(source: Source, origin: str | None = None) -> list["Dataset"]:
@@ -38,9 +33,9 @@ def load(source: Source, origin: str | None = None) -> list["Dataset"]:
     origin = source.hub if origin is None else origin
     path = Path(origin).expanduser()
     known = path.exists()
-    if known and path.is_file() and path.suffix not in _LOADERS:
-        raise DataError(f"{origin} is no data file; use {', '.join(_LOADERS)}")
-    if not known and (path.suffix in _LOADERS or not _HUB_ID.fullmatch(origin)):
+    if known and path.is_file() and path.suffix not in _BUILDERS:
+        raise DataError(f"{origin} is no data file; use {', '.join(_BUILDERS)}")
+    if not known and (path.suffix in _BUILDERS or not _HUB_ID.fullmatch(origin)):
         raise DataError(f"there is no file or folder {origin}, and it is no hub id (owner/name)")
     with _quiet():
         try:
@@ -57,10 +52,16 @@ def load(source: Source, origin: str | None = None) -> list["Dataset"]:
 
 
 def _file(path: Path) -> list["Dataset"]:
-    from datasets import load_dataset
+    from datasets import Features, Value, load_dataset
 
-    builder, settings = _LOADERS[path.suffix]
-    return [load_dataset(builder, data_files=str(path), split="train", **settings)]
+    settings = {}
+    if path.suffix == ".csv":
+        import pandas as pd
+
+        # all columns as text: pandas would turn the answer "033" into 33, "1.50" into 1.5 and "None" into a gap
+        columns = pd.read_csv(path, nrows=0).columns
+        settings = {"features": Features({name: Value("string") for name in columns}), "keep_default_na": False}
+    return [load_dataset(_BUILDERS[path.suffix], data_files=str(path), split="train", **settings)]
 
 
 def _repository(source: Source, origin: str, where: str) -> list["Dataset"]:
@@ -103,25 +104,26 @@ def _reason(error: Exception, origin: str, local: bool) -> str:
         )
     if not local and any(isinstance(link, ConnectionError | TimeoutError) for link in chain):
         return f"cannot reach the hub for {origin}; check the network, or give --source a local file or folder"
-    words = str(chain[-1] if local else error) or type(error).__name__
+    words = str(error.__cause__ or error) or type(error).__name__  # datasets' own words say only that it failed
     return f"cannot load {origin}: {words.strip().splitlines()[0]}"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the libraries' own log lines and bars for what is reported here in one line."""
+    """Without the libraries' log lines for what is reported here in one line, and without bars where nobody looks."""
     import datasets
     from huggingface_hub.utils import logging as hub_logging
 
     levels = [(log, log.get_verbosity()) for log in (datasets.logging, hub_logging)]
-    bars = datasets.is_progress_bar_enabled()
     for log, _ in levels:
         log.set_verbosity(log.CRITICAL)
-    datasets.disable_progress_bars()
+    hide_bars = datasets.is_progress_bar_enabled() and not sys.stderr.isatty()
+    if hide_bars:
+        datasets.disable_progress_bars()
     try:
         yield
     finally:
         for log, level in levels:
             log.set_verbosity(level)
-        if bars:
+        if hide_bars:
             datasets.enable_progress_bars()

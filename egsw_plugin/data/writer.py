@@ -56,6 +56,8 @@ def write(source: Source, out: Path, origin: str | None, style: str | None, rows
     Raises:
         DataError: The data set cannot be had or is not as expected, or the file cannot be written.
     """
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is not a folder")
     path = out / f"{source.name}.parquet"
     # opened before the download, which may take minutes, so that a folder that cannot be written to shows at once
     with _replacing(path) as file:
