@@ -423,6 +423,17 @@ def test_folder_with_configurations(tmp_path, capsys):
     )
 
 
+def test_folder_of_single_problems(tmp_path):
+    # as in the authors' archive: MATH/train/algebra/1.json
+    for split in ("test", "train"):
+        for number, record in enumerate(RECORDS["math"][0]):
+            path = tmp_path / "MATH" / split / record["type"].lower() / f"{number}.json"
+            path.parent.mkdir(parents=True)
+            path.write_text(json.dumps({**record, "problem": f"{split} {number}"}, indent=4))
+    assert run("math", tmp_path / "MATH", tmp_path, rows="2") == 0
+    assert [row["prompt"][1]["content"] for row in written(tmp_path, "math")] == ["train 1", "train 0"]
+
+
 def test_training_rows_are_not_taken_from_a_test_split(tmp_path, capsys):
     save(tmp_path / "math" / "test.jsonl", RECORDS["math"][0])
     command = ["math", "--source", tmp_path / "math", "--out", tmp_path, "--rows", "any"]

@@ -39,9 +39,8 @@ def load(source: Source, origin: str | None = None) -> list["Dataset"]:
         raise DataError(f"there is no file or folder {origin}, and it is no hub id (owner/name)")
     with _quiet():
         try:
-            tables = (
-                _file(path) if path.is_file() else _repository(source, origin, str(path.resolve() if known else path))
-            )
+            where = str(path.resolve()) if known else origin
+            tables = _file(path) if path.is_file() else _repository(source, origin, where)
         except DataError:
             raise
         except Exception as error:  # datasets, huggingface_hub, httpx, pyarrow and pandas each have their own

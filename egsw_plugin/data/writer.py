@@ -56,8 +56,6 @@ def write(source: Source, out: Path, origin: str | None, style: str | None, rows
     Raises:
         DataError: The data set cannot be had or is not as expected, or the file cannot be written.
     """
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is not a folder")
     path = out / f"{source.name}.parquet"
     # opened before the download, which may take minutes, so that a folder that cannot be written to shows at once
     with _replacing(path) as file:
@@ -132,6 +130,8 @@ def _replacing(path: Path) -> Iterator:
     """A file to write to that becomes ``path`` if all goes well and is removed otherwise."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        if path.parent.exists() and not path.parent.is_dir():
+            raise DataError(f"{path.parent} is not a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(scratch, "wb") as file:
             yield file
