@@ -1,4 +1,4 @@
-"""The command `egsw-plugin`: runs a training launcher with readable output, reports on a run, and lists the options."""
+"""The command `egsw-plugin`: runs training launchers, reports on runs, makes data sets, and lists the options."""
 
 import argparse
 import sys
@@ -38,6 +38,23 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("out", type=Path, metavar="OUT", help="the run's folder, or its metrics.jsonl")
     report.set_defaults(handler=_report)
 
+    data = commands.add_parser(
+        "data",
+        help="write a public data set as verl's parquet",
+        description="Writes DIR/NAME.parquet. NAME: math, dapo-math-17k, math-500, aime-2024, aime-2025, gpqa-diamond, "
+        "or all of them. See docs/data.md.",
+    )
+    data.add_argument("name", metavar="NAME")
+    data.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    data.add_argument(
+        "--source", metavar="SOURCE", help="another hub id, or a local folder, .json, .jsonl, .csv, .parquet"
+    )
+    data.add_argument("--prompt", metavar="STYLE", help="boxed, think, dapo or choice (default: the data set's own)")
+    data.add_argument(
+        "--rows", type=_rows, metavar="N", help='rows expected, or "any" (default: the data set\'s own number)'
+    )
+    data.set_defaults(handler=_data)
+
     options = commands.add_parser("options", help="list the methods' options, paper against default, as Markdown")
     options.add_argument("method", nargs="?", metavar="METHOD", help="egsw, gtpo or grpo_s (default: all)")
     options.set_defaults(handler=_options)
@@ -48,6 +65,10 @@ def _positive_int(text: str) -> int:
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return value
+
+
+def _rows(text: str) -> int | str:
+    return text if text == "any" else _positive_int(text)
 
 
 def _seconds(text: str) -> float:
@@ -74,6 +95,12 @@ def _report(arguments: argparse.Namespace) -> int:
         print(f"egsw-plugin report: there is no {path}", file=sys.stderr)
         return 1
     return _write_report(path.parent, path)
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    from .data.command import run
+
+    return run(arguments.name, arguments.out, arguments.source, arguments.prompt, arguments.rows)
 
 
 def _options(arguments: argparse.Namespace) -> int:

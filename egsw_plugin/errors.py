@@ -26,3 +26,7 @@ class VaryingAdvantagesError(TensorError):
 
 class BridgeError(EGSWPluginError, RuntimeError):
     """The running verl does not give the plugin what a method needs."""
+
+
+class DataError(EGSWPluginError, ValueError):
+    """A data set that cannot be loaded, or that is not what its name says."""

@@ -1,0 +1,49 @@
+"""What ``egsw-plugin data`` does."""
+
+import sys
+from pathlib import Path
+
+from ..errors import DataError
+from .sources import SOURCES
+from .writer import write
+
+
+def run(name: str, out: Path, origin: str | None, style: str | None, rows: int | str | None) -> int:
+    """Writes one data set, or all; one line each on standard output, or on standard error if it fails.
+
+    Args:
+        name: A name in ``SOURCES``, or "all", which goes on after a data set that fails.
+        out: The folder to write to.
+        origin: Where to load from instead of the data set's hub id; not with "all".
+        style: The prompt style; None for each data set's own.
+        rows: The number of rows expected, "any", or None for the data set's own number.
+
+    Returns:
+        The exit code: 0, 1 if a data set failed, 2 if the arguments make no sense, 130 after Ctrl-C.
+    """
+    names = list(SOURCES) if name == "all" else [name]
+    if name != "all" and name not in SOURCES:
+        return _refuse(f"no data set {name!r}; use {', '.join(SOURCES)} or all")
+    if name == "all" and (origin is not None or isinstance(rows, int)):
+        return _refuse("--source and --rows N are for one data set, not for all")
+    for source in map(SOURCES.get, names):
+        if style is not None and style not in source.styles:
+            return _refuse(f"{source.name} has no prompt style {style!r}; use {', '.join(source.styles)}")
+    code = 0
+    for source in map(SOURCES.get, names):
+        expected = source.rows if rows is None else None if rows == "any" else rows
+        print(f"{source.name}: loading {origin or source.hub}", flush=True)
+        try:
+            print(write(source, out, origin, style, expected), flush=True)
+        except DataError as error:
+            print(f"egsw-plugin data: {source.name}: {error}", file=sys.stderr)
+            code = 1
+        except KeyboardInterrupt:
+            print(f"egsw-plugin data: {source.name}: interrupted, nothing written", file=sys.stderr)
+            return 130
+    return code
+
+
+def _refuse(why: str) -> int:
+    print(f"egsw-plugin data: {why}", file=sys.stderr)
+    return 2

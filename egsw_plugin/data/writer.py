@@ -1,0 +1,143 @@
+"""Writes a data set as one parquet file in verl's schema."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import DataError
+from .loading import load
+from .sources import Example, Source
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_BATCH = 10_000  # records turned into Python objects at a time
+
+# The same for every data set: verl concatenates its train files, and its validation files, into one table each.
+SCHEMA = pa.schema(
+    {
+        "data_source": pa.string(),
+        "prompt": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
+        "ability": pa.string(),
+        "reward_model": pa.struct({"style": pa.string(), "ground_truth": pa.string()}),
+        "extra_info": pa.struct(
+            {
+                "split": pa.string(),
+                "index": pa.int64(),
+                "id": pa.string(),
+                "subject": pa.string(),
+                "level": pa.string(),
+            }
+        ),
+    }
+)
+
+
+def write(source: Source, out: Path, origin: str | None, style: str | None, rows: int | None) -> str:
+    """Writes ``out/NAME.parquet``: the same bytes for the same records, options and version of pyarrow.
+
+    A file of that name is replaced at the end and only by a whole one.
+
+    Args:
+        source: The data set.
+        out: The folder; made if it is not there.
+        origin: A hub id or a local file or folder; None for the source's hub id.
+        style: One of ``source.styles``; None for the first.
+        rows: The number of rows there have to be; None for any number but 0.
+
+    Returns:
+        One line that says what was written.
+
+    Raises:
+        DataError: The data set cannot be had or is not as expected, or the file cannot be written.
+    """
+    path = out / f"{source.name}.parquet"
+    # opened before the download, which may take minutes, so that a folder that cannot be written to shows at once
+    with _replacing(path) as file:
+        examples, notes = _examples(source, load(source, origin))
+        if not examples:
+            raise DataError("no rows")
+        if rows is not None and len(examples) != rows:
+            raise DataError(f"{len(examples)} rows, not {rows}; for a selection of your own say --rows N or --rows any")
+        style = style or next(iter(source.styles))
+        table = pa.Table.from_pylist([_row(source, style, *item) for item in enumerate(examples)], SCHEMA)
+        pq.write_table(table, file, compression="zstd")
+    return f"{source.name}: {len(examples)} rows in {path}{notes}"
+
+
+def _examples(source: Source, tables: list["Dataset"]) -> tuple[list[Example], str]:
+    """All examples, repeats dropped where the source has them, and a note on what was dropped."""
+    from tqdm import tqdm
+
+    kept: list[Example] = []
+    answers: dict[str, str] = {}
+    repeated, contradicted = 0, set()
+    number = 0
+    with tqdm(total=sum(map(len, tables)), desc=source.name, unit=" rows", disable=None) as bar:
+        for table in tables:
+            for batch in table.with_format("arrow").iter(_BATCH):
+                for record in batch.to_pylist():
+                    number += 1
+                    try:
+                        example = source.read(record)
+                    except DataError as error:
+                        raise DataError(f"row {number}: {error}") from error
+                    if source.repeats:
+                        key = example.published[0]["content"]
+                        if key in answers:
+                            repeated += 1
+                            if answers[key] != example.answer:
+                                contradicted.add(key)
+                            continue
+                        answers[key] = example.answer
+                    kept.append(example)
+                bar.update(len(batch))
+    notes = f", {repeated} repeats dropped" if repeated else ""
+    if contradicted:
+        notes += f" ({len(contradicted)} questions had several answers; the first was kept)"
+    return kept, notes
+
+
+def _row(source: Source, style: str, index: int, example: Example) -> dict:
+    if style == source.published_style:
+        prompt = example.published
+    elif example.question is None:
+        raise DataError(f"kept row {index + 1}: no bare question in its prompt; use --prompt {source.published_style}")
+    else:
+        prompt = source.styles[style].messages(example.question)
+    return {
+        "data_source": source.data_source,
+        "prompt": prompt,
+        "ability": source.ability,
+        "reward_model": {"style": "rule", "ground_truth": example.answer},
+        "extra_info": {
+            "split": source.split,
+            "index": index,
+            "id": example.id,
+            "subject": example.subject,
+            "level": example.level,
+        },
+    }
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator:
+    """A file to write to that becomes ``path`` if all goes well and is removed otherwise."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if path.parent.exists() and not path.parent.is_dir():
+            raise DataError(f"{path.parent} is not a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(scratch, "wb") as file:
+            yield file
+        os.replace(scratch, path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):  # not there: renamed, or never made
+            scratch.unlink()

@@ -1,0 +1,567 @@
+"""Data sets: each source's schema in small, the written parquet, and one clear line for whatever is wrong.
+
+Not exercised: the hub itself. Its errors are raised by stand-ins; what the sources look like is taken from their cards.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from egsw_plugin.cli import main
+from egsw_plugin.data import SCHEMA, SOURCES, sources
+from egsw_plugin.data.boxed import last_boxed
+from egsw_plugin.data.prompts import DAPO
+from egsw_plugin.errors import DataError
+
+STEPS = r"Please reason step by step, and put your final answer within \boxed{}."
+
+
+def dapo_row(question, answer, index):
+    return {
+        "data_source": "math_dapo",
+        "prompt": [
+            {
+                "content": "Solve the following math problem step by step. The last line of your response should be of "
+                "the form Answer: $Answer (without quotes) where $Answer is the answer to the problem.\n\n"
+                f'{question}\n\nRemember to put your answer on its own line after "Answer:".',
+                "role": "user",
+            }
+        ],
+        "ability": "MATH",
+        "reward_model": {"ground_truth": answer, "style": "rule-lighteval/MATH_v2"},
+        "extra_info": {"index": index},
+    }
+
+
+# Records in the sources' own schemas, and the question, answer, id, subject and level to be read from the first.
+RECORDS = {
+    "math": (
+        [
+            {
+                "problem": "What is $\\frac{1}{4}+\\frac{1}{4}$?",
+                "level": "Level 2",
+                "type": "Prealgebra",
+                "solution": "We get $\\frac{2}{4} = \\boxed{\\frac{1}{2}}$.",
+            },
+            {"problem": "Find $x$.", "level": "Level ?", "type": "Algebra", "solution": "So $x = \\boxed{3}$."},
+        ],
+        ("What is $\\frac{1}{4}+\\frac{1}{4}$?", "\\frac{1}{2}", "", "Prealgebra", "2"),
+    ),
+    "dapo-math-17k": (
+        [dapo_row("What is $1+1$? ", "2", "u-1"), dapo_row("What is $3-5$?", "-2", "u-2")],
+        ("What is $1+1$? ", "2", "u-1", "", ""),
+    ),
+    "math-500": (
+        [
+            {
+                "problem": "Name the point.",
+                "solution": "It is $\\boxed{\\left( 3, \\frac{\\pi}{2} \\right)}$.",
+                "answer": "\\left( 3, \\frac{\\pi}{2} \\right)",
+                "subject": "Precalculus",
+                "level": 2,
+                "unique_id": "test/precalculus/807.json",
+            }
+        ],
+        ("Name the point.", "\\left( 3, \\frac{\\pi}{2} \\right)", "test/precalculus/807.json", "Precalculus", "2"),
+    ),
+    "aime-2024": (
+        [{"id": 60, "problem": "How many?", "solution": "033", "answer": "033", "url": "https://x", "year": "2024"}],
+        ("How many?", "33", "60", "", ""),
+    ),
+    "aime-2025": (
+        [{"question": "How many degrees?", "answer": "336^\\circ"}, {"question": "Sum?", "answer": "70"}],
+        ("How many degrees?", "336", "", "", ""),
+    ),
+    "gpqa-diamond": (
+        [
+            {
+                "Record ID": "recABC",
+                "Question": "Which one?\n",
+                "Correct Answer": "right\n",
+                "Incorrect Answer 1": "wrong 1",
+                "Incorrect Answer 2": "wrong 2",
+                "Incorrect Answer 3": "wrong 3",
+                "Subdomain": "Optics",
+                "High-level domain": "Physics",
+            }
+        ],
+        ("Which one?\n\nA) wrong 3\nB) wrong 2\nC) wrong 1\nD) right", "D", "recABC", "Optics", ""),
+    ),
+}
+MAXWELL_JIA = {"ID": "2024-I-1", "Problem": "How many?", "Solution": "Count.", "Answer": 33}
+MATH_ARENA = {"problem_idx": 3, "problem": "How many?", "answer": 25, "problem_type": ["Algebra"]}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+def save(path: Path, records: list[dict]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".json":
+        path.write_text(json.dumps(records))
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    elif path.suffix == ".csv":
+        pd.DataFrame(records).to_csv(path, index=False)
+    else:
+        pd.DataFrame(records).to_parquet(path)
+    return path
+
+
+def run(name, source, out, *more, rows="any"):
+    return main(["data", name, "--source", str(source), "--out", str(out), *(["--rows", rows] if rows else []), *more])
+
+
+def written(out, name):
+    return pq.read_table(out / f"{name}.parquet").to_pylist()
+
+
+def fails(capsys, code, words, arguments):
+    """The command fails with this code and one line with these words."""
+    assert main(["data", *map(str, arguments)]) == code
+    line = capsys.readouterr().err
+    assert line.startswith("egsw-plugin data: ") and line.count("\n") == 1, line
+    assert words in line, line
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("name", SOURCES)
+def test_each_source_in_each_format(tmp_path, name, suffix):
+    if name == "dapo-math-17k" and suffix == ".csv":
+        pytest.skip("nested fields do not fit into CSV")
+    records, (question, answer, record_id, subject, level) = RECORDS[name]
+    assert run(name, save(tmp_path / f"raw{suffix}", records), tmp_path) == 0
+    rows = written(tmp_path, name)
+    assert [row["extra_info"]["index"] for row in rows] == list(range(len(records)))
+    assert rows[0]["data_source"] == f"egsw_plugin/{name}"
+    assert rows[0]["reward_model"] == {"style": "rule", "ground_truth": answer}
+    assert question in rows[0]["prompt"][-1]["content"]
+    assert rows[0]["extra_info"] == {
+        "split": "train" if name in ("math", "dapo-math-17k") else "test",
+        "index": 0,
+        "id": record_id,
+        "subject": subject,
+        "level": level,
+    }
+    assert pq.read_schema(tmp_path / f"{name}.parquet").equals(SCHEMA)
+
+
+@pytest.mark.parametrize("record, answer, record_id", [(MAXWELL_JIA, "33", "2024-I-1"), (MATH_ARENA, "25", "3")])
+def test_other_copies_of_aime(tmp_path, record, answer, record_id):
+    assert run("aime-2024", save(tmp_path / "raw.parquet", [record]), tmp_path) == 0
+    (row,) = written(tmp_path, "aime-2024")
+    assert (row["reward_model"]["ground_truth"], row["extra_info"]["id"]) == (answer, record_id)
+
+
+def test_prompt_styles(tmp_path):
+    raw = save(tmp_path / "raw.jsonl", RECORDS["math"][0])
+    question = RECORDS["math"][1][0]
+    for style, system in [
+        ("boxed", STEPS),
+        ("think", "Please reason step by step between <think> and </think>, and then put your final answer within "),
+    ]:
+        assert run("math", raw, tmp_path, "--prompt", style) == 0
+        first, second = written(tmp_path, "math")[0]["prompt"]
+        assert first["role"] == "system" and first["content"].startswith(system)
+        assert second == {"role": "user", "content": question}
+    assert run("math", raw, tmp_path, "--prompt", "dapo") == 0
+    assert written(tmp_path, "math")[0]["prompt"] == [{"role": "user", "content": DAPO.before + question + DAPO.after}]
+
+
+def test_prompt_styles_of_choices(tmp_path):
+    raw = save(tmp_path / "raw.jsonl", RECORDS["gpqa-diamond"][0])
+    for style, words in [("choice", "the letter of your answer within \\boxed{}."), ("think", "</think>, and then")]:
+        assert run("gpqa-diamond", raw, tmp_path, "--prompt", style) == 0
+        assert words in written(tmp_path, "gpqa-diamond")[0]["prompt"][0]["content"]
+
+
+def test_dapo_text_stays_as_published(tmp_path):
+    records = RECORDS["dapo-math-17k"][0]
+    assert run("dapo-math-17k", save(tmp_path / "raw.parquet", records), tmp_path) == 0
+    for row, record in zip(written(tmp_path, "dapo-math-17k"), records, strict=True):
+        assert row["prompt"] == record["prompt"]
+    assert run("dapo-math-17k", tmp_path / "raw.parquet", tmp_path, "--prompt", "boxed") == 0
+    assert [message["content"] for message in written(tmp_path, "dapo-math-17k")[0]["prompt"]] == [
+        STEPS,
+        "What is $1+1$? ",
+    ]
+
+
+def test_dapo_repeats_are_dropped(tmp_path, capsys):
+    # the published file has the same question again under another index, and some with two answers
+    first, second = RECORDS["dapo-math-17k"][0]
+    again = {**first, "extra_info": {"index": "u-9"}}
+    other = {**second, "reward_model": {"ground_truth": "7", "style": "rule"}}
+    raw = save(tmp_path / "raw.parquet", [first, second] * 40 + [again, other])
+    assert run("dapo-math-17k", raw, tmp_path, rows="2") == 0
+    assert "2 rows" in (out := capsys.readouterr().out) and "80 repeats dropped (1 questions had several" in out
+    assert [row["reward_model"]["ground_truth"] for row in written(tmp_path, "dapo-math-17k")] == ["2", "-2"]
+
+
+def test_the_processed_copy_of_dapo_gives_the_same_file(tmp_path):
+    records = RECORDS["dapo-math-17k"][0]
+    processed = [
+        {
+            **record,
+            "prompt": DAPO.question(record["prompt"][0]["content"]),
+            "solution": record["reward_model"]["ground_truth"],
+            "source_prompt": record["prompt"],
+        }
+        for record in records
+    ]
+    for folder, rows in (("raw", records), ("processed", processed)):
+        assert run("dapo-math-17k", save(tmp_path / folder / "r.parquet", rows), tmp_path / folder) == 0
+    assert len({(tmp_path / folder / "dapo-math-17k.parquet").read_bytes() for folder in ("raw", "processed")}) == 1
+
+
+def test_dapo_prompt_of_another_form(tmp_path, capsys):
+    record = {**RECORDS["dapo-math-17k"][0][0], "prompt": [{"role": "user", "content": "Plain?"}]}
+    raw = save(tmp_path / "raw.parquet", [record])
+    assert run("dapo-math-17k", raw, tmp_path) == 0
+    assert written(tmp_path, "dapo-math-17k")[0]["prompt"] == record["prompt"]
+    assert run("dapo-math-17k", raw, tmp_path, "--prompt", "boxed") == 1
+    assert "use --prompt dapo" in capsys.readouterr().err
+
+
+def test_order_of_choices_by_hand(tmp_path):
+    # printf 'rec06pnAkLOr2t2mp/%s' 0 | sha256sum, and so for 1 to 3:
+    # 0: e8e2c829...  1: 08868ec8...  2: 8f37bccf...  3: 0422b703...   in order: 3, 1, 2, 0
+    assert sources.choice_order("rec06pnAkLOr2t2mp") == [3, 1, 2, 0]
+    record = {**RECORDS["gpqa-diamond"][0][0], "Record ID": "rec06pnAkLOr2t2mp"}
+    others = [{**record, "Record ID": f"rec{k}"} for k in range(3)]
+    texts = []
+    for i, records in enumerate(([record, *others], [*others[::-1], record])):
+        assert run("gpqa-diamond", save(tmp_path / f"{i}.jsonl", records), tmp_path) == 0
+        (row,) = [r for r in written(tmp_path, "gpqa-diamond") if r["extra_info"]["id"] == record["Record ID"]]
+        assert row["reward_model"]["ground_truth"] == "D"
+        texts.append(row["prompt"][-1]["content"])
+    assert texts == ["Which one?\n\nA) wrong 3\nB) wrong 1\nC) wrong 2\nD) right"] * 2
+
+
+def test_right_answers_are_spread_over_the_letters():
+    places = [sources.choice_order(f"rec{i}").index(0) for i in range(2000)]
+    assert all(abs(places.count(k) - 500) < 5 * (2000 * 0.25 * 0.75) ** 0.5 for k in range(4))
+
+
+def test_same_bytes_again(tmp_path):
+    raw = save(tmp_path / "raw.jsonl", RECORDS["math"][0])
+    for out in ("a", "b", "b"):
+        assert run("math", raw, tmp_path / out) == 0
+    assert (tmp_path / "a" / "math.parquet").read_bytes() == (tmp_path / "b" / "math.parquet").read_bytes()
+    assert os.listdir(tmp_path / "a") == ["math.parquet"]
+
+
+def test_verl_reads_all_of_them_together(tmp_path):
+    from omegaconf import OmegaConf
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+
+    from egsw_plugin.tiny.model import make_tokenizer
+
+    for name, (records, _) in RECORDS.items():
+        assert run(name, save(tmp_path / f"raw-{name}.parquet", records), tmp_path) == 0
+    config = OmegaConf.create(
+        {"cache_dir": str(tmp_path / "cache"), "max_prompt_length": 2048, "filter_overlong_prompts_workers": None}
+    )
+    data = RLHFDataset([str(tmp_path / f"{name}.parquet") for name in RECORDS], make_tokenizer(), config)
+    assert len(data) == sum(len(records) for records, _ in RECORDS.values())
+    assert data[0]["raw_prompt"] == [
+        {"role": "system", "content": STEPS},
+        {"role": "user", "content": RECORDS["math"][1][0]},
+    ]
+    assert data[1]["index"] == 1
+
+
+@pytest.mark.parametrize(
+    "solution, answer",
+    [
+        (r"\boxed{1}", "1"),
+        (r"\boxed{1} then \boxed{ 2 }", "2"),
+        (r"\fbox{4}", "4"),
+        (r"\boxed{1} or \fbox{5}", "5"),
+        (r"\boxed {6}", "6"),
+        (r"$\boxed 7$.", "7"),
+        (r"\[\boxed 12\]", "12"),
+        (r"\boxed{\frac{\sqrt{3}}{2}}", r"\frac{\sqrt{3}}{2}"),
+        (r"\boxed{\left\{x\right.}", r"\left\{x\right."),
+        (r"\boxed{a\\{b}}", r"a\\{b}"),
+        (r"\boxed{\boxed{8}}", "8"),
+        (r"\boxed{3} \boxedtext", "3"),
+    ],
+)
+def test_last_boxed(solution, answer):
+    assert last_boxed(solution) == answer
+
+
+@pytest.mark.parametrize(
+    "solution, words",
+    [("", "no"), ("boxed{1}", "no"), (r"\boxed{1\}", "closed"), (r"\boxed{1", "closed"), (r"\boxed{ }", "empty")],
+)
+def test_last_boxed_fails(solution, words):
+    with pytest.raises(DataError, match=words):
+        last_boxed(solution)
+
+
+@pytest.mark.parametrize("answer", ["1000", "-1", "3.5", "", "x", "٣"])
+def test_no_aime_answer(answer):
+    with pytest.raises(DataError, match="no integer"):
+        sources.aime_answer(answer)
+
+
+def without(field):
+    return lambda record: {key: value for key, value in record.items() if key != field}
+
+
+def changed(**fields):
+    return lambda record: {**record, **fields}
+
+
+@pytest.mark.parametrize(
+    "name, change, words",
+    [
+        ("math", without("solution"), "has no field solution; it has problem, level, type"),
+        ("aime-2024", without("answer"), "has no field answer or Answer"),
+        ("dapo-math-17k", without("reward_model"), "has no field reward_model"),
+        ("gpqa-diamond", without("Incorrect Answer 3"), "has no field Incorrect Answer 3"),
+        ("math", changed(solution="It is 3."), r"row 1: the solution has no \boxed{}"),
+        ("math", changed(problem=" "), "row 1: the field 'problem' is blank"),
+        ("math-500", changed(answer=""), "row 1: the field 'answer' is empty"),
+        ("math-500", changed(answer=None), "row 1: the field 'answer' is empty"),
+        ("math-500", changed(answer=["a"]), "row 1: the field 'answer' holds list, not text"),
+        ("aime-2025", changed(answer="1/2"), "row 1: the answer '1/2' is no integer from 0 to 999"),
+        ("dapo-math-17k", changed(prompt=[]), "row 1: the prompt is not one message"),
+        ("dapo-math-17k", changed(reward_model=None), "row 1: the field 'reward_model' is empty"),
+        ("dapo-math-17k", changed(reward_model={"style": "r"}), "row 1: the field 'ground_truth' is empty"),
+        ("gpqa-diamond", changed(**{"Incorrect Answer 2": "right"}), "row 1: the right answer 'right' is also among"),
+    ],
+)
+def test_records_that_are_wrong(tmp_path, capsys, name, change, words):
+    raw = save(tmp_path / "raw.jsonl", [change(RECORDS[name][0][0])])
+    fails(capsys, 1, words, [name, "--source", raw, "--out", tmp_path / "out", "--rows", "any"])
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_number_of_rows(tmp_path, capsys):
+    raw = save(tmp_path / "raw.jsonl", RECORDS["math"][0])
+    command = ["math", "--source", raw, "--out", tmp_path / "out"]
+    fails(capsys, 1, "2 rows, not 7500; for a selection of your own say --rows N or --rows any", command)
+    fails(capsys, 1, "2 rows, not 3", [*command, "--rows", 3])
+    assert run("math", raw, tmp_path / "out", rows="2") == 0
+    (tmp_path / "empty.csv").write_text("problem,solution\n")
+    fails(capsys, 1, "no data", ["math", "--source", tmp_path / "empty.csv", "--out", tmp_path, "--rows", "any"])
+
+
+def test_no_rows_are_never_written(tmp_path, monkeypatch, capsys):
+    import datasets
+
+    empty = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"problem": [], "solution": []})})
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda where: ["default"])
+    monkeypatch.setattr(datasets, "load_dataset", lambda where, config: empty)
+    fails(capsys, 1, "no rows", ["math", "--out", tmp_path, "--rows", "any"])
+
+
+def test_a_failure_leaves_the_old_file(tmp_path, capsys):
+    raw = save(tmp_path / "raw.jsonl", RECORDS["math"][0])
+    assert run("math", raw, tmp_path / "out") == 0
+    before = (tmp_path / "out" / "math.parquet").read_bytes()
+    assert run("math", raw, tmp_path / "out", rows="9") == 1
+    assert (tmp_path / "out" / "math.parquet").read_bytes() == before
+    assert os.listdir(tmp_path / "out") == ["math.parquet"]
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("a.json", "not JSON", "cannot load"),
+        ("a.jsonl", '{"a": 1}\n{"a":\n', "cannot load"),
+        ("a.csv", "", "cannot load"),
+        ("a.parquet", "nope", "cannot load"),
+        ("a.txt", "words", "is no data file; use .json, .jsonl, .csv, .parquet"),
+        ("folder/readme", "words", "cannot load"),
+    ],
+)
+def test_files_that_are_no_data_set(tmp_path, capsys, name, content, words):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    source = path.parent if name.startswith("folder") else path
+    fails(capsys, 1, words, ["math", "--source", source, "--out", tmp_path / "out"])
+
+
+def test_an_empty_folder(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    fails(capsys, 1, "doesn't contain any data files", ["math", "--source", tmp_path / "empty", "--out", tmp_path])
+
+
+def test_folder_with_configurations(tmp_path, capsys):
+    # as `hf download --repo-type dataset opencompass/AIME2025` leaves it
+    configs = "".join(
+        f"- config_name: AIME2025-{part}\n  data_files:\n  - split: test\n    path: aime2025-{part}.jsonl\n"
+        for part in ("I", "II")
+    )
+    folder = tmp_path / "AIME2025"
+    for part in ("I", "II"):
+        save(folder / f"aime2025-{part}.jsonl", [{"question": f"{part}?", "answer": str(k)} for k in range(15)])
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n# AIME 2025\n")
+    assert run("aime-2025", folder, tmp_path, rows=None) == 0
+    rows = written(tmp_path, "aime-2025")
+    assert [row["prompt"][1]["content"] for row in rows] == ["I?"] * 15 + ["II?"] * 15
+    fails(
+        capsys,
+        1,
+        "has the configurations AIME2025-I, AIME2025-II; expected algebra, ",
+        ["math", "--source", folder, "--out", tmp_path],
+    )
+
+
+def test_folder_of_single_problems(tmp_path):
+    # as in the authors' archive: MATH/train/algebra/1.json
+    for split in ("test", "train"):
+        for number, record in enumerate(RECORDS["math"][0]):
+            path = tmp_path / "MATH" / split / record["type"].lower() / f"{number}.json"
+            path.parent.mkdir(parents=True)
+            path.write_text(json.dumps({**record, "problem": f"{split} {number}"}, indent=4))
+    assert run("math", tmp_path / "MATH", tmp_path, rows="2") == 0
+    assert [row["prompt"][1]["content"] for row in written(tmp_path, "math")] == ["train 1", "train 0"]
+
+
+def test_training_rows_are_not_taken_from_a_test_split(tmp_path, capsys):
+    save(tmp_path / "math" / "test.jsonl", RECORDS["math"][0])
+    command = ["math", "--source", tmp_path / "math", "--out", tmp_path, "--rows", "any"]
+    fails(capsys, 1, "has the splits test; expected train", command)
+    save(tmp_path / "math" / "train.jsonl", RECORDS["math"][0][:1])
+    assert run("math", tmp_path / "math", tmp_path, rows="1") == 0
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["gsm8k", "--out", "o"], "no data set 'gsm8k'; use math, dapo-math-17k"),
+        (["math", "--out", "o", "--prompt", "choice"], "math has no prompt style 'choice'; use boxed, think, dapo"),
+        (["all", "--out", "o", "--prompt", "boxed"], "gpqa-diamond has no prompt style 'boxed'"),
+        (["all", "--out", "o", "--source", "x/y"], "for one data set"),
+        (["all", "--out", "o", "--rows", "5"], "for one data set"),
+    ],
+)
+def test_arguments_that_make_no_sense(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    fails(capsys, 2, words, arguments)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("arguments", [["math"], ["math", "--out", "o", "--rows", "0"], ["math", "--rows", "few"]])
+def test_arguments_that_the_parser_refuses(capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(["data", *arguments])
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("source", ["no/such/folder", "raw.json", "data/raw.json", "name", "../x"])
+def test_sources_that_are_not_there(tmp_path, monkeypatch, capsys, source):
+    monkeypatch.chdir(tmp_path)
+    fails(capsys, 1, f"there is no file or folder {source}", ["math", "--source", source, "--out", tmp_path])
+
+
+def test_places_that_cannot_be_written_to(tmp_path, capsys):
+    raw = save(tmp_path / "raw.jsonl", RECORDS["math"][0])
+    command = ["math", "--source", raw, "--rows", "any", "--out"]
+    fails(capsys, 1, "is not a folder", [*command, raw])
+    fails(capsys, 1, "cannot write", [*command, raw / "below"])
+    fails(capsys, 1, "cannot write /proc/nowhere/math.parquet", [*command, "/proc/nowhere"])
+    (tmp_path / "taken" / "math.parquet").mkdir(parents=True)
+    fails(capsys, 1, "cannot write", [*command, tmp_path / "taken"])
+    assert os.listdir(tmp_path / "taken") == ["math.parquet"]
+
+
+def hub_error(kind, status):
+    import httpx
+    from huggingface_hub import errors
+
+    request = httpx.Request("GET", "https://huggingface.co/api/datasets/Idavidrein/gpqa")
+    return getattr(errors, kind)(f"{status} Client Error", response=httpx.Response(status, request=request))
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_gated(monkeypatch, tmp_path, capsys, hidden):
+    import datasets
+
+    def refuse(*args, **kwargs):
+        words = "Dataset 'Idavidrein/gpqa' is a gated dataset on the Hub."
+        raise datasets.exceptions.DatasetNotFoundError(words) from (
+            None if hidden else hub_error("GatedRepoError", 401)
+        )
+
+    monkeypatch.setattr(datasets, "get_dataset_config_names", refuse)
+    words = "Idavidrein/gpqa is gated: accept its terms at https://huggingface.co/datasets/Idavidrein/gpqa, then"
+    fails(capsys, 1, words, ["gpqa-diamond", "--out", tmp_path])
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (
+            lambda: ConnectionError("Couldn't reach 'a/b'\non the Hub"),
+            "cannot reach the hub for a/b; check the network",
+        ),
+        (lambda: hub_error("RepositoryNotFoundError", 404), "cannot load a/b: 404 Client Error"),
+        (lambda: ValueError("first\nsecond"), "cannot load a/b: first"),
+        (lambda: RuntimeError(), "cannot load a/b: RuntimeError"),
+    ],
+)
+def test_other_errors_of_the_hub(monkeypatch, tmp_path, capsys, error, words):
+    import datasets
+
+    def refuse(*args, **kwargs):
+        raise error()
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda where: ["default"])
+    fails(capsys, 1, words, ["math", "--source", "a/b", "--out", tmp_path])
+
+
+def test_what_the_hub_is_asked_for(monkeypatch, tmp_path):
+    import datasets
+
+    asked = []
+
+    def answer(where, config):
+        asked.append((where, config))
+        rows = datasets.Dataset.from_list(RECORDS["math"][0])
+        return datasets.DatasetDict({"train": rows, "test": rows})
+
+    subjects = sorted(SOURCES["math"].configs[0])
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda where: subjects[::-1])
+    monkeypatch.setattr(datasets, "load_dataset", answer)
+    assert main(["data", "math", "--out", str(tmp_path), "--rows", "14"]) == 0
+    assert asked == [("EleutherAI/hendrycks_math", subject) for subject in subjects]
+
+
+def test_without_network_the_command_ends_with_one_line(tmp_path):
+    code = "import sys; from egsw_plugin.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "data", "all", "--out", str(tmp_path)]
+    settings = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(SOURCES) and all("cannot reach the hub" in line for line in lines), done.stderr
+
+
+def test_ctrl_c(monkeypatch, tmp_path, capsys):
+    import datasets
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(datasets, "load_dataset", interrupt)
+    raw = save(tmp_path / "raw.jsonl", RECORDS["math"][0])
+    fails(capsys, 130, "interrupted, nothing written", ["math", "--source", raw, "--out", tmp_path / "out"])
+    assert os.listdir(tmp_path / "out") == []
