@@ -1,4 +1,4 @@
-"""Make the tiny model, tokenizer and data set: ``python -m egsw_plugin.tiny --out DIR [--seed N]``."""
+"""Make the tiny model, tokenizer and data set: ``python -m egsw_plugin.tiny --out DIR [--seed N] [--boxed]``."""
 
 import argparse
 import dataclasses
@@ -19,6 +19,7 @@ class Settings:
 
     version: int = 1  # to be raised when the task or the model changes
     seed: int = 1
+    boxed: bool = False  # the form of the answer, see task.worked_solution
     train_rows: int = 4096
     test_rows: int = 64
     hurry: float = 0.33  # see task.demonstration
@@ -85,8 +86,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m egsw_plugin.tiny", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--seed", type=int, default=Settings.seed)
+    parser.add_argument("--boxed", action="store_true", help="answers as the recipes' reward functions read them")
     args = parser.parse_args()
-    made = make(args.out, Settings(seed=args.seed))
+    made = make(args.out, Settings(seed=args.seed, boxed=args.boxed))
     print(f"tiny assets {'made' if made else 'already'} in {args.out}")
 
 

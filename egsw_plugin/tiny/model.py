@@ -71,10 +71,18 @@ def _prompt(tokenizer, numbers: list[int]) -> list[int]:
     return tokenizer(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))["input_ids"]
 
 
+def _response(tokenizer, text: str) -> list[int]:
+    """Token ids of a response and its end."""
+    return tokenizer(text + END)["input_ids"]
+
+
 def _loss(model, tokenizer, rng: random.Random, settings) -> torch.Tensor:
     """Mean cross-entropy over the response tokens of fresh demonstrations."""
     pairs = [
-        (_prompt(tokenizer, numbers), tokenizer(task.demonstration(rng, numbers, settings.hurry) + END)["input_ids"])
+        (
+            _prompt(tokenizer, numbers),
+            _response(tokenizer, task.demonstration(rng, numbers, settings.hurry, settings.boxed)),
+        )
         for numbers in task.problems(rng, settings.fit_batch)
     ]
     width = max(len(prompt) + len(response) for prompt, response in pairs)

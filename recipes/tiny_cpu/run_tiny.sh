@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Train the tiny model on the CPU; README.md beside this file explains. Arguments are hydra overrides.
 set -euo pipefail
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
 # ---- user-adjustable -------------------------------------------------------------------------------
 ADV=${ADV:-egsw}                   # advantage estimator: egsw, gtpo, grpo_s, or any of verl's
@@ -17,15 +16,8 @@ PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 
-export VERL_PLATFORM=cpu           # egsw_plugin.cpu
-export VERL_ENGINE_DEVICE=cuda     # verl registers its FSDP engine for cuda and npu only
+. "$ROOT/recipes/machine/cpu.sh"
 export VERL_FILE_LOGGER_PATH=$OUT/metrics.jsonl
-export VLLM_CPU_KVCACHE_SPACE=1    # GiB
-export VLLM_CPU_OMP_THREADS_BIND=nobind
-export OMP_NUM_THREADS=1           # the processes take turns on few cores
-export TOKENIZERS_PARALLELISM=false
-export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
-export RAY_USAGE_STATS_ENABLED=0 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 PATH=$(cd "$(dirname "$PYTHON")" && pwd):$PATH
 
 "$PYTHON" -m egsw_plugin.tiny --out "$ASSETS" --seed "$SEED"
@@ -65,5 +57,5 @@ TRAINER=(
 
 cd "$OUT"
 exec timeout --kill-after=30 "$TIME_LIMIT" "$PYTHON" -m verl.trainer.main_ppo \
-    --config-path "$HERE" --config-name tiny_cpu \
+    --config-path "$ROOT/recipes" --config-name tiny_cpu/tiny_cpu hydra.searchpath='[pkg://verl.trainer.config]' \
     "${DATA[@]}" "${MODEL[@]}" "${ROLLOUT[@]}" ${OBJECTIVE[@]+"${OBJECTIVE[@]}"} "${TRAINER[@]}" "$@"
