@@ -99,7 +99,7 @@ class _Screen:
     def metrics_line(self, line: str) -> None:
         try:
             row = parse_row(line)
-        except (ValueError, KeyError):
+        except (ValueError, RecursionError):
             return
         if not is_training(row):
             values = [f"{name} {value:.3f}" for name, value in row.items() if name.startswith("val-core/")]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ ENTROPY = "actor/entropy"
 LENGTH = "response_length/mean"
 EFFECTIVE_SHARE = "/effective_share/mean"
 STEP_TIME = "timing_s/step"
+_VALIDATION = re.compile(r"val-core/(.+)/[^/]+/(?:mean|maj|best)@\d+(?:/\w+)?")
 
 
 @dataclass
@@ -31,10 +33,32 @@ def parse_row(line: str) -> dict:
     {'step': 3, 'critic/score/mean': 0.5}
     """
     record = json.loads(line)
-    if not isinstance(record, dict) or not isinstance(record.get("step"), int) or not isinstance(record["data"], dict):
+    if not isinstance(record, dict) or not isinstance(record.get("data"), dict):
         raise ValueError("not a row of metrics")
-    numbers = {k: v for k, v in record["data"].items() if isinstance(v, (int, float)) and math.isfinite(v)}
-    return {"step": record["step"], **numbers}
+    if (step := step_number(record.get("step"))) is None:
+        raise ValueError("not a row of metrics")
+    return {"step": step, **{k: v for k, v in record["data"].items() if finite_number(v) is not None}}
+
+
+def finite_number(value: object) -> float | None:
+    """The value as a float if it is a finite number, else None.
+
+    >>> finite_number(True), finite_number(float("nan")), finite_number("1"), finite_number(10**400)
+    (1.0, None, None, None)
+    """
+    try:
+        return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def step_number(value: object, default: int | None = None) -> int | None:
+    """The value if it can be the number of a step, else the default.
+
+    >>> step_number(3), step_number(True), step_number("3", 7)
+    (3, None, 7)
+    """
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else default
 
 
 def is_training(row: dict) -> bool:
@@ -53,6 +77,15 @@ def find_metric(row: dict, suffix: str) -> float | None:
     return next((value for name, value in row.items() if name.endswith(suffix)), None)
 
 
+def data_sets(rows: list[dict]) -> list[str]:
+    """The data sets that the names of verl's validation metrics hold, sorted.
+
+    >>> data_sets([{"step": 0, "val-core/math/500/acc/best@4/mean": 0.5, "val-aux/num_turns/mean": 2.0}])
+    ['math/500']
+    """
+    return sorted({match[1] for row in rows for name in row if (match := _VALIDATION.fullmatch(name))})
+
+
 def read_metrics(path: Path) -> Metrics:
     """All rows of a metrics file; of rows for the same step (a resumed run repeats some) the last one."""
     training: dict[int, dict] = {}
@@ -63,7 +96,7 @@ def read_metrics(path: Path) -> Metrics:
             continue
         try:
             row = parse_row(line)
-        except (ValueError, KeyError, RecursionError):
+        except (ValueError, RecursionError):
             damaged.append(number)
             continue
         rows = training if is_training(row) else validation
@@ -72,9 +105,9 @@ def read_metrics(path: Path) -> Metrics:
         rows[row["step"]] = row
     left_out = []
     if damaged:
-        left_out.append(f"{len(damaged)} damaged line(s), not used: line {_some(damaged)}")
+        left_out.append(f"{len(damaged)} damaged line(s), not used: line {some(damaged)}")
     if repeated:
-        left_out.append(f"{len(repeated)} repeated row(s), the last one is used: step {_some(repeated)}")
+        left_out.append(f"{len(repeated)} repeated row(s), the last one is used: step {some(repeated)}")
     return Metrics(_ordered(training), _ordered(validation), left_out)
 
 
@@ -82,5 +115,10 @@ def _ordered(rows: dict[int, dict]) -> list[dict]:
     return [rows[step] for step in sorted(rows)]
 
 
-def _some(numbers: list[int], most: int = 5) -> str:
+def some(numbers: list[int], most: int = 5) -> str:
+    """The first few numbers, for a message.
+
+    >>> some([1, 2, 3], most=2)
+    '1, 2, ...'
+    """
     return ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")
