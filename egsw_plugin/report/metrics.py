@@ -87,11 +87,20 @@ def data_sets(rows: list[dict]) -> list[str]:
 
 
 def read_metrics(path: Path) -> Metrics:
-    """All rows of a metrics file; of rows for the same step (a resumed run repeats some) the last one."""
+    """All rows of a metrics file; of rows for the same step (a resumed run repeats some) the last one.
+
+    A file that cannot be read has no rows; `left_out` says why.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    except FileNotFoundError:
+        return Metrics(left_out=[f"training metrics and curves: there is no {path}"])
+    except OSError as error:
+        return Metrics(left_out=[f"training metrics and curves: {path} cannot be read ({error.strerror})"])
     training: dict[int, dict] = {}
     validation: dict[int, dict] = {}
     damaged, repeated = [], []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -105,10 +114,24 @@ def read_metrics(path: Path) -> Metrics:
         rows[row["step"]] = row
     left_out = []
     if damaged:
-        left_out.append(f"{len(damaged)} damaged line(s), not used: line {some(damaged)}")
+        left_out.append(f"{len(damaged)} damaged line(s) of the metrics: line {some(damaged)}")
     if repeated:
-        left_out.append(f"{len(repeated)} repeated row(s), the last one is used: step {some(repeated)}")
-    return Metrics(_ordered(training), _ordered(validation), left_out)
+        left_out.append(f"{len(repeated)} row(s) of the metrics, repeated later: step {some(repeated)}")
+    if not training and not validation and not damaged:
+        left_out.append(f"training metrics and curves: {path} is empty")
+    metrics = Metrics(_ordered(training), _ordered(validation), left_out)
+    left_out += _gaps(metrics.training)
+    return metrics
+
+
+def _gaps(rows: list[dict]) -> list[str]:
+    """Steps without a metric that other steps have: it is missing, or not a finite number."""
+    notes = []
+    for name in (REWARD, LENGTH, ENTROPY, EFFECTIVE_SHARE):
+        steps = [row["step"] for row in rows if find_metric(row, name) is None]
+        if steps and len(steps) < len(rows):
+            notes.append(f"{name.strip('/')}: no finite number at {len(steps)} step(s): step {some(steps)}")
+    return notes
 
 
 def _ordered(rows: dict[int, dict]) -> list[dict]:

@@ -40,7 +40,7 @@ class Result:
 def measure(run: str, evaluation: Evaluation) -> list[Result]:
     """Mean@n, Pass@k, maj@n and best@k of one validation; n is the most responses that a prompt has.
 
-    Each is over the prompts that have k responses, Mean@n over all. Results without a prompt are left away.
+    Each is over the prompts that have k responses, Mean@n over all.
 
     Args:
         run: the label of the run.
@@ -56,7 +56,7 @@ def measure(run: str, evaluation: Evaluation) -> list[Result]:
     results = []
     for (metric, k), values in estimates.items():
         values = values[np.isfinite(values)]
-        low, high = (100 * end for end in bootstrap_interval(values) or (np.nan, np.nan))
+        interval = bootstrap_interval(values)
         results.append(
             Result(
                 run,
@@ -65,9 +65,9 @@ def measure(run: str, evaluation: Evaluation) -> list[Result]:
                 metric,
                 k,
                 value=100 * float(values.mean()),
-                low=low if np.isfinite(low) else None,
-                high=high if np.isfinite(high) else None,
-                interval=_OVER_PROMPTS if np.isfinite(low) else "",
+                low=100 * interval[0] if interval else None,
+                high=100 * interval[1] if interval else None,
+                interval=_OVER_PROMPTS if interval else "",
                 prompts=len(values),
                 judged_by=evaluation.judged_by,
             )
@@ -119,24 +119,43 @@ def published_csv() -> str:
     return text.getvalue()
 
 
-def results_page(results: list[Result], notes: list[str]) -> str:
-    """The Markdown page: own results, a table a data set, then notes, then the published numbers.
+def own_tables(results: list[Result]) -> str:
+    """The Markdown of results measured here: a table a data set, one line a run and step.
 
     Args:
         results: of runs and of groups.
-        notes: lines such as "left out: ...".
     """
     parts = ["# Validation results", _LEGEND]
     for data_set in sorted({result.data_set for result in results}):
         parts += [f"## {_cell(data_set)}", _own_table([r for r in results if r.data_set == data_set])]
-    if notes:
-        parts.append("\n".join(f"* {_cell(note)}" for note in notes))
-    return "\n\n".join([*parts, *_published()]) + "\n"
+    return "\n\n".join(parts) + "\n"
+
+
+def published_tables() -> str:
+    """The Markdown of the papers' numbers, with their source."""
+    table = [
+        _line("model", "method", *(f"{data_set} {metric}" for data_set, metric in GTPO_TABLE["columns"])),
+        "|---|---|" + "---:|" * len(GTPO_TABLE["columns"]),
+        *(_line(model, method, *(f"{v:.2f}" for v in values)) for model, method, values in GTPO_TABLE["rows"]),
+    ]
+    curve = [
+        _line("step", *EGSW_CURVE["methods"]),
+        "|---:|" + "---:|" * len(EGSW_CURVE["methods"]),
+        *(_line(step, *(f"{value:.3f}" for value in values)) for step, values in EGSW_CURVE["rows"]),
+    ]
+    parts = [
+        "# Published, not measured here",
+        f"{GTPO_TABLE['source']}, percent; the paper's models and data, on 64 GPUs:",
+        "\n".join(table),
+        f"{EGSW_CURVE['source']}, fraction:",
+        "\n".join(curve),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 _LEGEND = f"""\
 Measured in these runs, percent. Brackets: 95 % interval, percentile bootstrap over prompts, {RESAMPLES} resamples, \
-seed 0; for the mean over several runs, "min to max" over the runs.
+seed 0, none for a single prompt; for the mean over several runs, min to max over the runs.
 Mean@k: share of right responses, k of each prompt. Pass@k: 1 - C(n-c, k) / C(n, k), unbiased; Pass@1 is Mean@k.
 maj@k: the most frequent of k answers is right; answers that tie count equally, a response without an answer does not
 vote. verl's own `best@k` draws with replacement and is lower than Pass@k: it is in results.csv."""
@@ -167,26 +186,6 @@ def _number(result: Result | None) -> str:
         return f"{result.value:.1f}"
     joint = " to " if result.interval == _OVER_RUNS else ", "
     return f"{result.value:.1f} [{result.low:.1f}{joint}{result.high:.1f}]"
-
-
-def _published() -> list[str]:
-    table = [
-        _line("model", "method", *(f"{data_set} {metric}" for data_set, metric in GTPO_TABLE["columns"])),
-        "|---|---|" + "---:|" * len(GTPO_TABLE["columns"]),
-        *(_line(model, method, *(f"{v:.2f}" for v in values)) for model, method, values in GTPO_TABLE["rows"]),
-    ]
-    curve = [
-        _line("step", *EGSW_CURVE["methods"]),
-        "|---:|" + "---:|" * len(EGSW_CURVE["methods"]),
-        *(_line(step, *(f"{value:.3f}" for value in values)) for step, values in EGSW_CURVE["rows"]),
-    ]
-    return [
-        "## Published, not measured here",
-        f"{GTPO_TABLE['source']}, percent; the paper's models, data and 64 GPUs:",
-        "\n".join(table),
-        f"{EGSW_CURVE['source']}, fraction:",
-        "\n".join(curve),
-    ]
 
 
 def _line(*cells: object) -> str:

@@ -141,7 +141,7 @@ def _parse(line: str, step: int | None) -> _Response:
     text = row.get("input") if row.get("input") is not None else prompt or row["uid"]
     return _Response(
         step,
-        None if source is None else str(source),
+        None if source is None else str(source).encode("utf-8", "replace").decode(),  # half a surrogate pair
         prompt,
         session,
         output,
