@@ -323,7 +323,7 @@ def test_curves_are_a_png_also_of_a_run_without_the_metrics(tmp_path, steps):
 def test_curves_of_runs_of_different_lengths_and_of_odd_names(tmp_path):
     pytest.importorskip("matplotlib")
     long, short = ([{"step": n, "critic/score/mean": n / 10} for n in range(1, steps)] for steps in (9, 3))
-    draw_curves({"_a $x^{ run": [long, short], "b": [short], "nothing": [[]]}, tmp_path / "curves.png")
+    draw_curves({"_a $x^{ run": [long, short], "b": [short], "nothing": [[]], "": []}, tmp_path / "curves.png")
     assert png_size(tmp_path / "curves.png") > (800, 500)
     assert spread([long, short], "critic/score/mean")[1:3] == [(2, 0.2, 0.2, 0.2), (3, 0.3, 0.3, 0.3)]
 
@@ -427,7 +427,7 @@ def test_prompts_that_the_data_repeat_are_one_prompt(tmp_path):
     dumps = read_dumps(tmp_path, ["aime"])
     assert (only(dumps).correct.tolist(), only(dumps).samples.tolist()) == ([2, 0], [2, 1])
     assert dumps.notes == [
-        "aime, step 1: 3 rows of the data hold 2 different prompts; responses to equal prompts are counted together"
+        "aime: 3 rows of the data hold 2 different prompts; responses to equal prompts are counted together"
     ]
 
 

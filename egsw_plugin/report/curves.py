@@ -61,7 +61,7 @@ def draw_curves(lines: dict[str, list[list[dict]]], path: Path) -> None:
             steps, mean, low, high = zip(*points, strict=True)
             colour = colour if len(lines) == 1 else f"C{number % 10}"
             marker = "o" if len(points) <= 60 else None
-            (handles[_caption(line, runs)],) = axes.plot(steps, mean, color=colour, marker=marker, markersize=3)
+            (handles[line],) = axes.plot(steps, mean, color=colour, marker=marker, markersize=3)
             if len(runs) > 1:
                 axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
         if not axes.lines:
@@ -71,11 +71,7 @@ def draw_curves(lines: dict[str, list[list[dict]]], path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     if len(lines) > 1 or any(len(runs) > 1 for runs in lines.values()):
-        # A label is text, not TeX, and one that begins with "_" must show too.
+        # A label is text, not TeX.
         captions = [caption.replace("$", r"\$") for caption in handles]
         figure.legend(handles.values(), captions, loc="outside lower center", ncols=2, fontsize="small")
     figure.savefig(path, dpi=120)
-
-
-def _caption(line: str, runs: list[list[dict]]) -> str:
-    return f"{line}: mean of {len(runs)} runs, band min to max" if len(runs) > 1 else line

@@ -1,7 +1,6 @@
 """Reads the file verl's file logger writes: one `{"step": 3, "data": {name: value}}` a line."""
 
 import json
-import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ ENTROPY = "actor/entropy"
 LENGTH = "response_length/mean"
 EFFECTIVE_SHARE = "/effective_share/mean"
 STEP_TIME = "timing_s/step"
+_LARGEST = 1e100  # more is damage, and sums of it overflow
 _VALIDATION = re.compile(r"val-core/(.+)/[^/]+/(?:mean|maj|best)@\d+(?:/\w+)?")
 
 
@@ -41,15 +41,12 @@ def parse_row(line: str) -> dict:
 
 
 def finite_number(value: object) -> float | None:
-    """The value as a float if it is a finite number, else None.
+    """The value as a float if it is a finite number of at most 1e100, else None.
 
     >>> finite_number(True), finite_number(float("nan")), finite_number("1"), finite_number(10**400)
     (1.0, None, None, None)
     """
-    try:
-        return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
-    except OverflowError:
-        return None
+    return float(value) if isinstance(value, (int, float)) and abs(value) <= _LARGEST else None  # NaN is not <=
 
 
 def step_number(value: object, default: int | None = None) -> int | None:

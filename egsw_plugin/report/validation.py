@@ -123,9 +123,12 @@ class _Unusable(Exception):
 
 def _parse(line: str, step: int | None) -> _Response:
     try:
-        row = json.loads(line)
+        return _response(json.loads(line), step)
     except (ValueError, RecursionError) as error:
         raise _Unusable("damaged line(s)") from error
+
+
+def _response(row: object, step: int | None) -> _Response:
     if not isinstance(row, dict):
         raise _Unusable("damaged line(s)")
     if (step := step_number(row.get("step"), step)) is None:
@@ -196,7 +199,6 @@ def _default_name(responses: list[_Response], data_sets: list[str], dumps: Dumps
 
 
 def _count(data_set: str, step: int, responses: list[_Response], dumps: Dumps) -> Evaluation:
-    where = f"{data_set}, step {step}"
     first_text: dict[str, str] = {}  # later sessions of a prompt may have edited its text
     prompts: dict[str, list[_Response]] = defaultdict(list)
     for response in responses:
@@ -204,14 +206,14 @@ def _count(data_set: str, step: int, responses: list[_Response], dumps: Dumps) -
         prompts[text].append(response)
     if len(first_text) > len(set(first_text.values())):
         dumps.notes.append(
-            f"{where}: {len(first_text)} rows of the data hold {len(set(first_text.values()))} different prompts; "
+            f"{data_set}: {len(first_text)} rows of the data hold {len(set(first_text.values()))} different prompts; "
             "responses to equal prompts are counted together"
         )
     samples = np.array([len(rows) for rows in prompts.values()])
     if samples.min() < samples.max():
         fewer = int((samples < samples.max()).sum())
         dumps.left_out.append(
-            f"{where}: Pass@k and maj@k of prompts with fewer than k responses "
+            f"{data_set}, step {step}: Pass@k and maj@k of prompts with fewer than k responses "
             f"({fewer} of {len(samples)} prompts have fewer than {samples.max()})"
         )
     majority = None

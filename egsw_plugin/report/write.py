@@ -58,12 +58,14 @@ def _section(run: Run, notes: list[str], titled: bool) -> str:
 
 
 def _lines(runs: list[Run]) -> dict[str, list[list[dict]]]:
-    """The lines of the curves: one a group; a group of one run has the run's label."""
+    """The lines of the curves, one a group, and what each is called."""
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.group].append(run)
     return {
-        (group if len(members) > 1 else members[0].label): [run.metrics.training for run in members]
+        f"{group}: mean of {len(members)} runs, band min to max" if len(members) > 1 else members[0].label: [
+            run.metrics.training for run in members
+        ]
         for group, members in groups.items()
     }
 
