@@ -34,6 +34,7 @@ class Result:
 
     @property
     def name(self) -> str:
+        """Such as Pass@4."""
         return f"{self.metric}@{self.k}"
 
 
@@ -45,6 +46,10 @@ def measure(run: str, evaluation: Evaluation) -> list[Result]:
     Args:
         run: the label of the run.
         evaluation: the counts.
+
+    >>> two_prompts = Evaluation("x", 10, np.array([1, 4]), np.array([4, 4]), majority=None, judged_by="acc")
+    >>> [(result.name, result.value) for result in measure("run", two_prompts)][:3]
+    [('Mean@4', 62.5), ('Pass@1', 62.5), ('Pass@4', 100.0)]
     """
     correct, samples = evaluation.correct, evaluation.samples
     n = int(samples.max())
