@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
         help="run a training launcher, one line a step",
         usage="egsw-plugin run [--out DIR] [--steps N] [--time-limit SECONDS] -- COMMAND...",
         description="Runs COMMAND with OUT=DIR and VERL_FILE_LOGGER_PATH=DIR/metrics.jsonl in its environment. "
-        "Leaves train.log, metrics.jsonl, summary.md and curves.png in DIR; what an earlier run left there is moved "
+        "Leaves train.log, metrics.jsonl and what `report` writes in DIR; what an earlier run left there is moved "
         "to DIR/previous. Exit code: the command's own, 124 after the time limit, 130 after Ctrl-C.",
     )
     run.add_argument("--out", type=Path, default=Path("outputs/run"), metavar="DIR", help="default: %(default)s")
@@ -34,8 +34,24 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--time-limit", type=_seconds, metavar="SECONDS", help="stop the run after this long")
     run.set_defaults(handler=_run)
 
-    report = commands.add_parser("report", help="write the table and the curves of a run again")
-    report.add_argument("out", type=Path, metavar="OUT", help="the run's folder, or its metrics.jsonl")
+    report = commands.add_parser(
+        "report",
+        help="tables and curves of one or several runs",
+        description="Writes summary.md and curves.png from metrics.jsonl, and from the validation dumps results.md, "
+        "results.csv and published.csv. Exit code: 1 if a RUN is not there or none holds anything to report, 2 for "
+        "wrong arguments.",
+    )
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder, or its metrics.jsonl")
+    report.add_argument("--out", type=Path, metavar="DIR", help="default: RUN; for several runs outputs/report")
+    report.add_argument("--validation", type=Path, metavar="DIR", help="the dumps (default: RUN/validation)")
+    report.add_argument("--label", action="append", metavar="NAME", help="a run's name, once for each RUN, in order")
+    report.add_argument(
+        "--group",
+        action="append",
+        metavar="NAME",
+        help="the experiment of all runs, or of each RUN in order: runs of a group are drawn as one line with a band "
+        "(default: the label without -seedN or _sN at its end)",
+    )
     report.set_defaults(handler=_report)
 
     data = commands.add_parser(
@@ -85,16 +101,18 @@ def _run(arguments: argparse.Namespace) -> int:
         return 2
     code = run(arguments.command, arguments.out, arguments.steps, arguments.time_limit)
     if code == 0:
-        _write_report(arguments.out, arguments.out / "metrics.jsonl")
+        _write_report([arguments.out], arguments.out)
     return code
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    path = arguments.out if arguments.out.is_file() else arguments.out / "metrics.jsonl"
-    if not path.is_file():
-        print(f"egsw-plugin report: there is no {path}", file=sys.stderr)
-        return 1
-    return _write_report(path.parent, path)
+    runs = arguments.runs
+    if arguments.validation and len(runs) > 1:
+        print("egsw-plugin report: --validation is for a single RUN", file=sys.stderr)
+        return 2
+    folder = runs[0] if runs[0].is_dir() else runs[0].parent
+    out = arguments.out or (folder if len(runs) == 1 else Path("outputs/report"))
+    return _write_report(runs, out, labels=arguments.label, groups=arguments.group, validation=arguments.validation)
 
 
 def _data(arguments: argparse.Namespace) -> int:
@@ -115,21 +133,17 @@ def _options(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _write_report(out: Path, path: Path) -> int:
-    from .report.curves import draw_curves
-    from .report.metrics import read_metrics
-    from .report.summary import summarise
+def _write_report(paths: list[Path], out: Path, **names) -> int:
+    from .report.runs import read_runs
+    from .report.write import write_report
 
-    metrics = read_metrics(path)
-    summary = summarise(metrics)
-    print("\n" + summary)
-    if not metrics.training:
-        return 1
-    (out / "summary.md").write_text(summary, encoding="utf-8")
     try:
-        draw_curves(metrics.training, out / "curves.png")
-    except ModuleNotFoundError as error:
-        print(error, file=sys.stderr)
+        written = write_report(read_runs(paths, **names), out)
+    except (OSError, ModuleNotFoundError) as error:  # a path that is not there, or cannot be written
+        print(f"egsw-plugin report: {error}", file=sys.stderr)
         return 1
-    print(f"summary: {out / 'summary.md'}\ncurves:  {out / 'curves.png'}")
-    return 0
+    except ValueError as error:
+        print(f"egsw-plugin report: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(f"{path.name + ':':14} {path}" for path in written))
+    return 0 if written else 1

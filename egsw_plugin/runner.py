@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -15,9 +16,10 @@ from .report.cause import clean, find_cause
 from .report.metrics import EFFECTIVE_SHARE as SHARE
 from .report.metrics import ENTROPY, LENGTH, REWARD, find_metric, is_training, parse_row
 from .report.summary import format_seconds
+from .report.write import OUTPUTS as REPORT_OUTPUTS
 
 TIME_LIMIT_EXIT = 124
-OUTPUTS = ("metrics.jsonl", "train.log", "curves.png", "summary.md")
+OUTPUTS = ("metrics.jsonl", "train.log", "validation", *REPORT_OUTPUTS)
 
 # A line of verl's log -> what it is busy with from there on.
 STAGES = [
@@ -99,7 +101,7 @@ class _Screen:
     def metrics_line(self, line: str) -> None:
         try:
             row = parse_row(line)
-        except (ValueError, KeyError):
+        except (ValueError, RecursionError):
             return
         if not is_training(row):
             values = [f"{name} {value:.3f}" for name, value in row.items() if name.startswith("val-core/")]
@@ -226,6 +228,8 @@ def _set_aside(out: Path) -> None:
     for name in OUTPUTS:
         if (out / name).exists():
             previous.mkdir(exist_ok=True)
+            if (previous / name).is_dir():  # a folder replaces an empty folder only
+                shutil.rmtree(previous / name)
             (out / name).replace(previous / name)
 
 

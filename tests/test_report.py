@@ -1,9 +1,10 @@
-"""The report: why a run failed (from its log), its metrics file, its table and its curves.
+"""The report: why a run failed (from its log), its metrics file and validation dumps, its tables and its curves.
 
 The log excerpts are of real failures of verl 0.9.1, shortened: colours, Ray's prefixes and the order of lines are
 kept, folders are renamed. `OptionError` stands in a real traceback in place of another exception.
 """
 
+import csv
 import json
 import sys
 
@@ -11,9 +12,12 @@ import pytest
 
 from egsw_plugin.cli import main
 from egsw_plugin.report.cause import clean, find_cause
-from egsw_plugin.report.curves import draw_curves
+from egsw_plugin.report.curves import draw_curves, spread
 from egsw_plugin.report.metrics import read_metrics
+from egsw_plugin.report.runs import read_runs
 from egsw_plugin.report.summary import summarise
+from egsw_plugin.report.tables import group_means, measure
+from egsw_plugin.report.validation import read_dumps
 
 BAD_OVERRIDE = """\
 INFO:2026-11-21 11:57:24,470:Platform override from VERL_PLATFORM: cpu
@@ -251,7 +255,7 @@ def test_reader_keeps_the_last_of_repeated_steps_and_tells_validation_apart(tmp_
     metrics = read_metrics(write_metrics(tmp_path / "metrics.jsonl", rows))
     assert [(r["step"], r["critic/score/mean"]) for r in metrics.training] == [(1, 0.1), (2, 0.25), (3, 0.35)]
     assert [r["step"] for r in metrics.validation] == [0, 2]
-    assert metrics.left_out == ["2 repeated row(s), the last one is used: step 2, 3"]
+    assert metrics.left_out == ["2 row(s) of the metrics, repeated later: step 2, 3"]
 
 
 def test_reader_survives_damage_and_says_so(tmp_path):
@@ -264,7 +268,11 @@ def test_reader_survives_damage_and_says_so(tmp_path):
         {"step": 1, "critic/score/mean": 0.5, "timing_s/step": 2.0},
         {"step": 4, "actor/entropy": 1.0},
     ]
-    assert metrics.left_out == ["6 damaged line(s), not used: line 2, 3, 4, 5, 6, ..."]
+    assert metrics.left_out == [
+        "6 damaged line(s) of the metrics: line 2, 3, 4, 5, 6, ...",
+        "critic/score/mean: no finite number at 1 step(s): step 4",
+        "actor/entropy: no finite number at 1 step(s): step 1",
+    ]
 
 
 def test_summary_against_numbers_worked_by_hand(tmp_path):
@@ -296,30 +304,291 @@ def test_summary_lists_the_metrics_of_any_method(tmp_path):
     assert "| gtpo/bonus/max |" in text and "other/x" not in text
 
 
+def png_size(path):
+    image = pytest.importorskip("matplotlib.image")
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    height, width, _ = image.imread(path).shape
+    return width, height
+
+
 @pytest.mark.parametrize("steps", [0, 1, 3, 100])
 def test_curves_are_a_png_also_of_a_run_without_the_metrics(tmp_path, steps):
-    image = pytest.importorskip("matplotlib.image")
+    pytest.importorskip("matplotlib")
     rows = [{"step": n, "critic/score/mean": n / 10} for n in range(steps)]
-    draw_curves(rows, tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    height, width, _ = image.imread(tmp_path / "curves.png").shape
+    draw_curves({"a run": [rows]}, tmp_path / "curves.png")
+    width, height = png_size(tmp_path / "curves.png")
     assert height > 500 and width > 800
 
 
-def test_missing_matplotlib_is_named_and_the_table_still_written(tmp_path, monkeypatch, capsys):
+def test_curves_of_runs_of_different_lengths_and_of_odd_names(tmp_path):
+    pytest.importorskip("matplotlib")
+    long, short = ([{"step": n, "critic/score/mean": n / 10} for n in range(1, steps)] for steps in (9, 3))
+    draw_curves({"_a $x^{ run": [long, short], "b": [short], "nothing": [[]], "": []}, tmp_path / "curves.png")
+    assert png_size(tmp_path / "curves.png") > (800, 500)
+    assert spread([long, short], "critic/score/mean")[1:3] == [(2, 0.2, 0.2, 0.2), (3, 0.3, 0.3, 0.3)]
+
+
+def test_spread_worked_by_hand():
+    runs = [[{"step": 1, "x": 1.0}, {"step": 2}], [{"step": 1, "x": 4.0}, {"step": 2, "x": 7.0}], []]
+    assert spread(runs, "x") == [(1, 2.5, 1.0, 4.0), (2, 7.0, 7.0, 7.0)]
+
+
+def test_missing_matplotlib_is_named_and_the_tables_still_written(tmp_path, monkeypatch, capsys):
     write_metrics(tmp_path / "metrics.jsonl", [row(1, 0.1), row(2, 0.2)])
+    write_dump(tmp_path / "validation", 1, {"p": [1, 0]})
     for name in [n for n in sys.modules if n.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["report", str(tmp_path)]) == 1
-    assert 'pip install "egsw-plugin[report]"' in capsys.readouterr().err
-    assert (tmp_path / "summary.md").exists() and not (tmp_path / "curves.png").exists()
+    assert capsys.readouterr().err == "egsw-plugin report: the curves need matplotlib: pip install matplotlib\n"
+    assert (tmp_path / "summary.md").exists() and (tmp_path / "results.md").exists()
+    assert not (tmp_path / "curves.png").exists()
 
 
 def test_report_command_redoes_table_and_curves(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     write_metrics(tmp_path / "metrics.jsonl", [row(1, 0.1), row(2, 0.2)])
     assert main(["report", str(tmp_path)]) == 0
-    assert (tmp_path / "summary.md").read_text() in capsys.readouterr().out
-    assert (tmp_path / "curves.png").exists()
-    assert main(["report", str(tmp_path / "nowhere")]) == 1
+    output = capsys.readouterr().out
+    assert (tmp_path / "summary.md").read_text() in output
+    assert f"left out: validation results: there is no {tmp_path / 'validation'}" in output
+    assert (tmp_path / "curves.png").exists() and not (tmp_path / "results.md").exists()
+    assert main(["report", str(tmp_path / "metrics.jsonl")]) == 0
+
+
+def write_dump(folder, step, prompts, **fields):
+    """A dump as verl 0.9.1 writes it; `prompts` holds the acc of each response, `fields` more, one value a response."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, (prompt, right) in enumerate(prompts.items()):
+        for session, acc in enumerate(right):
+            rows.append(
+                {"input": prompt, "output": "...", "gts": "7", "score": 2.0 * acc - 1, "step": step, "acc": acc}
+                | {"uid": f"uid_{number}_{session}_0"}
+                | {name: values[len(rows)] for name, values in fields.items()}
+            )
+    path = folder / f"{step}.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+def only(dumps):
+    (evaluation,) = dumps.evaluations
+    return evaluation
+
+
+def test_what_verl_itself_writes_is_read(tmp_path):
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    extra = {"acc": [True, False, True, True], "pred": ["7", "8", "7", None], "reward": [1.0, 0.0, 1.0, 1.0]}
+    extra["uid"] = ["a-1_0_0", "a-1_1_0", "b-2_0_0", "b-2_1_0"]
+    texts = [["x", "x", "y", "y"], ["..."] * 4, ["7"] * 4, [1.0, 0.0, 1.0, 1.0]]
+    PPOTrainer._write_generations(*texts, extra, str(tmp_path), 20)
+    dumps = read_dumps(tmp_path, ["math"])
+    found = only(dumps)
+    assert (found.data_set, found.step, found.judged_by) == ("math", 20, "acc")
+    assert (found.correct.tolist(), found.samples.tolist()) == ([1, 2], [2, 2])
+    assert found.majority.tolist() == [0.5, 1.0]
+    assert (dumps.left_out, dumps.notes) == ([], [])
+
+
+def test_of_a_session_with_several_outputs_the_last_one_counts(tmp_path):
+    path = write_dump(tmp_path, 1, {"p": [1, 0]}, pred=["7", "8"])
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    edited = [r | {"uid": r["uid"][:-1] + "1", "input": "p, edited", "pred": "late"} for r in rows]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows[:1] + edited + rows[1:]))
+    found = only(read_dumps(tmp_path, ["x"]))
+    assert (found.correct.tolist(), found.samples.tolist()) == ([1], [2])
+    assert found.majority.tolist() == [0.5]  # "late" is right in one session of two
+
+
+def test_success_is_acc_if_there_is_one_and_else_the_score(tmp_path):
+    write_dump(tmp_path, 1, {"p": [1, 0, 1]}, acc=[1, None, 0.2], score=[-1.0, 1.0, 1.0])
+    found = only(read_dumps(tmp_path, ["x"]))
+    assert (found.correct.tolist(), found.judged_by) == ([2], "acc and score")
+
+
+def test_data_sets_are_told_apart_by_the_dump_or_by_the_metrics_or_not_at_all(tmp_path):
+    write_dump(tmp_path, 1, {"p": [1], "q": [0], "r": [1]}, data_source=["a", "b", "a"])
+    found = [(e.data_set, e.correct.tolist()) for e in read_dumps(tmp_path, []).evaluations]
+    assert found == [("a", [1, 1]), ("b", [0])]
+    write_dump(tmp_path, 1, {"p": [1], "q": [0]})
+    assert only(read_dumps(tmp_path, ["math"])).data_set == "math"
+    several = read_dumps(tmp_path, ["a", "b"])
+    assert only(several).data_set == "a + b"
+    assert "results for each of a, b" in several.left_out[0] and "data_source" in several.left_out[0]
+    unnamed = read_dumps(tmp_path, [])
+    assert only(unnamed).data_set == "(unnamed)" and "the data set's name" in unnamed.left_out[0]
+
+
+def test_prompts_that_the_data_repeat_are_one_prompt(tmp_path):
+    path = write_dump(tmp_path, 1, {"p": [1], "q": [0], "r": [1]})
+    path.write_text(path.read_text().replace('"input": "r"', '"input": "p"'))
+    dumps = read_dumps(tmp_path, ["aime"])
+    assert (only(dumps).correct.tolist(), only(dumps).samples.tolist()) == ([2, 0], [2, 1])
+    assert dumps.notes == [
+        "aime: 3 rows of the data hold 2 different prompts; responses to equal prompts are counted together"
+    ]
+
+
+def test_a_dump_of_another_verl_without_uid_is_grouped_by_its_text(tmp_path):
+    rows = [{"input": text, "gts": "7", "score": score} for text, score in (("p", 1.0), ("q", 0.0), ("p", 0.0))]
+    (tmp_path / "30.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    found = only(read_dumps(tmp_path, ["x"]))
+    assert (found.step, found.judged_by, found.majority) == (30, "score", None)
+    assert (found.correct.tolist(), found.samples.tolist()) == ([1, 0], [2, 1])
+
+
+def test_damage_in_dumps_is_named_and_the_rest_is_used(tmp_path):
+    path = write_dump(tmp_path, 5, {"p": [1, 0, 1, 0], "q": [1, 1, 0, 0]})
+    good = path.read_text().splitlines(keepends=True)
+    other = json.loads(good[0])
+    bad = [other | {"acc": float("nan")}, other | {"acc": "yes"}, other | {"acc": 10**400}, {"score": 1.0}, [1], 3]
+    bad = [json.dumps(r) + "\n" for r in bad]
+    path.write_text("".join([*good, good[4], *bad, "[" * 100000 + "\n", "\n", good[0][:30]]))
+    (tmp_path / "6.jsonl").write_text("")
+    (tmp_path / "7.jsonl").mkdir()
+    (tmp_path / "latest.jsonl").write_bytes(b'\xff\x00\n{"input": "p", "score": 1}\n')
+    (tmp_path / "copy of 5.jsonl").write_text(good[0])
+    dumps = read_dumps(tmp_path, ["x"])
+    assert (only(dumps).correct.tolist(), only(dumps).samples.tolist()) == ([2, 2], [4, 4])
+    assert sorted(dumps.left_out) == [
+        "5.jsonl: 1 repeated row(s), the last one is used: line 9",
+        "5.jsonl: 1 row(s) with neither uid nor input: line 13",
+        "5.jsonl: 3 row(s) without a finite acc or score: line 10, 11, 12",
+        "5.jsonl: 4 damaged line(s): line 14, 15, 16, 18",
+        "6.jsonl: empty",
+        "7.jsonl: cannot be read (Is a directory)",
+        "copy of 5.jsonl: 1 row(s) of step 5, which another file has",
+        "latest.jsonl: 1 damaged line(s): line 1",
+        "latest.jsonl: 1 row(s) without a step: line 2",
+        "x: maj@k, the dump has no answers (field pred, if the reward function returns it)",
+    ]
+
+
+def test_a_dump_cut_anywhere_never_fails(tmp_path):
+    text = write_dump(tmp_path, 1, {"p": [1, 0], "q é": [1, 1]}, pred=["7", None, [1], float("nan")]).read_bytes()
+    for end in range(len(text)):
+        (tmp_path / "1.jsonl").write_bytes(text[:end])
+        for found in read_dumps(tmp_path, []).evaluations:
+            assert measure("run", found)
+
+
+def test_unequal_numbers_of_responses(tmp_path):
+    write_dump(tmp_path, 1, {"p": [1, 0, 0, 0], "q": [1, 1], "r": [0, 0, 0, 0]}, pred=[*"7888", *"77", *"8888"])
+    dumps = read_dumps(tmp_path, ["x"])
+    numbers = {r.name: (r.value, r.prompts) for r in measure("run", only(dumps))}
+    assert numbers["Mean@4"] == (pytest.approx(100 * (0.25 + 1 + 0) / 3), 3)
+    assert numbers["Pass@4"] == (50, 2) and numbers["maj@4"] == (0, 2)
+    assert dumps.left_out == [
+        "x, step 1: Pass@k and maj@k of prompts with fewer than k responses (1 of 3 prompts have fewer than 4)"
+    ]
+
+
+def test_results_worked_by_hand(tmp_path, capsys):
+    # Four responses each: p 4 right, q 1 right, r none; the most frequent answer of q is wrong.
+    answers = [*"7777", *"7899", *"8888"]
+    write_dump(tmp_path / "validation", 10, {"p": [1] * 4, "q": [1, 0, 0, 0], "r": [0] * 4}, pred=answers)
+    assert main(["report", str(tmp_path)]) == 0
+    page, output = (tmp_path / "results.md").read_text(), capsys.readouterr().out
+    assert "left out: training metrics and curves: there is no" in output and "left out: training" in page
+    (line,) = [line for line in page.splitlines() if line.startswith(f"| {tmp_path.name} | 10 |")]
+    # Mean (1 + 1/4 + 0)/3, Pass@4 2/3, maj@4 1/3; the same prompt thrice has chance 1/27, more than 2.5 %.
+    values = ["41.7 [0.0, 100.0]", "41.7 [0.0, 100.0]", "66.7 [0.0, 100.0]", "33.3 [0.0, 100.0]"]
+    assert line.split(" | ")[2:] == ["3", *values, "acc > 0.5 |"]
+    assert "| run | step | prompts | Mean@4 | Pass@1 | Pass@4 | maj@4 | right if |" in page
+    with open(tmp_path / "results.csv", newline="") as file:
+        rows = {(r["metric"], r["k"]): r for r in csv.DictReader(file)}
+    assert list(rows) == [("Mean", "4"), ("Pass", "1"), ("Pass", "4"), ("maj", "4"), ("best", "4")]
+    assert rows["Pass", "4"]["value"] == "66.6667" and rows["Pass", "4"]["interval"] == "bootstrap 95 % over prompts"
+    assert rows["best", "4"]["value"] == f"{100 * (1 + 1 - 0.75**4) / 3:.4f}"
+
+
+def test_one_prompt_has_no_interval(tmp_path):
+    write_dump(tmp_path / "validation", 1, {"p": [1, 0]})
+    assert main(["report", str(tmp_path)]) == 0
+    assert f"| {tmp_path.name} | 1 | 1 | 50.0 | 50.0 | acc > 0.5 |" in (tmp_path / "results.md").read_text()
+
+
+def test_published_numbers_stay_apart(tmp_path):
+    write_dump(tmp_path / "validation", 1, {"p": [1, 0]}, data_source=["AIME24", "AIME24"])
+    assert main(["report", str(tmp_path)]) == 0
+    own, published = (tmp_path / "results.md").read_text().split("# Published, not measured here")
+    assert "GTPO" not in own and "34.23" not in own and tmp_path.name not in published
+    assert "| Qwen2.5-7B | GTPO | 34.23 | 48.03 | 64.89 | 16.67 | 25.51 | 26.67 | 80.16 |" in published
+    assert "2508.04349 v6, Table 1" in published and "read by eye" in published
+    assert "| 58 | 0.702 | 0.758 |" in published
+    assert "2508" not in (tmp_path / "results.csv").read_text()
+    with open(tmp_path / "published.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8 * 7 + 5 * 2 and all(r["source"].startswith("arXiv ") for r in rows)
+    assert max(float(r["value"]) for r in rows if r["unit"] == "fraction") < 1
+
+
+def test_seeds_of_one_experiment_are_one_line_and_one_mean(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    folders = [tmp_path / name for name in ("egsw-seed1", "egsw-seed2", "grpo")]
+    for folder, right in zip(folders, ([1, 1], [1, 0], [0, 0]), strict=True):
+        write_dump(folder / "validation", 3, {"p": right, "q": right})
+        write_metrics(folder / "metrics.jsonl", [row(1, 0.1), row(2, 0.2)])
+    out = tmp_path / "together"
+    assert main(["report", *map(str, folders), "--out", str(out)]) == 0
+    assert "## egsw-seed1" in capsys.readouterr().out
+    page = (out / "results.md").read_text()
+    assert "| egsw, mean of 2 runs | 3 | 2 | 75.0 [50.0 to 100.0] |" in page
+    assert "grpo, mean" not in page and "| grpo | 3 | 2 | 0.0 [0.0, 0.0] |" in page
+    assert [run.group for run in read_runs(folders)] == ["egsw", "egsw", "grpo"]
+    assert group_means([], {}) == []
+    assert png_size(out / "curves.png") > (800, 500)
+
+
+def test_labels_and_groups(tmp_path):
+    paths = [tmp_path / "a/run", tmp_path / "b/run"]
+    for path in paths:
+        path.mkdir(parents=True)
+    assert [run.label for run in read_runs(paths)] == [str(path) for path in paths]
+    assert [run.group for run in read_runs(paths, ["x", "y"], ["one"])] == ["one", "one"]
+    assert [run.group for run in read_runs(paths, ["x_s1", "x_s2"])] == ["x", "x"]
+    for labels, groups in ((["x"], None), (["x", "x"], None), (["x", "y"], ["1", "2", "3"])):
+        with pytest.raises(ValueError, match="got"):
+            read_runs(paths, labels, groups)
+
+
+def test_exit_codes(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "empty").mkdir()
+    run, nowhere = tmp_path / "run", str(tmp_path / "nowhere")
+    run.mkdir()
+    write_metrics(run / "metrics.jsonl", [row(1, 0.1)])
+    dumps = write_dump(tmp_path / "elsewhere", 1, {"p": [1]}).parent
+    assert main(["report", nowhere]) == 1
+    assert capsys.readouterr() == ("", f"egsw-plugin report: there is no {nowhere}\n")
+    assert main(["report", str(run), nowhere, "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "out").exists()
+    assert main(["report", str(run), "--validation", nowhere]) == 1
+    assert main(["report", str(tmp_path / "empty")]) == 1
+    assert "left out: training metrics and curves" in capsys.readouterr().out
+    assert main(["report", str(run), str(run), "--validation", str(dumps)]) == 2
+    assert main(["report", str(run), "--label", "a", "--label", "b"]) == 2
+    assert main(["report", str(run), "--validation", str(dumps), "--label", "a|b"]) == 0
+    assert "| a\\|b | 1 | 1 | 100.0 | 100.0 | acc > 0.5 |" in (run / "results.md").read_text()
+    capsys.readouterr()
+    assert main(["report", str(run), "--out", str(run / "metrics.jsonl")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_empty_metrics_file_and_one_that_is_a_folder(tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert main(["report", str(tmp_path)]) == 1
+    assert "metrics.jsonl is empty" in capsys.readouterr().out
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").mkdir()
+    assert main(["report", str(tmp_path)]) == 1
+    assert "cannot be read (Is a directory)" in capsys.readouterr().out
+
+
+def test_a_run_of_validation_only(tmp_path):
+    write_metrics(tmp_path / "metrics.jsonl", [(0, {"val-core/math/500/acc/mean@2": 0.5})])
+    write_dump(tmp_path / "validation", 0, {"p": [1, 0]})
+    assert main(["report", str(tmp_path)]) == 0
+    assert "## math/500" in (tmp_path / "results.md").read_text() and not (tmp_path / "curves.png").exists()

@@ -119,8 +119,13 @@ def test_outputs_of_an_earlier_run_are_moved_away_and_nothing_else(launch, tmp_p
     out.mkdir()
     (out / "metrics.jsonl").write_text('{"step": 99, "data": {"critic/score/mean": 9.0}}\n')
     (out / "notes.txt").write_text("mine")
+    for place in (out, out / "previous"):  # what the run before that one left is replaced
+        (place / "validation").mkdir(parents=True)
+        (place / "validation" / f"{place.name}.jsonl").write_text("")
     assert launch("step(1)", steps=1) == 0
     assert "99" not in capfd.readouterr().out
+    assert [path.name for path in (out / "previous/validation").iterdir()] == ["out.jsonl"]
+    assert not (out / "validation").exists()
     assert "99" in (out / "previous/metrics.jsonl").read_text()
     assert (out / "notes.txt").read_text() == "mine"
 

@@ -1,19 +1,45 @@
-"""The curves of a run as a picture."""
+"""The curves of runs as a picture."""
 
+from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 
 from .metrics import EFFECTIVE_SHARE, ENTROPY, LENGTH, REWARD, find_metric
 
 _PANELS = [
-    ("Reward", "mean reward", REWARD, "tab:blue"),
+    ("Training reward", "mean reward", REWARD, "tab:blue"),
     ("Response length", "mean length (tokens)", LENGTH, "tab:green"),
     ("Policy entropy", "mean entropy (nats)", ENTROPY, "tab:orange"),
     ("Effective share of the weights", "effective share (fraction)", EFFECTIVE_SHARE, "tab:purple"),
 ]
 
 
-def draw_curves(rows: list[dict], path: Path) -> None:
+def spread(runs: list[list[dict]], name: str) -> list[tuple[int, float, float, float]]:
+    """Mean, minimum and maximum of a metric at each step, over the runs which have it there.
+
+    Args:
+        runs: the rows of each run.
+        name: of the metric, as `find_metric` takes it.
+
+    Returns:
+        (step, mean, minimum, maximum), by step.
+
+    >>> spread([[{"step": 1, "x": 1.0}, {"step": 2, "x": 5.0}], [{"step": 1, "x": 2.0}]], "x")
+    [(1, 1.5, 1.0, 2.0), (2, 5.0, 5.0, 5.0)]
+    """
+    values: dict[int, list[float]] = defaultdict(list)
+    for row in (row for rows in runs for row in rows):
+        if (value := find_metric(row, name)) is not None:
+            values[row["step"]].append(value)
+    return [(step, fmean(values[step]), min(values[step]), max(values[step])) for step in sorted(values)]
+
+
+def draw_curves(lines: dict[str, list[list[dict]]], path: Path) -> None:
     """Writes a PNG with four panels over the training steps: reward, response length, entropy, effective share.
+
+    Args:
+        lines: for each line its label and the rows of its runs: the line is their mean, the band min to max.
+        path: of the picture.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -23,17 +49,29 @@ def draw_curves(rows: list[dict], path: Path) -> None:
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('The curves need matplotlib: pip install "egsw-plugin[report]"') from error
+        raise ModuleNotFoundError("the curves need matplotlib: pip install matplotlib") from error
     figure = Figure(figsize=(9, 6), layout="constrained")
     FigureCanvasAgg(figure)
+    handles = {}
     for axes, (title, label, name, colour) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
-        points = [(row["step"], value) for row in rows if (value := find_metric(row, name)) is not None]
         axes.set(title=title, xlabel="training step", ylabel=label)
-        if not points:
+        for number, (line, runs) in enumerate(lines.items()):
+            if not (points := spread(runs, name)):
+                continue
+            steps, mean, low, high = zip(*points, strict=True)
+            colour = colour if len(lines) == 1 else f"C{number % 10}"
+            marker = "o" if len(points) <= 60 else None
+            (handles[line],) = axes.plot(steps, mean, color=colour, marker=marker, markersize=3)
+            if len(runs) > 1:
+                axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+        if not axes.lines:
             axes.text(0.5, 0.5, "not logged", ha="center", va="center", color="grey", transform=axes.transAxes)
             axes.set(xticks=[], yticks=[])
             continue
-        axes.plot(*zip(*points, strict=True), color=colour, marker="o" if len(points) <= 60 else None, markersize=3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
+    if len(lines) > 1 or any(len(runs) > 1 for runs in lines.values()):
+        # A label is text, not TeX.
+        captions = [caption.replace("$", r"\$") for caption in handles]
+        figure.legend(handles.values(), captions, loc="outside lower center", ncols=2, fontsize="small")
     figure.savefig(path, dpi=120)

@@ -1,7 +1,7 @@
 """Reads the file verl's file logger writes: one `{"step": 3, "data": {name: value}}` a line."""
 
 import json
-import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,8 @@ ENTROPY = "actor/entropy"
 LENGTH = "response_length/mean"
 EFFECTIVE_SHARE = "/effective_share/mean"
 STEP_TIME = "timing_s/step"
+_LARGEST = 1e100  # more is damage, and sums of it overflow
+_VALIDATION = re.compile(r"val-core/(.+)/[^/]+/(?:mean|maj|best)@\d+(?:/\w+)?")
 
 
 @dataclass
@@ -31,10 +33,29 @@ def parse_row(line: str) -> dict:
     {'step': 3, 'critic/score/mean': 0.5}
     """
     record = json.loads(line)
-    if not isinstance(record, dict) or not isinstance(record.get("step"), int) or not isinstance(record["data"], dict):
+    if not isinstance(record, dict) or not isinstance(record.get("data"), dict):
         raise ValueError("not a row of metrics")
-    numbers = {k: v for k, v in record["data"].items() if isinstance(v, (int, float)) and math.isfinite(v)}
-    return {"step": record["step"], **numbers}
+    if (step := step_number(record.get("step"))) is None:
+        raise ValueError("not a row of metrics")
+    return {"step": step, **{k: v for k, v in record["data"].items() if finite_number(v) is not None}}
+
+
+def finite_number(value: object) -> float | None:
+    """The value as a float if it is a finite number of at most 1e100, else None.
+
+    >>> finite_number(True), finite_number(float("nan")), finite_number("1"), finite_number(10**400)
+    (1.0, None, None, None)
+    """
+    return float(value) if isinstance(value, (int, float)) and abs(value) <= _LARGEST else None  # NaN is not <=
+
+
+def step_number(value: object, default: int | None = None) -> int | None:
+    """The value if it can be the number of a step, else the default.
+
+    >>> step_number(3), step_number(True), step_number("3", 7)
+    (3, None, 7)
+    """
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else default
 
 
 def is_training(row: dict) -> bool:
@@ -53,17 +74,35 @@ def find_metric(row: dict, suffix: str) -> float | None:
     return next((value for name, value in row.items() if name.endswith(suffix)), None)
 
 
+def data_sets(rows: list[dict]) -> list[str]:
+    """The data sets that the names of verl's validation metrics hold, sorted.
+
+    >>> data_sets([{"step": 0, "val-core/math/500/acc/best@4/mean": 0.5, "val-aux/num_turns/mean": 2.0}])
+    ['math/500']
+    """
+    return sorted({match[1] for row in rows for name in row if (match := _VALIDATION.fullmatch(name))})
+
+
 def read_metrics(path: Path) -> Metrics:
-    """All rows of a metrics file; of rows for the same step (a resumed run repeats some) the last one."""
+    """All rows of a metrics file; of rows for the same step (a resumed run repeats some) the last one.
+
+    A file that cannot be read has no rows; `left_out` says why.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    except FileNotFoundError:
+        return Metrics(left_out=[f"training metrics and curves: there is no {path}"])
+    except OSError as error:
+        return Metrics(left_out=[f"training metrics and curves: {path} cannot be read ({error.strerror})"])
     training: dict[int, dict] = {}
     validation: dict[int, dict] = {}
     damaged, repeated = [], []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = parse_row(line)
-        except (ValueError, KeyError, RecursionError):
+        except (ValueError, RecursionError):
             damaged.append(number)
             continue
         rows = training if is_training(row) else validation
@@ -72,15 +111,34 @@ def read_metrics(path: Path) -> Metrics:
         rows[row["step"]] = row
     left_out = []
     if damaged:
-        left_out.append(f"{len(damaged)} damaged line(s), not used: line {_some(damaged)}")
+        left_out.append(f"{len(damaged)} damaged line(s) of the metrics: line {some(damaged)}")
     if repeated:
-        left_out.append(f"{len(repeated)} repeated row(s), the last one is used: step {_some(repeated)}")
-    return Metrics(_ordered(training), _ordered(validation), left_out)
+        left_out.append(f"{len(repeated)} row(s) of the metrics, repeated later: step {some(repeated)}")
+    if not training and not validation and not damaged:
+        left_out.append(f"training metrics and curves: {path} is empty")
+    metrics = Metrics(_ordered(training), _ordered(validation), left_out)
+    left_out += _gaps(metrics.training)
+    return metrics
+
+
+def _gaps(rows: list[dict]) -> list[str]:
+    """Steps without a metric that other steps have: it is missing, or not a finite number."""
+    notes = []
+    for name in (REWARD, LENGTH, ENTROPY, EFFECTIVE_SHARE):
+        steps = [row["step"] for row in rows if find_metric(row, name) is None]
+        if steps and len(steps) < len(rows):
+            notes.append(f"{name.strip('/')}: no finite number at {len(steps)} step(s): step {some(steps)}")
+    return notes
 
 
 def _ordered(rows: dict[int, dict]) -> list[dict]:
     return [rows[step] for step in sorted(rows)]
 
 
-def _some(numbers: list[int], most: int = 5) -> str:
+def some(numbers: list[int], most: int = 5) -> str:
+    """The first few numbers, for a message.
+
+    >>> some([1, 2, 3], most=2)
+    '1, 2, ...'
+    """
     return ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")

@@ -18,7 +18,6 @@ def summarise(metrics: Metrics, span: int = 5) -> str:
     for label, name in {**_BASICS, **{name: name for name in _method_metrics(rows)}}.items():
         lines.append(_line(label, _mean(first, name), _mean(last, name)))
     lines += ["", _gain(_mean(first, REWARD), _mean(last, REWARD)), _time(rows)]
-    lines += [f"Left out of the metrics file: {note}." for note in metrics.left_out]
     return "\n".join(lines) + "\n"
 
 

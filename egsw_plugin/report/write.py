@@ -1,0 +1,75 @@
+"""Writes the report of one or several runs into a folder: summary.md, results.md, results.csv, curves.png."""
+
+from collections import defaultdict
+from pathlib import Path
+
+from .curves import draw_curves
+from .runs import Run
+from .summary import summarise
+from .tables import group_means, measure, own_tables, published_csv, published_tables, results_csv
+
+OUTPUTS = ("summary.md", "curves.png", "results.md", "results.csv", "published.csv")
+
+
+def write_report(runs: list[Run], out: Path) -> list[Path]:
+    """Writes what the runs have data for and prints it; each thing left out is named.
+
+    Args:
+        runs: with labels that differ.
+        out: folder; made if it is not there.
+
+    Returns:
+        The files written; none if no run has a training step or a validation.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed; everything but the curves is written.
+    """
+    notes = {run.label: _notes(run) for run in runs}
+    summary = "\n".join(_section(run, notes[run.label], len(runs) > 1) for run in runs)
+    print("\n" + summary)
+    results = [result for run in runs for found in run.validation.evaluations for result in measure(run.label, found)]
+    training = [run for run in runs if run.metrics.training]
+    if not training and not results:
+        return []
+    out.mkdir(parents=True, exist_ok=True)
+    written = [_write(out / "summary.md", summary)]
+    if results:
+        results += group_means(results, {run.label: run.group for run in runs})
+        own = own_tables(results)
+        print(own)
+        remarks = "".join(f"* {run.label}: {note}\n" for run in runs for note in notes[run.label])
+        page = "\n".join(part for part in (own, remarks, published_tables()) if part)
+        written += [_write(out / "results.md", page), _write(out / "results.csv", results_csv(results))]
+        written.append(_write(out / "published.csv", published_csv()))
+    if training:
+        draw_curves(_lines(training), out / "curves.png")
+        written.append(out / "curves.png")
+    return written
+
+
+def _notes(run: Run) -> list[str]:
+    left_out = run.metrics.left_out + run.validation.left_out
+    return [f"left out: {note}" for note in left_out] + [f"note: {note}" for note in run.validation.notes]
+
+
+def _section(run: Run, notes: list[str], titled: bool) -> str:
+    title = f"## {run.label}\n\n" if titled else ""
+    return title + summarise(run.metrics) + "".join(f"\n* {note}" for note in notes) + ("\n" if notes else "")
+
+
+def _lines(runs: list[Run]) -> dict[str, list[list[dict]]]:
+    """The lines of the curves, one a group, and what each is called."""
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.group].append(run)
+    return {
+        f"{group}: mean of {len(members)} runs, band min to max" if len(members) > 1 else members[0].label: [
+            run.metrics.training for run in members
+        ]
+        for group, members in groups.items()
+    }
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
