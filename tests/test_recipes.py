@@ -1,0 +1,173 @@
+"""Every launcher, with every method it names, against the installed verl: composed, validated, and converted to verl's
+dataclasses.
+
+A recipe that nobody here can run must at least be one that verl accepts: a key that verl does not have, or a value of
+the wrong type, would otherwise show on a cluster. The launcher runs unchanged, with a stand-in for Python that prints
+its arguments. Maps to recipes/. Not exercised: training (the smoke runs), sizes and speed at 7B (nothing here can).
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import verl.utils.config
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import omega_conf_to_dataclass
+
+from egsw_plugin.methods import METHODS
+from egsw_plugin.tiny.model import make_model, make_tokenizer
+from egsw_plugin.verl_adapter import startup
+from egsw_plugin.verl_adapter.policy_losses import SEQUENCE_MEAN
+
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "recipes"
+LAUNCHERS = sorted(path for path in RECIPES.glob("*/run_*.sh") if path.parent.name != "tiny_cpu")
+TINY = RECIPES / "tiny_cpu" / "run_tiny.sh"
+
+
+def methods_of(launcher):
+    """The methods that a launcher's comment under METHOD names."""
+    comment = re.search(r"^METHOD=.*\n# (.*)$", launcher.read_text(), re.MULTILINE)[1]
+    return re.findall(r"[a-z][a-z0-9_]+", re.sub(r"\([^)]*\)|:.*$| and ", " ", comment))
+
+
+CASES = [(launcher, method) for launcher in LAUNCHERS for method in methods_of(launcher)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A folder with a model's configuration and tokenizer, which verl's critic configuration loads."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(folder)
+    make_model(tokenizer, seed=1).config.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def arguments_of(tmp_path, model):
+    """What a launcher hands to Python, given environment variables and arguments."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$VERL_FILE_LOGGER_PATH" "$@"\n')
+    stand_in.chmod(0o755)
+
+    def run(launcher, *arguments, **environment):
+        environment = {"PYTHON": str(stand_in), "OUT": str(tmp_path / "out"), "MODEL_PATH": model, **environment}
+        command = ["bash", str(launcher), *arguments]
+        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return run
+
+
+def composed(arguments):
+    """The configuration that `python -m verl.trainer.main_ppo` makes of these arguments."""
+    places = {flag: arguments[arguments.index(flag) + 1] for flag in ("--config-path", "--config-name")}
+    overrides = arguments[arguments.index(places["--config-name"]) + 1 :]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(places["--config-path"], version_base=None):
+        return compose(places["--config-name"], overrides=overrides)
+
+
+def accepted_by_verl(config):
+    """verl's validation and the conversions of its main program, trainer and workers."""
+    actor = config.actor_rollout_ref.actor
+    reference, critic = need_reference_policy(config), need_critic(config)
+    verl.utils.config.validate_config(config, use_reference_policy=reference, use_critic=critic)
+    startup.check_trainer(config, [])
+    converted = omega_conf_to_dataclass(actor)
+    omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
+    return converted
+
+
+def test_launchers_and_methods_are_found():
+    assert len(LAUNCHERS) >= 7
+    assert {method for _, method in CASES} <= {path.stem for path in (RECIPES / "method").glob("*.yaml")}
+    assert {path.stem for path in (RECIPES / "method").glob("*.yaml")} <= {method for _, method in CASES}
+
+
+@pytest.mark.parametrize("launcher,method", CASES, ids=[f"{p.parent.name}/{p.stem}-{m}" for p, m in CASES])
+def test_composes_and_is_accepted(arguments_of, monkeypatch, capsys, launcher, method):
+    from egsw_plugin import console
+
+    monkeypatch.setattr(console, "_warned", set())
+    log, *arguments = arguments_of(launcher, METHOD=method, NNODES="8" if "32b" in launcher.name else "1")
+    config = composed(arguments)
+    actor = accepted_by_verl(config)
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    # What the method needs: its objective, and an entropy in float32.
+    assert [line for line in warnings if "does not reach the advantages" not in line] == []
+    assert config.actor_rollout_ref.model.use_remove_padding and actor.entropy_from_logits_with_chunking
+    if config.algorithm.adv_estimator in METHODS:
+        assert not config.algorithm.rollout_correction.bypass_mode
+    if config.algorithm.adv_estimator == "grpo_s":
+        assert actor.policy_loss.loss_mode in SEQUENCE_MEAN and actor.loss_agg_mode == "seq-mean-token-mean"
+    assert log.endswith("/out/metrics.jsonl")
+    assert method in config.trainer.experiment_name
+
+
+def test_variables_and_overrides_reach_the_configuration(arguments_of):
+    environment = dict(
+        METHOD="egsw_alpha0",
+        MODEL_PATH="/models/other",
+        TRAIN_FILES="/data/train.parquet",
+        VAL_FILES="[/data/a.parquet,/data/b.parquet]",
+        SEED="7",
+        NNODES="2",
+        NGPUS_PER_NODE="4",
+        LOGGER="[console,wandb]",
+        NAME="my-name",
+    )
+    overrides = ["data.train_batch_size=64", "algorithm.egsw.temperature=2"]
+    launcher = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh"
+    config = composed(arguments_of(launcher, *overrides, **environment)[1:])
+    assert config.algorithm.egsw == {"alpha": 0.0, "temperature": 2}
+    assert config.actor_rollout_ref.model.path == "/models/other"
+    assert config.data.train_files == "/data/train.parquet"
+    assert list(config.data.val_files) == ["/data/a.parquet", "/data/b.parquet"]
+    assert config.data.seed == config.actor_rollout_ref.rollout.seed == 7
+    assert (config.trainer.nnodes, config.trainer.n_gpus_per_node) == (2, 4)
+    assert list(config.trainer.logger) == ["console", "wandb"]
+    assert config.trainer.experiment_name == "my-name"
+    assert config.data.train_batch_size == 64
+
+
+def test_methods_differ_in_nothing_but_the_method(arguments_of):
+    """A baseline with other settings is no baseline."""
+    launcher = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh"
+    configs = {}
+    for method in methods_of(launcher):
+        config = composed(arguments_of(launcher, METHOD=method)[1:])
+        OmegaConf.set_struct(config, False)
+        del config.algorithm.adv_estimator
+        config.algorithm.pop("egsw", None)
+        config.trainer.experiment_name = ""
+        configs[method] = config
+    assert len(configs) == 3
+    assert all(config == configs["grpo"] for config in configs.values())
+
+
+def test_the_tiny_launcher_composes(arguments_of, tmp_path):
+    arguments = arguments_of(TINY, ADV="grpo_s", ASSETS=str(tmp_path))
+    start = arguments.index("--config-path")
+    config = composed(arguments[start:])
+    assert config.algorithm.adv_estimator == "grpo_s"
+    assert config.actor_rollout_ref.actor.policy_loss.loss_mode == "grpo_s"
+    verl.utils.config.validate_config(config, use_reference_policy=False, use_critic=False)
+
+
+def test_a_launcher_as_its_user_calls_it(tmp_path):
+    """`--cfg job` prints the configuration; nothing is trained."""
+    import sys
+
+    command = ["bash", str(RECIPES / "gtpo" / "run_qwen2.5_7b.sh"), "--cfg", "job"]
+    environment = {**os.environ, "PYTHON": sys.executable, "OUT": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "adv_estimator: gtpo" in done.stdout
