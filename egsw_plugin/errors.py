@@ -26,3 +26,11 @@ class VaryingAdvantagesError(TensorError):
 
 class BridgeError(EGSWPluginError, RuntimeError):
     """The running verl does not give the plugin what a method needs."""
+
+
+class DataSetError(EGSWPluginError, ValueError):
+    """A record of the data set that no response could be judged by."""
+
+
+class GraderError(EGSWPluginError, RuntimeError):
+    """The processes that grade answers cannot be started."""
