@@ -13,7 +13,8 @@ TAIL = 4096  # characters: a final answer has a few hundred at most, and the tim
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is no brace
 _JOINED = re.compile(r"[\s$]*(?:,|;|,?\s*(?:\\text\{\s*)?(?:and|or)\s*\}?)[\s$]*")
-_STATED = re.compile(r"answer\**\s*(?:is\b\s*:?|[:=])[\s*]*([^\n]+)", re.IGNORECASE)
+_ANSWER_LINE = re.compile(r"answer\**\s*:[\s*]*", re.IGNORECASE)
+_ANSWER_IS = re.compile(r"answer\**\s*(?:is\b\s*:?|[:=])[\s*]*", re.IGNORECASE)
 _MATH = re.compile(r"\$[^$]+\$|\\[(\[]")
 _NUMBER_IN_WORDS = re.compile(
     # What follows the number must be a word that changes nothing of it: a unit, a reason, the next clause.
@@ -81,14 +82,18 @@ def _closing_brace(text: str, start: int) -> int | None:
     return None
 
 
-def stated(text: str) -> str | None:
+def stated(text: str, colon: bool = False) -> str | None:
     """What follows the last "answer is" or "Answer:", to the end of its line; None if there is none.
 
-    >>> stated("The answer is 7.\\n**Answer:** $x = 8$")
-    '$x = 8$'
+    Args:
+        text: The final part of a response.
+        colon: Only "Answer:" counts.
+
+    >>> stated("The answer is 7. No, the answer is 8"), stated("**Answer:** $x = 8$"), stated("It is 8, is it not?")
+    ('8', '$x = 8$', None)
     """
-    statements = _STATED.findall(text)
-    return statements[-1].strip().strip("*").strip() if statements else None
+    ends = [mark.end() for mark in (_ANSWER_LINE if colon else _ANSWER_IS).finditer(text)]
+    return text[ends[-1] :].partition("\n")[0].strip().strip("*").strip() if ends else None
 
 
 def as_latex(statement: str) -> str:

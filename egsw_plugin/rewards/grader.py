@@ -15,6 +15,7 @@ import threading
 from concurrent.futures import CancelledError, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from multiprocessing import util
 
 from ..errors import GraderError
 
@@ -47,6 +48,8 @@ class _Pool:
                 self._pool = ProcessPool(
                     PROCESSES, COMPARISONS, initializer=_prepare, context=multiprocessing.get_context("spawn")
                 )
+                # Runs at exit in a child of multiprocessing too, where atexit does not, and before children are joined.
+                util.Finalize(None, _stop, (self._pool,), exitpriority=100)
             return self._pool
 
     def discard(self, pool: ProcessPool) -> None:
@@ -54,9 +57,7 @@ class _Pool:
             if self._pool is not pool:
                 return  # another thread was faster
             self._pool = None
-        with suppress(Exception):  # it is broken; what it still holds does not matter
-            pool.stop()
-            pool.join()
+        _stop(pool)
 
     def run(self, answer: str, truth: str, seconds: float) -> bool | None:
         """One comparison; see `grade`."""
@@ -81,6 +82,12 @@ class _Pool:
                 except Exception as error:
                     return _ungraded(f"made the comparison fail with {type(error).__name__}", answer)
         raise GraderError("the processes that grade answers do not start or do not stay; their own output says why")
+
+
+def _stop(pool: ProcessPool) -> None:
+    with suppress(Exception):  # it may be broken; what it still holds does not matter
+        pool.stop()
+        pool.join()
 
 
 def _prepare() -> None:

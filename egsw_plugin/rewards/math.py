@@ -135,7 +135,7 @@ def dapo(
     _check_options(passed_by_verl, dapo, time_limit=time_limit)
     truth = _truth(ground_truth, data_source, extra_info)
     text = answers.final_part(_text(solution_str))
-    acc, ungraded = _grade(answers.boxed(text), answers.stated(text), truth, time_limit)
+    acc, ungraded = _grade(answers.boxed(text), answers.stated(text, colon=True), truth, time_limit)
     return {"score": 2 * acc - 1, "acc": acc, "ungraded": ungraded}
 
 
