@@ -67,17 +67,20 @@ class _Pool:
                 pool = self.current()
                 try:
                     future = pool.schedule(_compare, (answer, truth, seconds), timeout=seconds)
+                except RuntimeError:  # it broke between two comparisons
+                    self.discard(pool)
+                    continue
+                try:
                     return future.result(timeout=seconds + START)
                 except TimeoutError:
                     if future.done():
                         return _ungraded(f"took longer than {seconds:g} s", answer)
-                    future.cancel()
                     self.discard(pool)
                 except ProcessExpired:
                     deaths += 1
                     if deaths == 2:  # the first may have been somebody else's doing
                         return _ungraded("killed the grading process twice", answer)
-                except (BrokenProcessPool, CancelledError, RuntimeError):
+                except (BrokenProcessPool, CancelledError):
                     self.discard(pool)
                 except Exception as error:
                     return _ungraded(f"made the comparison fail with {type(error).__name__}", answer)
