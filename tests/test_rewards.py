@@ -213,6 +213,8 @@ CASES = [
 # What a person would say otherwise, with what is given: a change here is news from math-verify.
 KNOWN_LIMITS = [
     (r"\boxed{1 000}", "1000", WRONG),  # a space between thousands is a product
+    (r"\boxed 5", "5", WRONG),  # a box without braces
+    (r"\boxed{2+3\cdot 4}", "14", RIGHT),  # nothing asks for the value to be worked out
     (r"\boxed{34 people}", "34", WRONG),  # a unit without \text that the library does not know
     ("Answer: 2 pi", r"2\pi", WRONG),  # pi without a backslash is p times i
     (r"\boxed{e^{i\pi}}", "-1", WRONG),  # i is a variable beside pi

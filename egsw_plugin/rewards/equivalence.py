@@ -32,7 +32,7 @@ def prepare() -> None:
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own time limit is off
     warnings.simplefilter("ignore")  # Python's remarks about the syntax of what sympy evaluates
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _lower(resource.RLIMIT_AS, psutil.Process().memory_info().vms + MEMORY)
+    _limit(resource.RLIMIT_AS, psutil.Process().memory_info().vms + MEMORY)
     equivalent(r"\boxed{\frac{1}{3}}", r"\boxed{x^2}")
 
 
@@ -42,7 +42,7 @@ def equivalent_within(answer: str, truth: str, seconds: float) -> bool:
     The kernel's limit holds even where the process that keeps the pool, and the wall clock, was itself killed.
     """
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    _lower(resource.RLIMIT_CPU, math.ceil(usage.ru_utime + usage.ru_stime + seconds) + 1)
+    _limit(resource.RLIMIT_CPU, math.ceil(usage.ru_utime + usage.ru_stime + seconds) + 1)
     return equivalent(answer, truth)
 
 
@@ -65,6 +65,6 @@ def _read(text: str) -> list:
     return parse(text, _MARKED, extraction_mode="first_match", parsing_timeout=None)
 
 
-def _lower(kind: int, soft: int) -> None:
+def _limit(kind: int, soft: int) -> None:
     hard = resource.getrlimit(kind)[1]
     resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))

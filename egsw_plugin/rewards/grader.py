@@ -40,6 +40,7 @@ class _Pool:
         self._lock = threading.Lock()
         self._free = threading.BoundedSemaphore(PROCESSES)  # so that no comparison waits inside pebble's queue
         self._pool: ProcessPool | None = None
+        self._at_exit: util.Finalize | None = None
 
     def current(self) -> ProcessPool:
         with self._lock:
@@ -48,16 +49,20 @@ class _Pool:
                 self._pool = ProcessPool(
                     PROCESSES, COMPARISONS, initializer=_prepare, context=multiprocessing.get_context("spawn")
                 )
-                # Runs at exit in a child of multiprocessing too, where atexit does not, and before children are joined.
-                util.Finalize(None, _stop, (self._pool,), exitpriority=100)
+                if self._at_exit is None:
+                    # Unlike atexit this runs in children of multiprocessing too, and before their children are joined.
+                    self._at_exit = util.Finalize(None, self.discard, exitpriority=100)
             return self._pool
 
-    def discard(self, pool: ProcessPool) -> None:
+    def discard(self, broken: ProcessPool | None = None) -> None:
         with self._lock:
-            if self._pool is not pool:
+            pool = self._pool
+            if pool is None or (broken is not None and pool is not broken):
                 return  # another thread was faster
             self._pool = None
-        _stop(pool)
+        with suppress(Exception):  # what a broken pool still holds does not matter
+            pool.stop()
+            pool.join()
 
     def run(self, answer: str, truth: str, seconds: float) -> bool | None:
         """One comparison; see `grade`."""
@@ -85,12 +90,6 @@ class _Pool:
                 except Exception as error:
                     return _ungraded(f"made the comparison fail with {type(error).__name__}", answer)
         raise GraderError("the processes that grade answers do not start or do not stay; their own output says why")
-
-
-def _stop(pool: ProcessPool) -> None:
-    with suppress(Exception):  # it may be broken; what it still holds does not matter
-        pool.stop()
-        pool.join()
 
 
 def _prepare() -> None:
