@@ -29,4 +29,8 @@ class BridgeError(EGSWPluginError, RuntimeError):
 
 
 class DataError(EGSWPluginError, ValueError):
-    """A data set that cannot be loaded, or that is not what its name says."""
+    """A data set that cannot be loaded or is not what its name says, or a record that no response could be judged by."""
+
+
+class GraderError(EGSWPluginError, RuntimeError):
+    """The processes that grade answers cannot be started."""

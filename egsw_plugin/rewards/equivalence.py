@@ -1,0 +1,70 @@
+r"""The comparison of two answers by math-verify. Only grading processes import this: it is slow, and hostile text can
+make it run, or grow, without bound.
+
+>>> equivalent(r"\boxed{\frac12}", r"\boxed{0.5}")
+True
+"""
+
+import logging
+import math
+import resource
+import warnings
+from functools import lru_cache
+
+import psutil
+from latex2sympy2_extended.antlr_parser import PSParser
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+MEMORY = 2**30  # bytes that a grading process may take beyond what it has when it starts
+_MARKED = (
+    LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False),
+    ExprExtractionConfig(try_extract_without_anchor=False),
+)
+
+# latex2sympy2_extended 1.11.0 asks for this in every atom, but its parser for ANTLR 4.9.3 (the version that hydra
+# needs) was not generated anew: without it nothing with a percent sign is read.
+if not hasattr(PSParser.AtomContext, "FUNC_GAMMA"):
+    PSParser.AtomContext.FUNC_GAMMA = lambda self: None
+
+
+def prepare() -> None:
+    """Limit this process and load what the first comparison would; a grading process calls it once."""
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own time limit is off
+    warnings.simplefilter("ignore")  # Python's remarks about the syntax of what sympy evaluates
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(resource.RLIMIT_AS, psutil.Process().memory_info().vms + MEMORY)
+    equivalent(r"\boxed{\frac{1}{3}}", r"\boxed{x^2}")
+
+
+def equivalent_within(answer: str, truth: str, seconds: float) -> bool:
+    """`equivalent`, after which, or ``seconds`` of CPU time later, this process is dead if it still computes.
+
+    The kernel's limit holds even where the process that keeps the pool, and the wall clock, was itself killed.
+    """
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    _limit(resource.RLIMIT_CPU, math.ceil(usage.ru_utime + usage.ru_stime + seconds) + 1)
+    return equivalent(answer, truth)
+
+
+def equivalent(answer: str, truth: str) -> bool:
+    r"""Whether an answer equals the truth mathematically.
+
+    Args:
+        answer: LaTeX in a ``\boxed{}``, or "answer: " and a text with LaTeX in it.
+        truth: LaTeX in a ``\boxed{}``.
+
+    >>> equivalent(r"\boxed{50\%}", r"\boxed{1/2}"), equivalent(r"answer: $x = 3$", r"\boxed{4}")
+    (True, False)
+    """
+    return bool(verify(_read(truth), _read(answer), timeout_seconds=None))
+
+
+@lru_cache(maxsize=256)  # a group of responses shares its truth
+def _read(text: str) -> list:
+    # Only the last marked text counts: with math-verify's default, text that cannot be read makes it look further up.
+    return parse(text, _MARKED, extraction_mode="first_match", parsing_timeout=None)
+
+
+def _limit(kind: int, soft: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))

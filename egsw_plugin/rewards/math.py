@@ -1,0 +1,221 @@
+r"""Reward functions for mathematics and multiple choice, as verl calls them.
+
+    reward.custom_reward_function.path=pkg://egsw_plugin.rewards.math
+    reward.custom_reward_function.name=accuracy_and_format
+
+All return the same fields for every sample: ``score`` is the reward, ``acc`` says whether the answer is right and knows
+nothing of format or weights.
+
+>>> accuracy("any/data", r"So it is \boxed{\frac{1}{2}}.", "0.5")
+{'score': 1.0, 'acc': 1.0, 'ungraded': 0.0}
+"""
+
+import difflib
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import DataError, OptionError
+from . import answers
+from .grader import grade
+
+TIME_LIMIT = 10.0  # seconds
+_PASSED_BY_VERL = {"reward_router_address", "reward_model_tokenizer"}
+
+
+def accuracy(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Mapping | None = None,
+    *,
+    time_limit: float = TIME_LIMIT,
+    **passed_by_verl,
+) -> dict[str, float]:
+    r"""1 if the final answer equals the ground truth mathematically, else 0.
+
+    The answer is the last ``\boxed{}``, without one what the last "answer is" or "Answer:" states; a number that is not
+    marked as the answer is none.
+
+    Args:
+        data_source, extra_info: Name the record in an error.
+        solution_str: The response; of what follows ``</think>``, the last 4096 characters are read.
+        ground_truth: LaTeX or plain text, in a box or not, or a number.
+        time_limit: Seconds a comparison may take; later it counts as wrong.
+
+    Returns:
+        ``score``, ``acc``, and ``ungraded``: 1 if the comparison ran late or failed.
+
+    Raises:
+        DataError: The ground truth is missing, empty or of another type.
+        OptionError: An option is unknown or out of range.
+
+    >>> accuracy("any/data", "The answer is 41.", "42")
+    {'score': 0.0, 'acc': 0.0, 'ungraded': 0.0}
+    """
+    _check_options(passed_by_verl, accuracy, time_limit=time_limit)
+    truth = _truth(ground_truth, data_source, extra_info)
+    text = answers.final_part(_text(solution_str))
+    box = answers.boxed(text)
+    acc, ungraded = _grade(box, None if box is not None else answers.stated(text), truth, time_limit)
+    return {"score": acc, "acc": acc, "ungraded": ungraded}
+
+
+def accuracy_and_format(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Mapping | None = None,
+    *,
+    accuracy_weight: float = 0.9,
+    format_weight: float = 0.1,
+    think_in_prompt: bool = False,
+    time_limit: float = TIME_LIMIT,
+    **passed_by_verl,
+) -> dict[str, float]:
+    r"""``accuracy_weight`` if the answer is right, plus ``format_weight`` if the response is a thought and an answer.
+
+    EGSW's paper (arXiv 2503.22456) rewards both; its weights are not public. The defaults are those of verl's geo3k
+    reward.
+
+    Args:
+        data_source, solution_str, ground_truth, extra_info, time_limit: As in `accuracy`.
+        accuracy_weight, format_weight: Finite numbers >= 0.
+        think_in_prompt: The chat template ends the prompt with ``<think>``, so responses begin with the thought.
+
+    Returns:
+        ``score``, ``acc``, ``format`` (1 for ``<think>...</think>`` and an answer, see `answers.follows_format`) and
+        ``ungraded``.
+
+    Raises:
+        DataError, OptionError: As in `accuracy`.
+
+    >>> accuracy_and_format("any/data", r"<think>6*7</think>\boxed{41}", "42")
+    {'score': 0.1, 'acc': 0.0, 'format': 1.0, 'ungraded': 0.0}
+    """
+    weights = {"accuracy_weight": accuracy_weight, "format_weight": format_weight}
+    _check_options(passed_by_verl, accuracy_and_format, time_limit=time_limit, **weights)
+    verdict = accuracy(data_source, solution_str, ground_truth, extra_info, time_limit=time_limit)
+    form = float(answers.follows_format(_text(solution_str), think_in_prompt))
+    return {
+        "score": accuracy_weight * verdict["acc"] + format_weight * form,
+        "acc": verdict["acc"],
+        "format": form,
+        "ungraded": verdict["ungraded"],
+    }
+
+
+def dapo(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Mapping | None = None,
+    *,
+    time_limit: float = TIME_LIMIT,
+    **passed_by_verl,
+) -> dict[str, float]:
+    r"""+1 if the final answer equals the ground truth, else -1: DAPO's score (arXiv 2503.14476).
+
+    The answer is what the last "Answer:" states, as DAPO-Math-17k's prompt asks for; without one, the last
+    ``\boxed{}``. The penalty on overlong responses is that of verl's reward manager ``dapo``, see ``docs/rewards.md``.
+
+    Args:
+        data_source, solution_str, ground_truth, extra_info, time_limit: As in `accuracy`.
+
+    Returns:
+        ``score``, ``acc`` (0 or 1) and ``ungraded``.
+
+    Raises:
+        DataError, OptionError: As in `accuracy`.
+
+    >>> dapo("math_dapo", "6*7 = 42\nAnswer: 42", "42")
+    {'score': 1.0, 'acc': 1.0, 'ungraded': 0.0}
+    """
+    _check_options(passed_by_verl, dapo, time_limit=time_limit)
+    truth = _truth(ground_truth, data_source, extra_info)
+    text = answers.final_part(_text(solution_str))
+    acc, ungraded = _grade(answers.boxed(text), answers.stated(text, colon=True), truth, time_limit)
+    return {"score": 2 * acc - 1, "acc": acc, "ungraded": ungraded}
+
+
+def multiple_choice(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: Mapping | None = None,
+    **passed_by_verl,
+) -> dict[str, float]:
+    r"""1 if the final answer is the right letter of A to D, else 0 (GPQA).
+
+    The letter is in the last ``\boxed{}``, without one in what the last "answer is" or "Answer:" states. Two letters
+    are no answer.
+
+    Args:
+        data_source, extra_info: Name the record in an error.
+        solution_str: The response, read as in `accuracy`.
+        ground_truth: The letter.
+
+    Returns:
+        ``score`` and ``acc``.
+
+    Raises:
+        DataError: The ground truth is no letter of A to D.
+        OptionError: An option is unknown.
+
+    >>> multiple_choice("gpqa", "Answer: (C) 10 eV", "C")
+    {'score': 1.0, 'acc': 1.0}
+    """
+    _check_options(passed_by_verl, multiple_choice)
+    truth = ground_truth.strip(" ().").upper() if isinstance(ground_truth, str) else ""
+    if truth not in ("A", "B", "C", "D"):
+        raise _broken(f"ground_truth={ground_truth!r} is no letter of A to D", data_source, extra_info)
+    text = answers.final_part(_text(solution_str))
+    box = answers.boxed(text)
+    acc = float(answers.letter(answers.stated(text) if box is None else box) == truth)
+    return {"score": acc, "acc": acc}
+
+
+def _grade(box: str | None, statement: str | None, truth: str, time_limit: float) -> tuple[float, float]:
+    """acc and ungraded; the statement goes first where there is one."""
+    if statement is not None:
+        answer = answers.as_latex(statement)
+    elif box:
+        answer = answers.in_box(box)
+    else:
+        return 0.0, 0.0
+    verdict = grade(answer, truth, float(time_limit))
+    return float(verdict is True), float(verdict is None)
+
+
+def _text(response: Any) -> str:
+    return response if isinstance(response, str) else ""
+
+
+def _truth(ground_truth: Any, data_source: str, extra_info: Mapping | None) -> str:
+    """The ground truth as a box; a record without one would be a wrong answer for ever, so it is refused."""
+    number = isinstance(ground_truth, numbers.Real) and not isinstance(ground_truth, bool)
+    text = str(ground_truth).strip() if isinstance(ground_truth, str) or number else ""
+    box = answers.boxed(text)
+    text = text if box is None else box
+    if not text.strip("$ .") or (number and not math.isfinite(ground_truth)):
+        raise _broken(f"ground_truth={ground_truth!r} is no answer", data_source, extra_info)
+    return answers.in_box(text)
+
+
+def _broken(problem: str, data_source: str, extra_info: Mapping | None) -> DataError:
+    index = extra_info.get("index") if isinstance(extra_info, Mapping) else None
+    return DataError(f"data_source={data_source!r}, extra_info.index={index!r}: {problem}; correct the data set")
+
+
+def _check_options(passed_by_verl: Mapping, function, **values: Any) -> None:
+    known = sorted(function.__kwdefaults__ or ())
+    for name in passed_by_verl.keys() - _PASSED_BY_VERL:
+        near = difflib.get_close_matches(name, known, 1)
+        fix = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(known) or 'none'}"
+        raise OptionError(f"reward.custom_reward_function.reward_kwargs.{name}", passed_by_verl[name], fix)
+    for name, value in values.items():
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or value < 0 or (name == "time_limit" and value == 0):
+            fix = "use a finite number > 0" if name == "time_limit" else "use a finite number >= 0"
+            raise OptionError(f"reward.custom_reward_function.reward_kwargs.{name}", value, fix)
