@@ -1,4 +1,6 @@
 # make demo   train a tiny model with verl on the CPU   ADV=grpo  SEED=2  STEPS=40  ARGS='key=value +key=value'
+# make smoke  any recipe, unchanged, for two steps on the CPU with the tiny model   RECIPE=recipes/gtpo/run_qwen2.5_7b.sh
+# make smoke-all   all of them (about 12 minutes)
 # make test   run all tests                              ARGS='-k name'
 # make test-combinations   verl on more bases, rewards and trainers (25 minutes)   ARGS='-k name'
 # Both first make .venv/, once.
@@ -10,7 +12,10 @@ OUT ?= outputs/demo
 TIME_LIMIT ?= 900
 ARGS ?=
 
-.PHONY: demo test test-fast test-combinations lint setup clean
+RECIPE ?= recipes/egsw/run_qwen2.5_math_7b.sh
+SMOKE_OUT ?= outputs/smoke
+
+.PHONY: demo smoke smoke-all test test-fast test-combinations lint setup clean
 
 demo: setup
 	ADV=$(ADV) SEED=$(SEED) STEPS=$(STEPS) TIME_LIMIT=$(TIME_LIMIT) $(VENV)/bin/egsw-plugin run \
@@ -21,6 +26,16 @@ test: lint
 
 test-fast: setup
 	$(VENV)/bin/pytest -m "not verl_run and not combination" $(ARGS)
+
+smoke: setup
+	OUT=$(CURDIR)/$(SMOKE_OUT)/$(subst /,-,$(basename $(RECIPE))) TIME_LIMIT=$(TIME_LIMIT) $(VENV)/bin/egsw-plugin run \
+	  --out $(CURDIR)/$(SMOKE_OUT)/$(subst /,-,$(basename $(RECIPE))) --time-limit $(TIME_LIMIT) -- \
+	  bash recipes/smoke/smoke.sh $(RECIPE) $(ARGS)
+
+smoke-all: setup
+	@for recipe in recipes/*/run_*.sh; do \
+	  case $$recipe in */tiny_cpu/*) ;; *) $(MAKE) --no-print-directory smoke RECIPE=$$recipe || exit 1 ;; esac; \
+	done
 
 test-combinations: setup
 	$(VENV)/bin/pytest -m combination tests/verl_runs $(ARGS)

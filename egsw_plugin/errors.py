@@ -29,7 +29,7 @@ class BridgeError(EGSWPluginError, RuntimeError):
 
 
 class DataError(EGSWPluginError, ValueError):
-    """A data set that cannot be loaded or is not what its name says, or a record that no response could be judged by."""
+    """A data set that cannot be loaded or is not what it says it is, or a record without a usable answer."""
 
 
 class GraderError(EGSWPluginError, RuntimeError):

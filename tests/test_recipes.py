@@ -45,7 +45,7 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder)
-    make_model(tokenizer, seed=1).config.save_pretrained(folder)
+    make_model(tokenizer, seed=1).save_pretrained(folder)
     return str(folder)
 
 

@@ -57,7 +57,9 @@ def read_runs(
     groups = groups * len(paths) if len(groups) == 1 else groups
     if len(groups) != len(paths):
         raise ValueError(f"{len(paths)} runs need one group, or one for each; got {', '.join(groups)}")
-    return [_read(path, label, group, validation) for path, label, group in zip(paths, labels, groups, strict=True)]
+    # One run without validation, such as the demo, lacks nothing; beside others it does.
+    expected = validation is not None or len(paths) > 1
+    return [_read(*run, validation, expected) for run in zip(paths, labels, groups, strict=True)]
 
 
 def _default_labels(paths: list[Path]) -> list[str]:
@@ -70,8 +72,14 @@ def _folder(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def _read(path: Path, label: str, group: str, validation: Path | None) -> Run:
+def _read(path: Path, label: str, group: str, validation: Path | None, expected: bool) -> Run:
     folder = _folder(path)
     metrics = read_metrics(path / "metrics.jsonl" if path.is_dir() else path)
     names = data_sets(metrics.training + metrics.validation)
-    return Run(label, group, folder, metrics, read_dumps(validation or folder / "validation", names))
+    return Run(
+        label,
+        group,
+        folder,
+        metrics,
+        read_dumps(validation or folder / "validation", names, expected or (folder / "validation").exists()),
+    )

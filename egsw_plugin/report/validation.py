@@ -53,18 +53,19 @@ class _Response:
     answer: str | None
 
 
-def read_dumps(folder: Path, data_sets: list[str]) -> Dumps:
+def read_dumps(folder: Path, data_sets: list[str], expected: bool = True) -> Dumps:
     """All validations of a folder.
 
     Responses with equal prompt text and ground truth are of one prompt, also where the data hold it several times.
 
     Args:
         folder: holds `{step}.jsonl`; need not exist.
+        expected: say so if there are none.
         data_sets: names that the run's metrics have, for dumps that do not name the data set.
     """
     dumps = Dumps()
     files = sorted(folder.glob("*.jsonl"), key=_file_order)
-    if not files:
+    if not files and expected:
         dumps.left_out.append(f"validation results: there is no {folder / '*.jsonl'}")
     by_step: dict[int, list[_Response]] = {}
     for path in files:

@@ -4,10 +4,11 @@ r"""Reward functions for mathematics and multiple choice, as verl calls them.
     reward.custom_reward_function.name=accuracy_and_format
 
 All return the same fields for every sample: ``score`` is the reward, ``acc`` says whether the answer is right and knows
-nothing of format or weights.
+nothing of format or weights; ``pred`` (the answer as it was read, "" for none) and ``data_source`` are for the report
+on verl's validation dumps.
 
 >>> accuracy("any/data", r"So it is \boxed{\frac{1}{2}}.", "0.5")
-{'score': 1.0, 'acc': 1.0, 'ungraded': 0.0}
+{'score': 1.0, 'acc': 1.0, 'ungraded': 0.0, 'pred': '\\boxed{\\frac{1}{2}}', 'data_source': 'any/data'}
 """
 
 import difflib
@@ -21,6 +22,7 @@ from . import answers
 from .grader import grade
 
 TIME_LIMIT = 10.0  # seconds
+MAX_PRED = 200  # characters of an answer kept for the report
 _PASSED_BY_VERL = {"reward_router_address", "reward_model_tokenizer"}
 
 
@@ -32,7 +34,7 @@ def accuracy(
     *,
     time_limit: float = TIME_LIMIT,
     **passed_by_verl,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     r"""1 if the final answer equals the ground truth mathematically, else 0.
 
     The answer is the last ``\boxed{}``, without one what the last "answer is" or "Answer:" states; a number that is not
@@ -45,21 +47,21 @@ def accuracy(
         time_limit: Seconds a comparison may take; later it counts as wrong.
 
     Returns:
-        ``score``, ``acc``, and ``ungraded``: 1 if the comparison ran late or failed.
+        ``score``, ``acc``, ``pred``, ``data_source``, and ``ungraded``: 1 if the comparison ran late or failed.
 
     Raises:
         DataError: The ground truth is missing, empty or of another type.
         OptionError: An option is unknown or out of range.
 
-    >>> accuracy("any/data", "The answer is 41.", "42")
-    {'score': 0.0, 'acc': 0.0, 'ungraded': 0.0}
+    >>> accuracy("any/data", "The answer is 41.", "42")["acc"]
+    0.0
     """
     _check_options(passed_by_verl, accuracy, time_limit=time_limit)
     truth = _truth(ground_truth, data_source, extra_info)
     text = answers.final_part(_text(solution_str))
     box = answers.boxed(text)
-    acc, ungraded = _grade(box, None if box is not None else answers.stated(text), truth, time_limit)
-    return {"score": acc, "acc": acc, "ungraded": ungraded}
+    verdict = _grade(box, None if box is not None else answers.stated(text), truth, time_limit)
+    return {"score": verdict["acc"], **verdict, "data_source": str(data_source)}
 
 
 def accuracy_and_format(
@@ -73,7 +75,7 @@ def accuracy_and_format(
     think_in_prompt: bool = False,
     time_limit: float = TIME_LIMIT,
     **passed_by_verl,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     r"""``accuracy_weight`` if the answer is right, plus ``format_weight`` if the response is a thought and an answer.
 
     EGSW's paper (arXiv 2503.22456) rewards both; its weights are not public. The defaults are those of verl's geo3k
@@ -85,25 +87,20 @@ def accuracy_and_format(
         think_in_prompt: The chat template ends the prompt with ``<think>``, so responses begin with the thought.
 
     Returns:
-        ``score``, ``acc``, ``format`` (1 for ``<think>...</think>`` and an answer, see `answers.follows_format`) and
-        ``ungraded``.
+        As `accuracy`, and ``format``: 1 for ``<think>...</think>`` and an answer, see `answers.follows_format`.
 
     Raises:
         DataError, OptionError: As in `accuracy`.
 
-    >>> accuracy_and_format("any/data", r"<think>6*7</think>\boxed{41}", "42")
-    {'score': 0.1, 'acc': 0.0, 'format': 1.0, 'ungraded': 0.0}
+    >>> reward = accuracy_and_format("any/data", r"<think>6*7</think>\boxed{41}", "42")
+    >>> reward["score"], reward["acc"], reward["format"]
+    (0.1, 0.0, 1.0)
     """
     weights = {"accuracy_weight": accuracy_weight, "format_weight": format_weight}
     _check_options(passed_by_verl, accuracy_and_format, time_limit=time_limit, **weights)
     verdict = accuracy(data_source, solution_str, ground_truth, extra_info, time_limit=time_limit)
     form = float(answers.follows_format(_text(solution_str), think_in_prompt))
-    return {
-        "score": accuracy_weight * verdict["acc"] + format_weight * form,
-        "acc": verdict["acc"],
-        "format": form,
-        "ungraded": verdict["ungraded"],
-    }
+    return {**verdict, "score": accuracy_weight * verdict["acc"] + format_weight * form, "format": form}
 
 
 def dapo(
@@ -114,7 +111,7 @@ def dapo(
     *,
     time_limit: float = TIME_LIMIT,
     **passed_by_verl,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     r"""+1 if the final answer equals the ground truth, else -1: DAPO's score (arXiv 2503.14476).
 
     The answer is what the last "Answer:" states, as DAPO-Math-17k's prompt asks for; without one, the last
@@ -124,19 +121,20 @@ def dapo(
         data_source, solution_str, ground_truth, extra_info, time_limit: As in `accuracy`.
 
     Returns:
-        ``score``, ``acc`` (0 or 1) and ``ungraded``.
+        As `accuracy`; ``acc`` is 0 or 1.
 
     Raises:
         DataError, OptionError: As in `accuracy`.
 
-    >>> dapo("math_dapo", "6*7 = 42\nAnswer: 42", "42")
-    {'score': 1.0, 'acc': 1.0, 'ungraded': 0.0}
+    >>> reward = dapo("math_dapo", "6*7 = 42\nAnswer: 41", "42")
+    >>> reward["score"], reward["acc"]
+    (-1.0, 0.0)
     """
     _check_options(passed_by_verl, dapo, time_limit=time_limit)
     truth = _truth(ground_truth, data_source, extra_info)
     text = answers.final_part(_text(solution_str))
-    acc, ungraded = _grade(answers.boxed(text), answers.stated(text, colon=True), truth, time_limit)
-    return {"score": 2 * acc - 1, "acc": acc, "ungraded": ungraded}
+    verdict = _grade(answers.boxed(text), answers.stated(text, colon=True), truth, time_limit)
+    return {"score": 2 * verdict["acc"] - 1, **verdict, "data_source": str(data_source)}
 
 
 def multiple_choice(
@@ -145,7 +143,7 @@ def multiple_choice(
     ground_truth: str,
     extra_info: Mapping | None = None,
     **passed_by_verl,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     r"""1 if the final answer is the right letter of A to D, else 0 (GPQA).
 
     The letter is in the last ``\boxed{}``, without one in what the last "answer is" or "Answer:" states. Two letters
@@ -157,14 +155,14 @@ def multiple_choice(
         ground_truth: The letter.
 
     Returns:
-        ``score`` and ``acc``.
+        ``score``, ``acc``, ``pred`` and ``data_source``.
 
     Raises:
         DataError: The ground truth is no letter of A to D.
         OptionError: An option is unknown.
 
     >>> multiple_choice("gpqa", "Answer: (C) 10 eV", "C")
-    {'score': 1.0, 'acc': 1.0}
+    {'score': 1.0, 'acc': 1.0, 'pred': 'C', 'data_source': 'gpqa'}
     """
     _check_options(passed_by_verl, multiple_choice)
     truth = ground_truth.strip(" ().").upper() if isinstance(ground_truth, str) else ""
@@ -172,20 +170,21 @@ def multiple_choice(
         raise _broken(f"ground_truth={ground_truth!r} is no letter of A to D", data_source, extra_info)
     text = answers.final_part(_text(solution_str))
     box = answers.boxed(text)
-    acc = float(answers.letter(answers.stated(text) if box is None else box) == truth)
-    return {"score": acc, "acc": acc}
+    letter = answers.letter(answers.stated(text) if box is None else box)
+    acc = float(letter == truth)
+    return {"score": acc, "acc": acc, "pred": letter or "", "data_source": str(data_source)}
 
 
-def _grade(box: str | None, statement: str | None, truth: str, time_limit: float) -> tuple[float, float]:
-    """acc and ungraded; the statement goes first where there is one."""
+def _grade(box: str | None, statement: str | None, truth: str, time_limit: float) -> dict[str, Any]:
+    """acc, ungraded and pred; the statement goes first where there is one."""
     if statement is not None:
         answer = answers.as_latex(statement)
     elif box:
         answer = answers.in_box(box)
     else:
-        return 0.0, 0.0
+        return {"acc": 0.0, "ungraded": 0.0, "pred": ""}
     verdict = grade(answer, truth, float(time_limit))
-    return float(verdict is True), float(verdict is None)
+    return {"acc": float(verdict is True), "ungraded": float(verdict is None), "pred": answer[:MAX_PRED]}
 
 
 def _text(response: Any) -> str:

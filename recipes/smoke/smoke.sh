@@ -19,4 +19,24 @@ PATH=$(cd "$(dirname "$PYTHON")" && pwd):$PATH
 "$PYTHON" -m egsw_plugin.tiny --out "$ASSETS" --boxed
 export MODEL_PATH=$ASSETS/model TRAIN_FILES=$ASSETS/train.parquet VAL_FILES=$ASSETS/test.parquet
 
-exec timeout --kill-after=30 "$TIME_LIMIT" bash "$RECIPE" machine=cpu +smoke=tiny "$@"
+SMALL=(
+    machine=cpu
+    data.train_batch_size=8
+    data.max_prompt_length=32
+    data.max_response_length=64
+    actor_rollout_ref.actor.ppo_mini_batch_size=4
+    actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4 # divides whatever the recipe's number of responses gives
+    actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=4
+    actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4
+    critic.ppo_micro_batch_size_per_gpu=4
+    actor_rollout_ref.rollout.max_model_len=96
+    actor_rollout_ref.rollout.val_kwargs.n=2
+    critic.ppo_mini_batch_size=4
+    ++reward.reward_kwargs.overlong_buffer_cfg.len=16
+    trainer.total_training_steps=2
+    trainer.test_freq=2
+    trainer.save_freq=-1
+    trainer.resume_mode=disable
+)
+
+exec timeout --kill-after=30 "$TIME_LIMIT" bash "$RECIPE" "${SMALL[@]}" "$@"

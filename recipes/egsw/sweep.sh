@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# EGSW over a grid of alpha and P, one run after the other: their values are not public. Arguments are hydra overrides.
+# README.md beside this file explains. LAUNCHER chooses the model.
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# ---- user-adjustable -------------------------------------------------------------------------------------------------
+ALPHAS=${ALPHAS:-0.1 0.3 1.0}
+TEMPERATURES=${TEMPERATURES:-0.5 1.0 2.0}   # P
+SEEDS=${SEEDS:-1}
+LAUNCHER=${LAUNCHER:-$HERE/run_qwen2.5_math_7b.sh}
+RUNS=${RUNS:-outputs/egsw-sweep}
+# ----------------------------------------------------------------------------------------------------------------------
+
+for alpha in $ALPHAS; do
+    for temperature in $TEMPERATURES; do
+        for seed in $SEEDS; do
+            name=alpha$alpha-p$temperature-seed$seed
+            METHOD=egsw SEED=$seed NAME=$name OUT=$RUNS/$name bash "$LAUNCHER" \
+                algorithm.egsw.alpha="$alpha" algorithm.egsw.temperature="$temperature" "$@"
+        done
+    done
+done

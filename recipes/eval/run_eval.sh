@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Sample a model on the benchmarks and leave what `egsw-plugin report` reads; nothing is trained.
+# README.md beside this file explains. Arguments are hydra overrides.
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# ---- user-adjustable; more in ../launch.sh (OUT, SEED, NNODES, NGPUS_PER_NODE, LOGGER, PYTHON) -----------------------
+METHOD=grpo   # nothing is trained
+MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-Math-7B}
+CHECKPOINT=${CHECKPOINT:-}         # a folder .../checkpoints/global_step_N of a training run; empty: MODEL_PATH itself
+SAMPLES=${SAMPLES:-32}             # responses a problem: k of Mean@k and Pass@k
+TEMPERATURE=${TEMPERATURE:-1.0}
+TOP_P=${TOP_P:-1.0}
+MAX_RESPONSE=${MAX_RESPONSE:-3072} # tokens; Qwen2.5-Math has 4,096 positions with the prompt
+REWARD=${REWARD:-accuracy}         # of egsw_plugin.rewards.math; multiple_choice for gpqa-diamond alone
+DATA_DIR=${DATA_DIR:-$PWD/data}    # made by: egsw-plugin data NAME --out data
+VAL_FILES=${VAL_FILES:-[$DATA_DIR/math-500.parquet,$DATA_DIR/aime-2024.parquet,$DATA_DIR/aime-2025.parquet]}
+TRAIN_FILES=${TRAIN_FILES:-$VAL_FILES} # verl loads a training set even if it does not train
+NAME=${NAME:-eval}
+# ----------------------------------------------------------------------------------------------------------------------
+
+RESUME=(trainer.resume_mode=disable)
+if [ -n "$CHECKPOINT" ]; then
+    RESUME=(trainer.resume_mode=resume_path trainer.resume_from_path="$CHECKPOINT")
+fi
+
+CONFIG=eval/eval
+. "$HERE/../launch.sh" \
+    trainer.val_only=True \
+    trainer.val_before_train=True \
+    data.max_response_length="$MAX_RESPONSE" \
+    reward.custom_reward_function.name="$REWARD" \
+    actor_rollout_ref.rollout.val_kwargs.n="$SAMPLES" \
+    actor_rollout_ref.rollout.val_kwargs.temperature="$TEMPERATURE" \
+    actor_rollout_ref.rollout.val_kwargs.top_p="$TOP_P" \
+    "${RESUME[@]}" "$@"
