@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--source", metavar="SOURCE", help="another hub id, or a local folder, .json, .jsonl, .csv, .parquet"
     )
-    data.add_argument("--prompt", metavar="STYLE", help="boxed, think, dapo or choice (default: the data set's own)")
+    data.add_argument(
+        "--prompt", metavar="STYLE", help="boxed, think, dapo, plain or choice (default: the data set's own)"
+    )
     data.add_argument(
         "--rows", type=_rows, metavar="N", help='rows expected, or "any" (default: the data set\'s own number)'
     )

@@ -446,7 +446,10 @@ def test_training_rows_are_not_taken_from_a_test_split(tmp_path, capsys):
     "arguments, words",
     [
         (["gsm8k", "--out", "o"], "no data set 'gsm8k'; use math, dapo-math-17k"),
-        (["math", "--out", "o", "--prompt", "choice"], "math has no prompt style 'choice'; use boxed, think, dapo"),
+        (
+            ["math", "--out", "o", "--prompt", "choice"],
+            "math has no prompt style 'choice'; use boxed, think, dapo, plain",
+        ),
         (["all", "--out", "o", "--prompt", "boxed"], "gpqa-diamond has no prompt style 'boxed'"),
         (["all", "--out", "o", "--source", "x/y"], "for one data set"),
         (["all", "--out", "o", "--rows", "5"], "for one data set"),

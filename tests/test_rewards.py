@@ -5,8 +5,8 @@ run. Maps to egsw_plugin/rewards. `CASES` were judged by reading, before the lib
 are in `KNOWN_LIMITS`. Not exercised: a full training run, and machines where the kernel's memory killer is at work.
 """
 
-import contextlib
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import resource

@@ -41,6 +41,7 @@ class Style:
         return content.removeprefix(self.before).removesuffix(self.after)
 
 
+PLAIN = Style()  # the question alone, for models that need no instruction or whose chat template has one
 BOXED = Style(r"Please reason step by step, and put your final answer within \boxed{}.")
 THINK = Style(
     r"Please reason step by step between <think> and </think>, and then put your final answer within \boxed{}."

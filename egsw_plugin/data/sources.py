@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import DataError
 from .boxed import last_boxed
-from .prompts import BOXED, CHOICE, CHOICE_THINK, DAPO, THINK, Style
+from .prompts import BOXED, CHOICE, CHOICE_THINK, DAPO, PLAIN, THINK, Style
 
 _MATH_SUBJECTS = (
     "algebra",
@@ -19,7 +19,7 @@ _MATH_SUBJECTS = (
     "prealgebra",
     "precalculus",
 )
-_MATH_STYLES = {"boxed": BOXED, "think": THINK, "dapo": DAPO}
+_MATH_STYLES = {"boxed": BOXED, "think": THINK, "dapo": DAPO, "plain": PLAIN}
 _AIME_FIELDS = (("problem", "Problem", "question"), ("answer", "Answer"))
 _CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 _DEGREES = re.compile(r"\^\\circ|\^\{\\circ\}|°")
@@ -206,7 +206,7 @@ _ALL = (
         rows=17398,
         fields=(("prompt",), ("reward_model",), ("extra_info",)),
         read=_read_dapo,
-        styles={"dapo": DAPO, "boxed": BOXED, "think": THINK},
+        styles={"dapo": DAPO, "boxed": BOXED, "think": THINK, "plain": PLAIN},
         split="train",
         published_style="dapo",
         repeats=True,

@@ -39,7 +39,7 @@ class Result:
 
 
 def measure(run: str, evaluation: Evaluation) -> list[Result]:
-    """Mean@n, Pass@k, maj@n and best@k of one validation; n is the most responses that a prompt has.
+    """Mean@n, Pass@k, maj@n and best@k of one validation; n is the number of responses that most prompts have.
 
     Each is over the prompts that have k responses, Mean@n over all.
 
@@ -52,7 +52,7 @@ def measure(run: str, evaluation: Evaluation) -> list[Result]:
     [('Mean@4', 62.5), ('Pass@1', 62.5), ('Pass@4', 100.0)]
     """
     correct, samples = evaluation.correct, evaluation.samples
-    n = int(samples.max())
+    n = int(np.bincount(samples).argmax())
     estimates = {("Mean", n): mean_success(correct, samples)}
     estimates |= {("Pass", k): pass_at_k(correct, samples, k) for k in LADDER if k <= n}
     if evaluation.majority is not None:

@@ -17,7 +17,8 @@ export OUT PYTHON NNODES=1 NGPUS_PER_NODE=1
 PATH=$(cd "$(dirname "$PYTHON")" && pwd):$PATH
 . "$ROOT/recipes/machine/cpu.sh"
 "$PYTHON" -m egsw_plugin.tiny --out "$ASSETS" --boxed
-export MODEL_PATH=$ASSETS/model TRAIN_FILES=$ASSETS/train.parquet VAL_FILES=$ASSETS/test.parquet
+export MODEL_PATH=$ASSETS/model
+export TRAIN_FILES=${TRAIN_FILES:-$ASSETS/train.parquet} VAL_FILES=${VAL_FILES:-$ASSETS/test.parquet}
 
 SMALL=(
     machine=cpu

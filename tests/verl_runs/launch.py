@@ -20,21 +20,33 @@ class Run:
     screen: str
     log: str
     steps: list[dict]
+    validation: dict  # metrics of the validations, all steps together
 
     def column(self, name):
         return [step[name] for step in self.steps]
 
 
 def train(out, *overrides, steps=2, **environment):
+    """The tiny launcher."""
+    return start(out, ["recipes/tiny_cpu/run_tiny.sh", *overrides], steps, STEPS=str(steps), **environment)
+
+
+def smoke(out, recipe, *overrides, **environment):
+    """Any recipe in small."""
+    return start(out, ["recipes/smoke/smoke.sh", f"recipes/{recipe}", *overrides], 2, OUT=str(out), **environment)
+
+
+def start(out, launcher, steps, **environment):
     command = [str(Path(sys.executable).with_name("egsw-plugin")), "run", "--out", str(out), "--steps", str(steps)]
-    command += ["--time-limit", str(TIME_LIMIT), "--", "bash", "recipes/tiny_cpu/run_tiny.sh", *overrides]
-    environment = {"STEPS": str(steps), "PYTHON": sys.executable, **environment}
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=TIME_LIMIT + 50
-    )
+    command += ["--time-limit", str(TIME_LIMIT), "--", "bash", *launcher]
+    environment = {**os.environ, "PYTHON": sys.executable, **environment}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIME_LIMIT + 50)
     log, metrics = out / "train.log", out / "metrics.jsonl"
     rows = [json.loads(line)["data"] for line in metrics.read_text().splitlines()] if metrics.exists() else []
-    run = Run(done.returncode, done.stdout + done.stderr, log.read_text() if log.exists() else "", rows)
+    validation = {name: value for row in rows for name, value in row.items() if name.startswith("val-")}
+    steps = [row for row in rows if "training/global_step" in row]
+    text = log.read_text() if log.exists() else ""
+    run = Run(done.returncode, done.stdout + done.stderr, text, steps, validation)
     print(run.screen)
     return run
 
