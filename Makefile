@@ -11,6 +11,7 @@ STEPS ?= 40
 OUT ?= outputs/demo
 TIME_LIMIT ?= 900
 ARGS ?=
+FAST = $(VENV)/bin/pytest -n 2 --dist loadfile -m 'not verl_run and not combination'
 
 RECIPE ?= recipes/egsw/run_qwen2.5_math_7b.sh
 SMOKE_OUT ?= outputs/smoke
@@ -21,11 +22,13 @@ demo: setup
 	ADV=$(ADV) SEED=$(SEED) STEPS=$(STEPS) TIME_LIMIT=$(TIME_LIMIT) $(VENV)/bin/egsw-plugin run \
 	  --out $(OUT) --steps $(STEPS) --time-limit $(TIME_LIMIT) -- bash recipes/tiny_cpu/run_tiny.sh $(ARGS)
 
+# pytest's 5 means that ARGS chose none of these tests.
 test: lint
-	$(VENV)/bin/pytest $(ARGS)
+	$(FAST) $(ARGS) || [ $$? = 5 ]
+	$(VENV)/bin/pytest -m verl_run $(ARGS) || [ $$? = 5 ]
 
 test-fast: setup
-	$(VENV)/bin/pytest -m "not verl_run and not combination" $(ARGS)
+	$(FAST) $(ARGS)
 
 smoke: setup
 	OUT=$(CURDIR)/$(SMOKE_OUT)/$(subst /,-,$(basename $(RECIPE))) TIME_LIMIT=$(TIME_LIMIT) $(VENV)/bin/egsw-plugin run \

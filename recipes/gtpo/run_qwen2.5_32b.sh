@@ -7,6 +7,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # ---- user-adjustable; more in ../launch.sh (OUT, SEED, NNODES, NGPUS_PER_NODE, LOGGER, PYTHON) -----------------------
 METHOD=${METHOD:-gtpo}
 # gtpo (default), grpo_s, gtpo_alpha0 (control), gtpo_09_01, gtpo_10_02, grpo and dapo (baselines): the files of ../method/
+BACKEND=${BACKEND:-}   # empty: FSDP2; megatron
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-32B}
 DATA_DIR=${DATA_DIR:-$PWD/data}   # made by: egsw-plugin data NAME --out data
 TRAIN_FILES=${TRAIN_FILES:-$DATA_DIR/dapo-math-17k.parquet}
@@ -14,5 +15,5 @@ VAL_FILES=${VAL_FILES:-[$DATA_DIR/math-500.parquet,$DATA_DIR/aime-2024.parquet,$
 NAME=${NAME:-gtpo-qwen2.5-32b-$METHOD-seed${SEED:-1}}
 # ----------------------------------------------------------------------------------------------------------------------
 
-CONFIG=gtpo/qwen2.5_32b
+CONFIG=gtpo/qwen2.5_32b${BACKEND:+_$BACKEND}
 . "$HERE/../launch.sh"

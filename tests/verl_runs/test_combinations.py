@@ -88,3 +88,31 @@ def test_resumed_run_goes_on_with_the_method(tmp_path):
     assert run.code == 0
     assert [step["training/global_step"] for step in run.steps] == [3, 4]
     assert all(step["gtpo/changed/mean"] > 0.05 for step in run.steps)
+
+
+def test_no_entropy_and_infinite_temperature_is_grpo(tmp_path):
+    """The identity in a real run: no advantage differs from the base's."""
+    run = train(tmp_path, "+algorithm.egsw.alpha=0", "+algorithm.egsw.temperature=1e30")
+    assert run.code == 0
+    assert run.column("egsw/changed/mean") == [0, 0]
+    assert run.column("egsw/weight/max") == [1, 1]
+    assert run.column("egsw/effective_share/mean") == pytest.approx([1, 1])
+
+
+def test_surprisal_where_verl_computes_no_entropy(tmp_path):
+    run = train(
+        tmp_path,
+        "+algorithm.egsw.entropy=surprisal",
+        "algorithm.rollout_correction.bypass_mode=True",
+        "actor_rollout_ref.rollout.calculate_log_probs=True",
+    )
+    assert_in_effect(run)
+    assert "actor/entropy" not in run.steps[0]
+
+
+def test_verls_own_estimator_on_the_same_recipe(tmp_path):
+    run = train(tmp_path, ADV="grpo")
+    assert run.code == 0
+    assert len(run.steps) == 2
+    assert not [name for name in run.steps[0] if name.startswith("egsw/")]
+    assert "effective share" not in run.screen

@@ -1,4 +1,4 @@
-"""Recipes for 7B models, unchanged, in small: `recipes/smoke/smoke.sh` puts the tiny model and small data in their place.
+"""Recipes for 7B models, unchanged, in small: `recipes/smoke/smoke.sh` puts tiny model and small data in their place.
 
 The chain test is the whole way of a user: data command, training with the recipe's own reward, evaluation of the
 checkpoint, report. Not exercised: anything that depends on size.

@@ -22,15 +22,6 @@ def test_egsw_is_in_effect(tmp_path):
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
-def test_no_entropy_and_infinite_temperature_is_grpo(tmp_path):
-    """The identity in a real run: no advantage differs from the base's."""
-    run = train(tmp_path, "+algorithm.egsw.alpha=0", "+algorithm.egsw.temperature=1e30")
-    assert run.code == 0
-    assert run.column("egsw/changed/mean") == [0, 0]
-    assert run.column("egsw/weight/max") == [1, 1]
-    assert run.column("egsw/effective_share/mean") == pytest.approx([1, 1])
-
-
 def test_colocated_asynchronous_trainer_with_weights_in_the_policy_loss(tmp_path):
     """channel: loss over micro-batches smaller than a group: the weights reach the workers."""
     run = train(
@@ -44,17 +35,6 @@ def test_colocated_asynchronous_trainer_with_weights_in_the_policy_loss(tmp_path
     assert run.column("egsw/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
     assert all(value > 0.5 for value in run.column("actor/egsw_weighted/mean"))
     assert all(value > 0 for value in run.column("actor/grad_norm"))
-
-
-def test_surprisal_where_verl_computes_no_entropy(tmp_path):
-    run = train(
-        tmp_path,
-        "+algorithm.egsw.entropy=surprisal",
-        "algorithm.rollout_correction.bypass_mode=True",
-        "actor_rollout_ref.rollout.calculate_log_probs=True",
-    )
-    assert_in_effect(run)
-    assert "actor/entropy" not in run.steps[0]
 
 
 def test_two_workers_balanced_rows_padding_and_bfloat16_entropy(tmp_path):
@@ -127,14 +107,6 @@ def test_egsw_over_ppo_with_weights_in_the_policy_and_kl_losses(tmp_path):
     assert all(step["actor/egsw_weighted/mean"] > 0.5 for step in run.steps)
     assert all("critic/vf_loss" in step and "actor/reward_kl_penalty" in step for step in run.steps)
     assert all(0 < step["egsw/entropy_success/mean"] < 3 for step in run.steps)
-
-
-def test_verls_own_estimator_on_the_same_recipe(tmp_path):
-    run = train(tmp_path, ADV="grpo")
-    assert run.code == 0
-    assert len(run.steps) == 2
-    assert not [name for name in run.steps[0] if name.startswith("egsw/")]
-    assert "effective share" not in run.screen
 
 
 def test_a_bad_option_is_shown_at_once(tmp_path):
