@@ -68,7 +68,7 @@ class _Screen:
         self.began = time.monotonic()
         self.total, self.announced = steps, None
         self.stage, self.next_stage = "preparing", 0
-        self.step, self.shown = 0, set()
+        self.step, self.validations, self.shown = 0, 0, set()
         self.times: deque[tuple[int, float]] = deque(maxlen=6)
         self.say("starting the launcher")
 
@@ -104,6 +104,7 @@ class _Screen:
         except (ValueError, RecursionError):
             return
         if not is_training(row):
+            self.validations += 1
             values = [f"{name} {value:.3f}" for name, value in row.items() if name.startswith("val-core/")]
             print("  ".join(["validation", *values[:2]]), flush=True)
             return
@@ -128,6 +129,8 @@ class _Screen:
     def missing_steps(self) -> str | None:
         """What is wrong with the number of steps of a run that ended well, if anything."""
         total = self.total or self.announced
+        if self.validations and not self.step and not total:
+            return None  # trainer.val_only: verl announces no steps
         if self.step == 0:
             return 'no training step was logged (is "file" among verl\'s trainer.logger?)'
         if total and self.step < total:
@@ -160,7 +163,8 @@ def run(command: list[str], out: Path, steps: int | None = None, time_limit: flo
             if problem:
                 _explain(problem, screen, out)
             else:
-                screen.say(f"done: step {screen.step} reached in {format_seconds(screen.elapsed())}")
+                reached = f"step {screen.step} reached" if screen.step else "validated"
+                screen.say(f"done: {reached} in {format_seconds(screen.elapsed())}")
         except (KeyboardInterrupt, _Stopped) as stop:
             number = stop.args[0] if isinstance(stop, _Stopped) else signal.SIGINT
             screen.say(f"stopped by {signal.Signals(number).name} (last stage: {screen.stage}); ending the run")

@@ -146,6 +146,19 @@ def test_ending_before_the_last_step_is_a_failure(launch, capfd):
     assert "no training step was logged" in capfd.readouterr().out
 
 
+def test_a_validation_without_training_is_a_good_run(launch, capfd):
+    """trainer.val_only: verl announces no steps."""
+    rows = """log(json.dumps({"step": 0, "data": {"val-core/math/acc/mean@2": 0.25}}) + "\\n")"""
+    assert launch(rows) == 0
+    assert "done: validated in" in capfd.readouterr().out
+
+
+def test_a_validation_is_no_training(launch, capfd):
+    rows = """log(json.dumps({"step": 0, "data": {"val-core/math/acc/mean@2": 0.25}}) + "\\n")"""
+    assert launch(rows, steps=3) != 0
+    assert "no training step was logged" in capfd.readouterr().out
+
+
 def test_a_killed_launcher_is_named(launch, capfd):
     assert launch("import signal\nos.kill(os.getpid(), signal.SIGKILL)") == 128 + signal.SIGKILL
     assert "killed by SIGKILL" in capfd.readouterr().out

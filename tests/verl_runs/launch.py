@@ -31,13 +31,14 @@ def train(out, *overrides, steps=2, **environment):
     return start(out, ["recipes/tiny_cpu/run_tiny.sh", *overrides], steps, STEPS=str(steps), **environment)
 
 
-def smoke(out, recipe, *overrides, **environment):
-    """Any recipe in small."""
-    return start(out, ["recipes/smoke/smoke.sh", f"recipes/{recipe}", *overrides], 2, OUT=str(out), **environment)
+def smoke(out, recipe, *overrides, steps=2, **environment):
+    """Any recipe in small; `steps` is None for one that does not train."""
+    return start(out, ["recipes/smoke/smoke.sh", f"recipes/{recipe}", *overrides], steps, OUT=str(out), **environment)
 
 
 def start(out, launcher, steps, **environment):
-    command = [str(Path(sys.executable).with_name("egsw-plugin")), "run", "--out", str(out), "--steps", str(steps)]
+    command = [str(Path(sys.executable).with_name("egsw-plugin")), "run", "--out", str(out)]
+    command += [] if steps is None else ["--steps", str(steps)]
     command += ["--time-limit", str(TIME_LIMIT), "--", "bash", *launcher]
     environment = {**os.environ, "PYTHON": sys.executable, **environment}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIME_LIMIT + 50)
