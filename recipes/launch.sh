@@ -13,6 +13,18 @@ mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 export VERL_FILE_LOGGER_PATH=$OUT/metrics.jsonl
 
+# verl starts its metrics file anew when a run goes on after a stop; the report reads metrics.1.jsonl and so on as well.
+case " $* " in
+    *" --cfg "*) ;;
+    *)
+        if [ -s "$OUT/metrics.jsonl" ]; then
+            part=1
+            while [ -e "$OUT/metrics.$part.jsonl" ]; do part=$((part + 1)); done
+            mv "$OUT/metrics.jsonl" "$OUT/metrics.$part.jsonl"
+        fi
+        ;;
+esac
+
 DATA=(
     data.train_files="$TRAIN_FILES"
     data.val_files="$VAL_FILES"

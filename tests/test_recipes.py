@@ -165,6 +165,19 @@ def test_methods_differ_in_nothing_but_the_method(arguments_of):
     assert all(config == configs["grpo"] for config in configs.values())
 
 
+def test_metrics_of_a_run_that_goes_on_are_kept(arguments_of, tmp_path):
+    """verl's file logger starts its file anew."""
+    from egsw_plugin.report.metrics import read_metrics
+
+    launcher, out = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh", tmp_path / "out"
+    for step in (1, 2, 3):
+        arguments_of(launcher)
+        (out / "metrics.jsonl").write_text(f'{{"step": {step}, "data": {{"critic/score/mean": 0.{step}}}}}\n')
+    arguments_of(launcher, "--cfg", "job")  # prints and runs nothing
+    assert sorted(path.name for path in out.glob("metrics*")) == ["metrics.1.jsonl", "metrics.2.jsonl", "metrics.jsonl"]
+    assert [row["step"] for row in read_metrics(out / "metrics.jsonl").training] == [1, 2, 3]
+
+
 def test_the_tiny_launcher_composes(arguments_of, tmp_path):
     arguments = arguments_of(TINY, ADV="grpo_s", ASSETS=str(tmp_path))
     start = arguments.index("--config-path")

@@ -86,10 +86,17 @@ def data_sets(rows: list[dict]) -> list[str]:
 def read_metrics(path: Path) -> Metrics:
     """All rows of a metrics file; of rows for the same step (a resumed run repeats some) the last one.
 
-    A file that cannot be read has no rows; `left_out` says why.
+    What the launchers set aside when a run went on, metrics.1.jsonl and so on beside metrics.jsonl, comes first. A file
+    that cannot be read has no rows; `left_out` says why.
     """
+    path = Path(path)
+    earlier = [p for p in path.parent.glob(f"{path.stem}.*{path.suffix}") if p.suffixes[0][1:].isdecimal()]
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
+        texts = [
+            part.read_text(encoding="utf-8", errors="replace")
+            for part in [*sorted(earlier, key=lambda p: int(p.suffixes[0][1:])), path]
+        ]
+        lines = "\n".join(texts).split("\n")
     except FileNotFoundError:
         return Metrics(left_out=[f"training metrics and curves: there is no {path}"])
     except OSError as error:
