@@ -37,7 +37,6 @@ SMALL=(
     trainer.total_training_steps=2
     trainer.test_freq=2
     trainer.save_freq=-1
-    trainer.resume_mode=disable
 )
 
 exec timeout --kill-after=30 "$TIME_LIMIT" bash "$RECIPE" "${SMALL[@]}" "$@"
