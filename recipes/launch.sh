@@ -1,29 +1,43 @@
 # Sourced by every launcher, which has set CONFIG (a file of this folder, without .yaml), METHOD, MODEL_PATH, TRAIN_FILES,
-# VAL_FILES and NAME. Arguments are hydra overrides; --cfg job prints the configuration instead of training.
+# VAL_FILES and NAME. Arguments are hydra overrides; --cfg job as the last one prints the configuration and trains nothing.
 RECIPES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 OUT=${OUT:-outputs/$NAME}          # metrics.jsonl, validation/, checkpoints/
 SEED=${SEED:-1}
-NNODES=${NNODES:-1}                # more: start Ray on all nodes first, then run this on the head node
+NNODES=${NNODES:-1}                # more: start Ray on all nodes first; OUT, data and model on a shared disk
 NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}
 LOGGER=${LOGGER:-[console,file]}   # for example [console,file,wandb]
 PYTHON=${PYTHON:-python3}          # of the environment that has verl, vllm and this plugin
 
-mkdir -p "$OUT"
-OUT=$(cd "$OUT" && pwd)
-export VERL_FILE_LOGGER_PATH=$OUT/metrics.jsonl
+fail() { echo "$(basename "$0"): $1" >&2; exit 2; }
+quoted() { printf "'%s'" "${1//\'/\\\'}"; } # for hydra, to which = , and ( mean something
 
-# verl starts its metrics file anew when a run goes on after a stop; the report reads metrics.1.jsonl and so on as well.
-case " $* " in
-    *" --cfg "*) ;;
-    *)
-        if [ -s "$OUT/metrics.jsonl" ]; then
-            part=1
-            while [ -e "$OUT/metrics.$part.jsonl" ]; do part=$((part + 1)); done
-            mv "$OUT/metrics.jsonl" "$OUT/metrics.$part.jsonl"
-        fi
-        ;;
-esac
+printing=false
+for argument in "$@"; do
+    case $argument in --cfg* | -c | --info* | --help | -h | --hydra-help) printing=true ;; esac
+done
+
+# Workers of a Ray cluster that is already running have another working directory.
+OUT=$(realpath -m "$OUT")
+[ ! -d "$MODEL_PATH" ] || MODEL_PATH=$(realpath "$MODEL_PATH")
+
+if ! $printing; then
+    mkdir -p "$OUT"
+    launched="CONFIG=$CONFIG METHOD=$METHOD MODEL_PATH=$MODEL_PATH SEED=$SEED $*"
+    if [ -s "$OUT/metrics.jsonl" ] || [ -d "$OUT/checkpoints" ]; then
+        # The run goes on from its last checkpoint, which must not be another run's.
+        [ "$(cat "$OUT/launch.txt" 2>/dev/null)" = "$launched" ] ||
+            fail "$OUT holds another run ($(cat "$OUT/launch.txt" 2>/dev/null || echo unknown)); set NAME or OUT"
+    fi
+    echo "$launched" > "$OUT/launch.txt"
+    if [ -s "$OUT/metrics.jsonl" ]; then
+        # verl starts its metrics file anew; the report reads metrics.1.jsonl and so on as well.
+        part=1
+        while [ -e "$OUT/metrics.$part.jsonl" ]; do part=$((part + 1)); done
+        mv "$OUT/metrics.jsonl" "$OUT/metrics.$part.jsonl"
+    fi
+fi
+export VERL_FILE_LOGGER_PATH=$OUT/metrics.jsonl
 
 DATA=(
     data.train_files="$TRAIN_FILES"
@@ -31,7 +45,7 @@ DATA=(
     data.seed="$SEED"
 )
 MODEL=(
-    actor_rollout_ref.model.path="$MODEL_PATH"
+    actor_rollout_ref.model.path="$(quoted "$MODEL_PATH")"
 )
 ROLLOUT=(
     actor_rollout_ref.rollout.seed="$SEED"
@@ -39,11 +53,12 @@ ROLLOUT=(
 TRAINER=(
     trainer.nnodes="$NNODES"
     trainer.n_gpus_per_node="$NGPUS_PER_NODE"
-    trainer.experiment_name="$NAME"
+    trainer.experiment_name="$(quoted "$NAME")"
     trainer.logger="$LOGGER"
-    trainer.default_local_dir="$OUT/checkpoints"
-    trainer.validation_data_dir="$OUT/validation"
-    hydra.run.dir="$OUT/hydra"
+    trainer.default_local_dir="$(quoted "$OUT/checkpoints")"
+    trainer.validation_data_dir="$(quoted "$OUT/validation")"
+    hydra.run.dir="$(quoted "$OUT/hydra")"
+    +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH="$(quoted "$OUT/metrics.jsonl")"
     hydra.searchpath='[pkg://verl.trainer.config]'
 )
 

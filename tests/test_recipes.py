@@ -173,9 +173,50 @@ def test_metrics_of_a_run_that_goes_on_are_kept(arguments_of, tmp_path):
     for step in (1, 2, 3):
         arguments_of(launcher)
         (out / "metrics.jsonl").write_text(f'{{"step": {step}, "data": {{"critic/score/mean": 0.{step}}}}}\n')
-    arguments_of(launcher, "--cfg", "job")  # prints and runs nothing
+    for printing in (["--cfg", "job"], ["--cfg=job"], ["-c", "job"], ["--help"]):
+        arguments_of(launcher, *printing)
     assert sorted(path.name for path in out.glob("metrics*")) == ["metrics.1.jsonl", "metrics.2.jsonl", "metrics.jsonl"]
     assert [row["step"] for row in read_metrics(out / "metrics.jsonl").training] == [1, 2, 3]
+
+
+def test_metrics_are_read_though_the_run_that_went_on_died_before_a_step(tmp_path):
+    from egsw_plugin.report.metrics import read_metrics
+
+    (tmp_path / "metrics.1.jsonl").write_text('{"step": 1, "data": {"critic/score/mean": 0.5}}\n')
+    metrics = read_metrics(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in metrics.training] == [1] and metrics.left_out == []
+
+
+@pytest.mark.parametrize("change", [{"METHOD": "grpo"}, {"SEED": "2"}, {"override": "algorithm.egsw.alpha=0.1"}])
+def test_another_run_in_the_same_folder_is_refused(arguments_of, tmp_path, change):
+    """It would go on from the other run's checkpoint."""
+    launcher = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh"
+    override = [change.pop("override")] if "override" in change else []
+    arguments_of(launcher)
+    (tmp_path / "out" / "checkpoints").mkdir()
+    arguments_of(launcher)  # the same run may go on
+    with pytest.raises(AssertionError, match=r"holds another run .*METHOD=egsw"):
+        arguments_of(launcher, *override, **change)
+
+
+def test_values_with_characters_that_mean_something_to_hydra(arguments_of, tmp_path):
+    launcher, out = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh", tmp_path / "alpha=0.1, (it's) new"
+    config = composed(arguments_of(launcher, OUT=str(out), NAME="a=b,c")[1:])
+    assert config.trainer.default_local_dir == str(out / "checkpoints")
+    assert config.trainer.experiment_name == "a=b,c"
+    # Workers of a Ray cluster that was there before know nothing of the launcher's environment.
+    assert str(out / "metrics.jsonl") == config.ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH
+
+
+def test_a_checkpoint_to_evaluate(arguments_of, tmp_path):
+    launcher, checkpoint = RECIPES / "eval" / "run_eval.sh", tmp_path / "checkpoints" / "global_step_58"
+    checkpoint.mkdir(parents=True)
+    config = composed(arguments_of(launcher, CHECKPOINT=f"{checkpoint}/", MACHINE="fsdp_32b", SAMPLES="8")[1:])
+    assert config.trainer.resume_from_path == str(checkpoint) and config.trainer.resume_mode == "resume_path"
+    assert config.trainer.val_only and config.actor_rollout_ref.rollout.val_kwargs.n == 8
+    assert config.actor_rollout_ref.rollout.tensor_model_parallel_size == 4
+    with pytest.raises(AssertionError, match=r"CHECKPOINT=.*nowhere is no folder"):
+        arguments_of(launcher, CHECKPOINT=str(tmp_path / "nowhere"))
 
 
 def test_the_tiny_launcher_composes(arguments_of, tmp_path):

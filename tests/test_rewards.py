@@ -204,6 +204,27 @@ CASES = [
     # thoughts
     (r"<think>\boxed{3}</think>\boxed{4}", "4", RIGHT),
     (r"<think>\boxed{4}</think>I do not know", "4", WRONG),
+    # numbers side by side: a factor or no answer, never a sum
+    (r"\boxed{5(7)}", "35", RIGHT),
+    (r"\boxed{5(7)}", "12", WRONG),
+    (r"\boxed{(5)(7)}", "35", RIGHT),
+    (r"\boxed{(5)(7)}", "12", WRONG),
+    (r"\boxed{5[7]}", "12", WRONG),
+    (r"\boxed{5\left(7\right)}", "12", WRONG),
+    (r"\boxed{5\;7}", "12", WRONG),
+    (r"\boxed{4 2}", "6", WRONG),
+    (r"\boxed{4 2}", "42", WRONG),
+    (r"\boxed{1 1 1 1}", "4", WRONG),
+    ("Answer: 40 2", "42", WRONG),
+    ("Answer: $40 2$", "42", WRONG),
+    (r"\boxed{2\frac{3}{4}}", "2.75", RIGHT),
+    (r"\boxed{f(2)=5}", "5", RIGHT),
+    (r"\boxed{\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", RIGHT),
+    # numbers said to be equal
+    (r"\boxed{1=2=3=4=5}", "5", WRONG),
+    (r"\boxed{x=1=2=3}", "3", WRONG),
+    (r"\boxed{x=y=3}", "3", RIGHT),
+    (r"\boxed{\frac{1}{2}=0.5}", "0.5", RIGHT),
     # length
     ("step " * 200_000 + r"\boxed{7}", "7", RIGHT),
     (r"\boxed{7}" + "x" * 1_000_000, "7", WRONG),  # nobody ends an answer with a megabyte
@@ -213,7 +234,13 @@ CASES = [
 
 # What a person would say otherwise, with what is given: a change here is news from math-verify.
 KNOWN_LIMITS = [
-    (r"\boxed{1 000}", "1000", WRONG),  # a space between thousands is a product
+    (r"\boxed{1 000}", "1000", WRONG),  # numbers side by side are no answer
+    (r"\boxed{42\text{ dollars and }50\text{ cents}}", "42", RIGHT),  # words after a unit are dropped
+    (r"\boxed{1,2,3,\ldots}", "1,2,3", RIGHT),
+    (r"\boxed{2 3/4}", "2.75", WRONG),  # a mixed number needs \frac
+    (r"\boxed{x=3, y=4}", "(3,4)", RIGHT),  # names are dropped, and a list is compared with a tuple
+    (r"\boxed{1010_2}", "1010_3", RIGHT),  # the base of a number is dropped
+    (r"\boxed{x>3}", r"(3,\infty)", WRONG),  # a condition is not the set of what fulfils it
     (r"\boxed 5", "5", WRONG),  # a box without braces
     (r"\boxed{2+3\cdot 4}", "14", RIGHT),  # nothing asks for the value to be worked out
     (r"\boxed{34 people}", "34", WRONG),  # a unit without \text that the library does not know
@@ -341,6 +368,16 @@ def test_dapo(response, acc):
         ("<think>Answer: A</think>Answer: B", "B"),
         ("Answer: A or B", None),
         ("Answer: A, B", None),
+        ("Answer: A or maybe B", None),
+        ("Answer: A? B? C? D?", None),
+        ("Answer: A thing", None),
+        (r"\boxed{A B C D}", None),
+        (r"\boxed{A|B|C|D}", None),
+        (r"\boxed{(A)(B)(C)(D)}", None),
+        (r"\boxed{A) B) C) D)}", None),
+        (r"\boxed{A \cup B}", None),
+        (r"\boxed{A = B}", None),
+        (r"\boxed{A then B}", None),
         (r"\boxed{A} or \boxed{B}", None),
         (r"\boxed{ABCD}", None),
         ("Answer: E", None),

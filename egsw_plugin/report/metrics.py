@@ -91,11 +91,10 @@ def read_metrics(path: Path) -> Metrics:
     """
     path = Path(path)
     earlier = [p for p in path.parent.glob(f"{path.stem}.*{path.suffix}") if p.suffixes[0][1:].isdecimal()]
+    parts = sorted(earlier, key=lambda p: int(p.suffixes[0][1:]))
+    parts += [path] if path.exists() or not parts else []  # a run that went on may have died before its first step
     try:
-        texts = [
-            part.read_text(encoding="utf-8", errors="replace")
-            for part in [*sorted(earlier, key=lambda p: int(p.suffixes[0][1:])), path]
-        ]
+        texts = [part.read_text(encoding="utf-8", errors="replace") for part in parts]
         lines = "\n".join(texts).split("\n")
     except FileNotFoundError:
         return Metrics(left_out=[f"training metrics and curves: there is no {path}"])

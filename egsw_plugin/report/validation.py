@@ -175,6 +175,13 @@ def _answer(pred: object) -> str | None:
     return None if text in _NO_ANSWER else text
 
 
+def _vote(response: _Response) -> str | None:
+    """The answer as maj@k counts it: one that is right may be written in many ways and is one answer all the same."""
+    return (
+        "right" if response.right and response.answer is not None else response.answer and f"wrong: {response.answer}"
+    )
+
+
 def _evaluate(step: int, responses: list[_Response], data_sets: list[str], dumps: Dumps) -> list[Evaluation]:
     name = _default_name(responses, data_sets, dumps)
     by_data_set: dict[str, list[_Response]] = defaultdict(list)
@@ -219,7 +226,7 @@ def _count(data_set: str, step: int, responses: list[_Response], dumps: Dumps) -
         )
     majority = None
     if any(response.answer is not None for response in responses):
-        votes = [majority_success([r.answer for r in rows], [r.right for r in rows]) for rows in prompts.values()]
+        votes = [majority_success([_vote(r) for r in rows], [r.right for r in rows]) for rows in prompts.values()]
         majority = np.array(votes)
     else:
         dumps.left_out.append(

@@ -28,7 +28,16 @@ _NEXT_SENTENCE = re.compile(r"\.\s+(?=[A-Z])")
 _THOUGHT = re.compile(r"\s*<think>(.*)</think>(.*)", re.DOTALL)
 _LETTER_DRESS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed|left|right|[()\[\]])(?![a-z])|[${}()\[\]*\s]+")
 _LETTER = re.compile(r"(?:the )?(?:(?:option|choice|letter) )?(?:([A-D])(?![\w'’-])(.*)|([a-d])\W*$)", re.DOTALL)
-_SECOND_LETTER = re.compile(r"\s*(?:or\b|and\b|[/,&+])\s*[A-D](?!\w)")
+_ARTICLE = r"A\s+(?!(?:because|since|as|is|with|for|or|and)\b)[a-z]"  # "a" at the start of a sentence is no choice
+_SECOND_LETTER = re.compile(rf"(?<![\w\\])(?!{_ARTICLE})[A-D](?![\w'’-])")
+_REASON = re.compile(r"[.;:]\s+[A-Za-z][a-z]|\b(?:because|since)\b")  # may speak of the other letters
+_SPACE = r"(?:\s|\\[,;:! ]|~)"
+# math-verify reads numbers side by side as a mixed number and adds them.
+_SIDE_BY_SIDE = re.compile(rf"(?<=\d)(?<![_^]\d){_SPACE}+(?=\d)(?!\d+\s*/\s*\d)")
+_FACTORS = re.compile(r"(?<=[\d)\]])\s*(?=(?:\\left\s*)?[(\[]\s*-?\d+(?:\.\d+)?\s*(?:\\right\s*)?[)\]])")
+_PLAIN_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+_OPENED, _TIMES = r"\boxed{", r"\\cdot "
+_FIRST_MATH = re.compile(r"\$([^$]+)\$")
 
 
 def final_part(response: str) -> str:
@@ -119,17 +128,42 @@ def in_box(latex: str) -> str:
     \boxed{10000}
     """
     bare = _LAST_STOP.sub("", latex.strip().strip("$ ,"))
-    return f"\\boxed{{{_THOUSANDS.sub('', bare.strip('$ '))}}}"
+    return f"\\boxed{{{_FACTORS.sub(_TIMES, _THOUSANDS.sub('', bare.strip('$ ')))}}}"
+
+
+def shown(answer: str) -> str:
+    r"""An answer of `as_latex` or `in_box` without what stands around it.
+
+    >>> shown(r"\boxed{42}"), shown("answer: $42$, since 6*7=42")
+    ('42', '42')
+    """
+    if answer.startswith(_OPENED):
+        return answer[len(_OPENED) : -1]
+    formula = _FIRST_MATH.search(answer)
+    return formula[1].strip() if formula else answer.removeprefix("answer: ")
+
+
+def several(answer: str) -> bool:
+    r"""Whether an answer names several numbers as if they were one: side by side, or as equal to each other.
+
+    >>> several("4 2"), several("1=2=3"), several("2 3/4"), several("x = 3"), several(r"1,\ 2")
+    (True, True, False, False, False)
+    """
+    sides = {side.strip(" $") for side in answer.split("=")}
+    return bool(_SIDE_BY_SIDE.search(answer)) or sum(bool(_PLAIN_NUMBER.fullmatch(side)) for side in sides) > 1
 
 
 def letter(text: str | None) -> str | None:
     r"""The one letter of A to D that a boxed or stated answer names; None for none, or for more than one.
 
-    >>> letter(r"\text{(C)}"), letter("B. Because"), letter("d"), letter("A or B"), letter("Carbon"), letter(None)
-    ('C', 'B', 'D', None, None, None)
+    >>> letter(r"\text{(C)}"), letter("B. As A is wrong"), letter("d"), letter("A, then B"), letter("A thing")
+    ('C', 'B', 'D', None, None)
     """
-    found = _LETTER.match(_LETTER_DRESS.sub(" ", text or "").strip())
-    if found is None or (found[1] and _SECOND_LETTER.match(found[2])):
+    plain = _LETTER_DRESS.sub(" ", text or "").strip()
+    found = _LETTER.match(plain)
+    if found is None or re.match(_ARTICLE, plain):
+        return None
+    if found[1] and _SECOND_LETTER.search(_REASON.split(found[2], 1)[0]):
         return None
     return (found[1] or found[3]).upper()
 

@@ -8,7 +8,7 @@ nothing of format or weights; ``pred`` (the answer as it was read, "" for none) 
 on verl's validation dumps.
 
 >>> accuracy("any/data", r"So it is \boxed{\frac{1}{2}}.", "0.5")
-{'score': 1.0, 'acc': 1.0, 'ungraded': 0.0, 'pred': '\\boxed{\\frac{1}{2}}', 'data_source': 'any/data'}
+{'score': 1.0, 'acc': 1.0, 'ungraded': 0.0, 'pred': '\\frac{1}{2}', 'data_source': 'any/data'}
 """
 
 import difflib
@@ -183,8 +183,9 @@ def _grade(box: str | None, statement: str | None, truth: str, time_limit: float
         answer = answers.in_box(box)
     else:
         return {"acc": 0.0, "ungraded": 0.0, "pred": ""}
-    verdict = grade(answer, truth, float(time_limit))
-    return {"acc": float(verdict is True), "ungraded": float(verdict is None), "pred": answer[:MAX_PRED]}
+    pred = answers.shown(answer)
+    verdict = False if answers.several(pred) else grade(answer, truth, float(time_limit))
+    return {"acc": float(verdict is True), "ungraded": float(verdict is None), "pred": pred[:MAX_PRED]}
 
 
 def _text(response: Any) -> str:

@@ -15,7 +15,7 @@ RUNS=${RUNS:-outputs/egsw-sweep}
 for alpha in $ALPHAS; do
     for temperature in $TEMPERATURES; do
         for seed in $SEEDS; do
-            name=alpha$alpha-p$temperature-seed$seed
+            name=$(basename "$LAUNCHER" .sh)-alpha$alpha-p$temperature-seed$seed
             METHOD=egsw SEED=$seed NAME=$name OUT=$RUNS/$name bash "$LAUNCHER" \
                 algorithm.egsw.alpha="$alpha" algorithm.egsw.temperature="$temperature" "$@"
         done

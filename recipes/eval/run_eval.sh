@@ -7,10 +7,12 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # ---- user-adjustable; more in ../launch.sh (OUT, SEED, NNODES, NGPUS_PER_NODE, LOGGER, PYTHON) -----------------------
 METHOD=grpo   # nothing is trained
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-Math-7B}
-CHECKPOINT=${CHECKPOINT:-}         # a folder .../checkpoints/global_step_N of a training run; empty: MODEL_PATH itself
+CHECKPOINT=${CHECKPOINT:-}         # .../checkpoints/global_step_N of a run on as many GPUs; empty: MODEL_PATH itself
+MACHINE=${MACHINE:-fsdp}           # fsdp_32b for 32B: the files of ../machine/
 SAMPLES=${SAMPLES:-32}             # responses a problem: k of Mean@k and Pass@k
 TEMPERATURE=${TEMPERATURE:-1.0}
 TOP_P=${TOP_P:-1.0}
+MAX_PROMPT=${MAX_PROMPT:-1024}     # tokens; verl leaves longer prompts out
 MAX_RESPONSE=${MAX_RESPONSE:-3072} # tokens; Qwen2.5-Math has 4,096 positions with the prompt
 REWARD=${REWARD:-accuracy}         # of egsw_plugin.rewards.math; multiple_choice for gpqa-diamond alone
 DATA_DIR=${DATA_DIR:-$PWD/data}    # made by: egsw-plugin data NAME --out data
@@ -21,13 +23,16 @@ NAME=${NAME:-eval}
 
 RESUME=(trainer.resume_mode=disable)
 if [ -n "$CHECKPOINT" ]; then
-    RESUME=(trainer.resume_mode=resume_path trainer.resume_from_path="$CHECKPOINT")
+    [ -d "$CHECKPOINT" ] || { echo "run_eval.sh: CHECKPOINT=$CHECKPOINT is no folder" >&2; exit 2; }
+    RESUME=(trainer.resume_mode=resume_path trainer.resume_from_path="'$(realpath "$CHECKPOINT")'")
 fi
 
 CONFIG=eval/eval
 . "$HERE/../launch.sh" \
+    machine="$MACHINE" \
     trainer.val_only=True \
     trainer.val_before_train=True \
+    data.max_prompt_length="$MAX_PROMPT" \
     data.max_response_length="$MAX_RESPONSE" \
     reward.custom_reward_function.name="$REWARD" \
     actor_rollout_ref.rollout.val_kwargs.n="$SAMPLES" \
