@@ -15,6 +15,8 @@ import torch
 import verl  # noqa: F401  (loads the plugin)
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
+from egsw_plugin.methods import METHODS
+
 REFERENCE = "grpo_vectorized"
 
 
@@ -40,7 +42,7 @@ def main():
 
     def estimator(name, **options):
         fn = get_adv_estimator_fn(name)
-        kwargs = {"entropy": entropy, "config": {"egsw": options}} if name == "egsw" else {}
+        kwargs = {"entropy": entropy, "config": {name: options}} if name in METHODS else {}
         return lambda: fn(token_level_rewards=rewards, response_mask=mask, index=index, **kwargs)
 
     cases = {
@@ -50,6 +52,10 @@ def main():
         "egsw step": estimator("egsw"),
         f"egsw step over {REFERENCE}": estimator("egsw", base=REFERENCE),
         f"egsw trajectory over {REFERENCE}": estimator("egsw", base=REFERENCE, granularity="trajectory"),
+        "gtpo": estimator("gtpo"),
+        "gtpo norm_set=own_set": estimator("gtpo", norm_set="own_set"),
+        "gtpo entropy_scope=batch": estimator("gtpo", entropy_scope="batch"),
+        "grpo_s": estimator("grpo_s"),
     }
     seconds = {name: [] for name in cases}
     for repeat in range(arguments.repeats + 1):
