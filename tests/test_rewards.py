@@ -1,8 +1,8 @@
 r"""Reward functions: verdicts against what a person reads, and hostile text where verl calls them.
 
 A wrong verdict teaches a model the wrong thing and shows nowhere; a reward function that hangs or raises costs a whole
-run. Maps to egsw_plugin/rewards. `CASES` were judged by reading, before the library was asked; where it differs they
-are in `KNOWN_LIMITS`. Not exercised: a full training run, and machines where the kernel's memory killer is at work.
+run. Maps to egsw_plugin/rewards. `CASES` hold what a reader would say; where the library differs they are in
+`KNOWN_LIMITS`. Not exercised: a full training run, and machines where the kernel's memory killer is at work.
 """
 
 import asyncio
