@@ -3,7 +3,7 @@
 # make smoke-all   all of them (about 12 minutes)
 # make test   run all tests                              ARGS='-k name'
 # make test-combinations   verl on more bases, rewards and trainers (25 minutes)   ARGS='-k name'
-# Both first make .venv/, once.
+# Each first makes .venv/, once.
 VENV := .venv
 ADV ?= egsw
 SEED ?= 1

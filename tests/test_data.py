@@ -134,11 +134,12 @@ def fails(capsys, code, words, arguments):
     assert words in line, line
 
 
-@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
-@pytest.mark.parametrize("name", SOURCES)
+FORMATS = [(name, suffix) for name in SOURCES for suffix in (".json", ".jsonl", ".csv", ".parquet")]
+FORMATS.remove(("dapo-math-17k", ".csv"))  # nested fields do not fit into CSV
+
+
+@pytest.mark.parametrize("name,suffix", FORMATS)
 def test_each_source_in_each_format(tmp_path, name, suffix):
-    if name == "dapo-math-17k" and suffix == ".csv":
-        pytest.skip("nested fields do not fit into CSV")
     records, (question, answer, record_id, subject, level) = RECORDS[name]
     assert run(name, save(tmp_path / f"raw{suffix}", records), tmp_path) == 0
     rows = written(tmp_path, name)

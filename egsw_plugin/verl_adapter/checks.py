@@ -51,7 +51,10 @@ def scores(token_level_scores: torch.Tensor, response_mask: torch.Tensor) -> tor
             f"{tuple(response_mask.shape)}"
         )
     score = token_level_scores.sum(-1)
-    bad = ~score.isfinite() & response_mask.any(-1)
+    finite = score.isfinite()
+    if bool(finite.all()):
+        return score  # without a pass over the mask
+    bad = ~finite & response_mask.any(-1)
     if bad.any():
         row = int(bad.nonzero()[0])
         raise TensorError(

@@ -89,7 +89,8 @@ def make_estimator(method: Method):
             step.finish(method.name, outcome)
         elif outcome.weights is not None:
             warn_once(f"{method.name}: called outside of a trainer, so the weights of channel=loss go nowhere")
-        if base is None and not outcome.metrics[f"{method.name}/mixed_groups/mean"]:
+        no_group_is_mixed = not outcome.metrics[f"{method.name}/mixed_groups/mean"]
+        if base is None and no_group_is_mixed and not bool(outcome.advantages.any()):
             _warn_if_success_is_misjudged(method, batch)
         result = outcome.advantages.to(torch.promote_types(token_level_rewards.dtype, torch.float32))
         return result, result if returns is None else returns

@@ -50,6 +50,7 @@ def check_trainer(config: Any, missing: list[str]) -> None:
 
     method = check(config)
     loss = select(config, LOSS_MODE, "vanilla")
+    _warn_of_other_sections(config)
     if method is None:
         _warn_of_pairing(config, None, loss)
         return
@@ -194,7 +195,7 @@ def _check_version(name: str) -> None:
 
 
 def _check_sections(config: Any, name: str) -> None:
-    """A section of options that nobody reads is refused if it is misspelt or misplaced, else warned of."""
+    """A section of options that nobody reads, because it is misspelt or misplaced, is refused."""
     from verl.trainer.config import AlgoConfig
 
     options = (
@@ -206,8 +207,6 @@ def _check_sections(config: Any, name: str) -> None:
         if key in options and key not in AlgoConfig.__dataclass_fields__:
             value = section(config.algorithm, key)
             raise OptionError(f"algorithm.{key}", value, f"did you mean algorithm.{name}.{options[key]}?")
-        if key in METHODS and key != name:
-            warn_once(f"algorithm.{key} is set, but algorithm.adv_estimator is {name}: these options have no effect")
     actor = ("actor_rollout_ref", "actor_rollout_ref.actor", "actor_rollout_ref.rollout")
     for place in ("", *actor, "critic", "data", "reward", "trainer"):
         for method in METHODS:
@@ -215,6 +214,14 @@ def _check_sections(config: Any, name: str) -> None:
             value = select(config, key)
             if value is not None:
                 raise OptionError(key, value, f"these options belong under algorithm.{method}")
+
+
+def _warn_of_other_sections(config: Any) -> None:
+    algorithm = get(config, "algorithm", {})
+    name = get(algorithm, "adv_estimator")
+    for key in METHODS:
+        if key != name and get(algorithm, key) is not None:
+            warn_once(f"algorithm.{key} is set, but algorithm.adv_estimator is {name}: these options have no effect")
 
 
 def _near(name: Any, names: Iterable[str] = METHODS) -> str | None:
