@@ -65,19 +65,19 @@ def _common(name: str, result: EGSWResult | Shaped, batch: Batch, mixed: torch.T
     sign = _grpo_sign(batch.outcome, batch.group_ids, taking_part)
     flipped = torch.where(sign > 0, result.negative, torch.where(sign < 0, result.positive, 0))
     metrics = {
-        "changed/mean": _share(result.changed, count, in_mixed),
-        "effective_share/mean": result.share_total / max(result.columns, 1),
-        "weight/max": result.weight_max,
-        "weight/min": result.weight_min,
+        "changed/mean": _share(result.tally.changed, count, in_mixed),
+        "effective_share/mean": result.tally.share_total / max(result.tally.columns, 1),
+        "weight/max": result.tally.weight_max,
+        "weight/min": result.tally.weight_min,
         "sign_flip/mean": _share(flipped, count, in_mixed),
         "negative_success/mean": _share(result.negative, count, in_mixed & success),
         "positive_failure/mean": _share(result.positive, count, in_mixed & ~success),
         "mixed_groups/mean": _ratio(mixed.sum(), existing.sum()),
-        "entropy/mean": _share(result.entropy_total, count, taking_part),
+        "entropy/mean": _share(result.tally.entropy_total, count, taking_part),
     }
     for kind, which in (("success", success & taking_part), ("failure", ~success & taking_part)):
         if which.any():
-            metrics[f"entropy_{kind}/mean"] = _share(result.entropy_total, count, which)
+            metrics[f"entropy_{kind}/mean"] = _share(result.tally.entropy_total, count, which)
     return {f"{name}/{key}": value for key, value in metrics.items()}
 
 

@@ -42,7 +42,7 @@ def test_links_lead_somewhere(page):
 def test_every_metric_is_documented(name):
     import torch
 
-    from egsw_plugin.kernels.groups import Rows
+    from egsw_plugin.kernels.rows import Rows
     from egsw_plugin.methods import Batch
 
     mask, success = torch.ones(4, 3, dtype=torch.int64), torch.tensor([True, False, True, False])

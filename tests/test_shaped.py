@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
 from egsw_plugin.errors import TensorError
-from egsw_plugin.kernels import groups
-from egsw_plugin.kernels.groups import Rows, dense_group_ids
+from egsw_plugin.kernels import rows as kernel_rows
+from egsw_plugin.kernels.groups import dense_group_ids
 from egsw_plugin.kernels.policy_loss import clipped_surrogate, sequence_ratio
+from egsw_plugin.kernels.rows import Rows
 from egsw_plugin.methods import METHODS, Batch
 from egsw_plugin.options import GTPOOptions, parse
 
@@ -235,8 +236,8 @@ class TestInvariance:
         batch = random_batch(22, prompts=7, responses=3, tokens=23)
         for options in (dict(), dict(entropy_scope="batch"), dict(unmixed="keep", entropy_clip=[0.1, 0.8])):
             results = []
-            for tile in (1, 13, 64, 1 << 17):
-                monkeypatch.setattr(groups, "TILE", tile)
+            for tile in (1, 13, 64, 1 << 19):
+                monkeypatch.setattr(kernel_rows, "TILE", tile)
                 results.append(estimate(name, batch, **options))
             for result in results[1:]:
                 torch.testing.assert_close(result, results[0], rtol=1e-6, atol=1e-6)

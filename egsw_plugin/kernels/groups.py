@@ -1,7 +1,6 @@
 """Rows of a batch as groups: the one place that orders rows, so that kernels never see a uid.
 
-Shapes: a batch is [rows, tokens]; the members of a block are [groups, size], row numbers of `groups` groups that have
-`size` rows each. A row without a policy token (padding, or rejected) takes part in no group.
+A row without a policy token (padding, or rejected) takes part in no group.
 """
 
 from __future__ import annotations
@@ -11,10 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
-# Elements of a [groups, size, columns] tile. A tile of float32 and its few temporaries then fit a core's cache.
-TILE = 1 << 17
-# Elements of mask read at a time while rows are measured.
-CHUNK = 1 << 21
+from . import rows as rows_
+from .rows import Rows, first
+from .tiles import Tile
 
 
 def dense_group_ids(index: Sequence[Hashable]) -> torch.Tensor:
@@ -28,40 +26,6 @@ def dense_group_ids(index: Sequence[Hashable]) -> torch.Tensor:
     entries = index.tolist() if hasattr(index, "tolist") else index
     ids: dict[Hashable, int] = {}
     return torch.tensor([ids.setdefault(entry, len(ids)) for entry in entries], dtype=torch.int64)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What the response mask says about each row, all int64 [rows]; `mask` itself is [rows, tokens].
-
-    count: number of policy tokens. width: position after the last of them. They differ where a tool or an environment
-    wrote tokens in the middle of the response.
-    """
-
-    mask: torch.Tensor
-    count: torch.Tensor
-    width: torch.Tensor
-
-    @classmethod
-    def measure(cls, response_mask: torch.Tensor) -> Rows:
-        """Read the mask once, in chunks of rows, so that no second tensor of its size is made."""
-        rows, tokens = response_mask.shape
-        count = response_mask.new_zeros(rows, dtype=torch.int64)
-        width = torch.zeros_like(count)
-        position = torch.arange(1, tokens + 1, device=response_mask.device, dtype=torch.int32)
-        step = max(1, CHUNK // max(tokens, 1))
-        for start in range(0, rows, step):
-            chunk = response_mask[start : start + step].ne(0)
-            count[start : start + step] = chunk.sum(1)
-            if tokens:
-                width[start : start + step] = (chunk * position).amax(1)
-        return cls(response_mask, count, width)
-
-    def dead(self, which: slice | torch.Tensor) -> torch.Tensor:
-        """Which places of these rows hold no policy token, bool [chosen rows, tokens]."""
-        if bool((self.width != self.count)[which].any()):
-            return self.mask[which].eq(0)
-        return torch.arange(self.mask.shape[1], device=self.mask.device) >= self.count[which].unsqueeze(1)
 
 
 def mixed_groups(group_ids: torch.Tensor, success: torch.Tensor, taking_part: torch.Tensor) -> torch.Tensor:
@@ -89,86 +53,64 @@ def participants(rows: Rows, group_ids: torch.Tensor, success: torch.Tensor, unm
 
 @dataclass(frozen=True)
 class Groups:
-    """Rows that take part, ordered by group.
+    """Rows that take part, group by group.
 
-    group_ids: dense ids of all rows, int64 [rows]. order: the rows that take part, those of a group together.
-    sizes: rows of each group that take part, int64 [groups].
+    classes: for groups of similar size, their members, int64 [groups, size], a group's longest response first, with
+    `rows` in place of the members that smaller groups lack; and the members' numbers of policy tokens, with 0 there.
     """
 
-    group_ids: torch.Tensor
-    order: torch.Tensor
-    sizes: torch.Tensor
+    rows: int
+    classes: tuple[tuple[torch.Tensor, torch.Tensor], ...]
 
     @classmethod
-    def of(cls, group_ids: torch.Tensor, taking_part: torch.Tensor) -> Groups:
-        """Order the rows that take part, bool [rows], by their group id.
+    def of(cls, group_ids: torch.Tensor, taking_part: torch.Tensor, count: torch.Tensor) -> Groups:
+        """Gather the rows that take part, bool [rows], by their group id; count: policy tokens, int64 [rows].
 
-        >>> Groups.of(torch.tensor([1, 0, 1]), torch.tensor([True, True, True])).order
-        tensor([1, 0, 2])
+        >>> Groups.of(torch.tensor([1, 0, 1]), torch.tensor([True, True, True]), torch.tensor([3, 4, 5])).classes
+        ((tensor([[1, 3],
+                [2, 0]]), tensor([[4, 0],
+                [5, 3]])),)
         """
-        rows = taking_part.nonzero().squeeze(1)
-        ids = group_ids.to(rows.device)
-        order = rows[ids[rows].argsort(stable=True)]
-        sizes = torch.bincount(ids[rows], minlength=int(ids.max()) + 1 if ids.numel() else 0)
-        return cls(ids, order, sizes)
-
-    def blocks(self, columns: int) -> Iterator[torch.Tensor]:
-        """Yield int64 [groups, size] row numbers: groups of one size, as many as a tile of `columns` columns holds."""
-        ends = self.sizes.cumsum(0)
-        for size in self.sizes.unique().tolist():
-            if size == 0:
+        order = taking_part.nonzero().squeeze(1)
+        order = order[count[order].argsort(descending=True, stable=True)]
+        order = order[group_ids[order].argsort(stable=True)]
+        _, group, sizes = group_ids[order].unique_consecutive(return_inverse=True, return_counts=True)
+        place = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes)[group]
+        classes, least, rows = [], 0, len(group_ids)
+        while len(sizes) and least < int(sizes.max()):
+            # Sizes up to 16 together, then up to 256, ...: one huge group must not widen the table of all others.
+            greatest = max(16, 16 * least)
+            ours = (sizes > least) & (sizes <= greatest)
+            least = greatest
+            if not bool(ours.any()):
                 continue
-            starts = (ends - size)[self.sizes == size]
-            members = self.order[starts.unsqueeze(1) + torch.arange(size, device=starts.device)]
-            yield from members.split(max(1, TILE // (size * max(columns, 1))))
+            members = order.new_full((int(ours.sum()), int(sizes[ours].max())), rows)
+            chosen = ours[group]
+            members[(ours.cumsum(0) - 1)[group[chosen]], place[chosen]] = order[chosen]
+            classes.append((members, torch.cat([count, count.new_zeros(1)])[members]))
+        return cls(rows, tuple(classes))
 
+    def tiles(self, dtype: torch.dtype, whole: bool = False) -> Iterator[Tile]:
+        """Yield tiles that cover every policy token of every group.
 
-class Block:
-    """The rows of a few groups of equal size, read tile by tile; columns are policy tokens in order.
-
-    tensors: what is read, [rows, tokens] each. members: int64 [N, G]. count: policy tokens, int64 [N, G].
-    """
-
-    def __init__(self, tensors: Sequence[torch.Tensor], rows: Rows, members: torch.Tensor, dtype: torch.dtype):
-        self.members, self.flat, self.dtype = members, members.reshape(-1), dtype
-        self.count = rows.count[self.flat].view_as(members)
-        self.width = int(self.count.max())
-        self.tensors = tensors
-        self.rows_at, self.columns_at = self.flat, None
-        if bool((rows.width != rows.count)[self.flat].any()):
-            # Tokens that nobody's policy wrote stand in between: column t is the t-th policy token.
-            mask = rows.mask.index_select(0, self.flat).ne(0)
-            self.columns_at = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, : self.width]
-            self.tensors = [t.index_select(0, self.flat).gather(1, self.columns_at) for t in self.tensors]
-            self.rows_at = torch.arange(self.flat.numel(), device=self.flat.device)
-
-    def tiles(self) -> Iterator[slice]:
-        """Yield the column ranges of this block's tiles."""
-        step = max(1, TILE // self.flat.numel())
-        for start in range(0, self.width, step):
-            yield slice(start, min(start + step, self.width))
-
-    def alive(self, columns: slice) -> torch.Tensor:
-        """Which responses have a policy token in these columns, bool [N, G, C]."""
-        position = torch.arange(columns.start, columns.stop, device=self.flat.device)
-        return position < self.count.unsqueeze(-1)
-
-    def read(self, columns: slice) -> list[torch.Tensor]:
-        """The tensors' tiles [N, G, C], as copies in `dtype`; what stands where nobody is alive means nothing."""
-        return [self._gather(tensor, columns).to(self.dtype) for tensor in self.tensors]
-
-    def _gather(self, tensor: torch.Tensor, columns: slice) -> torch.Tensor:
-        # index_select moves whole rows at the speed of memory, but on a slice of columns it first copies the slice.
-        if 2 * (columns.stop - columns.start) > tensor.shape[1]:
-            part = tensor.index_select(0, self.rows_at)[:, columns]
-        else:
-            part = tensor[:, columns][self.rows_at]
-        return part.unflatten(0, self.members.shape)
-
-    def write(self, out: torch.Tensor, values: torch.Tensor, columns: slice) -> None:
-        """Put [N, G, C] where it came from in `out` [rows, tokens]; where nobody is alive, `values` are zero."""
-        values = values.to(out.dtype).flatten(0, 1)
-        if self.columns_at is None:
-            out[:, columns].index_copy_(0, self.flat, values)
-        else:
-            out.index_put_((self.flat.unsqueeze(1), self.columns_at[:, columns]), values)
+        whole: a group's responses stay in its tiles after their end, and all groups of a tile are of one size.
+        """
+        for members, count in self.classes:
+            width = int(count.max())
+            # More and narrower tiles leave out more of the responses that have ended, and cost more calls.
+            step = max(1, -(-width // min(8, max(1, members.numel() * width // (2 * rows_.TILE)))))
+            for start in range(0, width, step):
+                columns = slice(start, min(start + step, width))
+                reach = (count > start).sum(1)
+                if whole:
+                    reach = (count > 0).sum(1) * (reach > 0)
+                ranked, group = reach.sort(descending=True)
+                begin, end = 0, int((reach > 0).sum())
+                while begin < end:
+                    height = int(ranked[begin])
+                    stop = min(end, begin + max(1, rows_.TILE // (height * step)))
+                    if whole:
+                        stop = begin + int((ranked[begin:stop] == height).sum())
+                    chosen, begin = group[begin:stop], stop
+                    alive = first(count[chosen, :height], columns, dtype)
+                    yield Tile(members[chosen, :height], self.rows, columns, alive)

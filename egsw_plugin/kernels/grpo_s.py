@@ -11,12 +11,15 @@ from __future__ import annotations
 import math
 
 import torch
+from torch.nn.functional import hardshrink
 
 from ..errors import TensorError
-from .groups import Groups, Rows, participants
-from .normalization import Normalization, normalize
-from .shaped import Shaped, fill_rows
-from .shaping import UNCHANGED, Shaping, entropy_sums, entropy_weights, overlong_penalty
+from .groups import Groups, participants
+from .normalization import ROUNDING, Normalization, normalize
+from .rows import Rows, spread_rows
+from .shaped import Shaped
+from .shaping import Shaping, entropy_sums, entropy_weights, overlong_penalty
+from .tiles import UNCHANGED, Tally
 
 
 def grpo_s(
@@ -46,59 +49,52 @@ def grpo_s(
     >>> grpo_s(H, rows, ids, success, Shaping(), Normalization(norm_set="none")).values
     tensor([[ 1.1500,  1.1500],
             [ 1.0500,  0.0000],
-            [-1.1000,  0.0000]])
+            [-1.1000, -0.0000]])
     """
     dtype = torch.promote_types(entropy.dtype, torch.float32)
+    # A set without zeros or the other polarity may spread by no more than the rounding of float32.
+    exact = normalization.norm_set == "own_set" or unmixed == "keep"
     taking_part = participants(rows, group_ids, success, unmixed)
-    total, clamped, clipped = entropy_sums(entropy, rows, rows.count > 0, torch.float64, shaping.clip)
-    if not bool(total.isfinite().all()):
+    tally = Tally(rows)
+    tally.entropy_total, clamped, clipped = entropy_sums(entropy, rows, torch.float64 if exact else dtype, shaping.clip)
+    if not bool(tally.entropy_total.isfinite().all()):
+        tally.entropy_total, clamped, clipped = entropy_sums(entropy, rows, torch.float64, shaping.clip)
+    if not bool(tally.entropy_total.isfinite().all()):
         raise TensorError("the entropy of a policy token is not finite")
     mean = clamped / rows.count.clamp(min=1)
-    weights, slope = torch.ones_like(mean), torch.zeros_like(mean)
-    share_total, columns = 0.0, 0
+    entries, slope = torch.zeros_like(mean), torch.zeros_like(mean)
     ids = torch.zeros_like(group_ids) if entropy_scope == "batch" else group_ids
     for polarity in (True, False):
         if not polarity and shaping.failure == "zero":
             continue
         slope.masked_fill_(success == polarity, shaping.side(polarity)[1])
-        for members in Groups.of(ids, taking_part & (success == polarity)).blocks(1):
-            alive = torch.ones_like(members, dtype=torch.bool)
-            part = entropy_weights(mean[members], alive, inverse=not polarity, mean=shaping.mean, floor=shaping.floor)
-            weights[members.flatten()] = part.flatten()
-            share_total += float((part.sum(1).square() / part.square().sum(1) / members.shape[1]).sum())
-            columns += members.shape[0]
-    if not (math.isfinite(share_total) and bool(weights.isfinite().all())):
+        for members, count in Groups.of(ids, taking_part & (success == polarity), rows.count).classes:
+            there, alive = members.clamp(max=len(mean) - 1), count.clamp(max=1).double()
+            part = mean[there] * alive
+            weights = entropy_weights(part, alive, inverse=not polarity, mean=shaping.mean, floor=shaping.floor)
+            tally.share(weights.sum(1), weights.square().sum(1), alive.sum(1))
+            tally.range(weights, weights - alive)
+            entries[members[count > 0]] = weights[count > 0] - 1
+    if not (math.isfinite(tally.share_total) and bool(entries.isfinite().all())):
         raise TensorError("the mean entropies of the responses lie too far apart to compare")
+    tally.changed = rows.count * (entries.abs() * slope.ne(0) > UNCHANGED)
+    entries = hardshrink(entries, ROUNDING) * slope
     level = shaping.levels(success)
     penalised = torch.zeros_like(success)
     if gamma1 is not None:
         penalty = overlong_penalty(rows.count, success, group_ids, taking_part, gamma1)
         level, penalised = level + penalty, penalty < 0
-    entry = weights * slope
     scale, offset = normalize(
         normalization,
         level,
         taking_part,
-        entry,
-        entry.square(),
+        entries,
+        entries.square(),
         success,
         torch.zeros_like(group_ids) if norm_scope == "batch" else group_ids,
         taking_part,
     )
-    values = torch.zeros(entropy.shape, dtype=dtype, device=entropy.device)
-    negative, positive = fill_rows(values, rows, torch.ones_like(scale), offset + entry * scale)
-    seen = weights[taking_part]
-    return Shaped(
-        values=values,
-        taking_part=taking_part,
-        changed=rows.count * ((weights - 1).abs() * slope.ne(0) > UNCHANGED),
-        negative=negative,
-        positive=positive,
-        entropy_total=total,
-        clipped=clipped,
-        penalised=penalised,
-        share_total=share_total,
-        columns=columns,
-        weight_max=float(seen.max()) if columns else 0.0,
-        weight_min=float(seen.min()) if columns else 0.0,
-    )
+    advantage = entries * scale + offset
+    values = spread_rows(rows, advantage.to(dtype))
+    negative, positive = rows.count * (advantage < 0), rows.count * (advantage > 0)
+    return Shaped(values, taking_part, tally, negative, positive, clipped, penalised)

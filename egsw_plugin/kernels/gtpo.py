@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 
 import torch
+from torch.nn.functional import hardshrink
 
 from ..errors import TensorError
-from .groups import Block, Groups, Rows, participants
-from .normalization import Normalization, normalize
+from .groups import Groups, participants
+from .normalization import ROUNDING, Normalization, normalize
+from .rows import Rows, blank
 from .shaped import Shaped, fill_rows
-from .shaping import UNCHANGED, Shaping, entropy_sums, entropy_weights, overlong_penalty
-
-ROUNDING = 1e-12  # a normalised advantage below it would be 0 in exact arithmetic
+from .shaping import Shaping, entropy_sums, entropy_weights, overlong_penalty
+from .tiles import UNCHANGED, Tally, Tile, count_beyond
 
 
 def gtpo(
@@ -58,16 +59,20 @@ def gtpo(
     tensor([[ 1.,  1.],
             [-1., -1.]])
     """
-    dtype = torch.promote_types(entropy.dtype, torch.float32)
-    if normalization.norm_set == "own_set" or unmixed == "keep":
-        # A set without zeros or the other polarity may spread by no more than the rounding of float32.
-        dtype = torch.float64
+    result_dtype = torch.promote_types(entropy.dtype, torch.float32)
+    # A set without zeros or the other polarity may spread by no more than the rounding of float32, and one that takes
+    # a part of a column may hold nothing but small weights.
+    parts = entropy_scope == "batch" and norm_scope == "group"
+    dtype = torch.float64 if parts or normalization.norm_set == "own_set" or unmixed == "keep" else result_dtype
+    # Where its mean over a set is 0, as that of w - 1 over whole columns is, an entry keeps its precision in float32.
+    values_dtype = dtype if parts or shaping.mean == "geometric" else result_dtype
     taking_part = participants(rows, group_ids, success, unmixed)
     ids = torch.zeros_like(group_ids) if entropy_scope == "batch" else group_ids
-    sums = _shape(entropy, rows, ids, success, taking_part, shaping, dtype, 1.0)
+    arguments = (entropy, rows, ids, success, taking_part, shaping)
+    sums = _shape(*arguments, dtype, values_dtype, 1.0)
     if not sums.finite():
         # H and 1/H far outside what entropies are: the weights do not depend on H's unit, so take a smaller one.
-        sums = _shape(entropy, rows, ids, success, taking_part, shaping, torch.float64, 2.0**-64)
+        sums = _shape(*arguments, torch.float64, torch.float64, 2.0**-64)
     if not sums.finite():
         raise TensorError("the entropy of a policy token is not finite, or too large to compare with the others")
     level = shaping.levels(success)
@@ -85,81 +90,77 @@ def gtpo(
         torch.zeros_like(group_ids) if norm_scope == "batch" else group_ids,
         taking_part,
     )
-    exact = dtype == torch.float64 and normalization.norm_set != "none"
-    negative, positive = fill_rows(sums.values, rows, scale, offset, tiny=ROUNDING if exact else 0.0)
-    left_out, _, clipped = entropy_sums(entropy, rows, ~taking_part, sums.entropy.dtype, shaping.clip)
-    return Shaped(
-        values=sums.values.to(torch.promote_types(entropy.dtype, torch.float32)),
-        taking_part=taking_part,
-        changed=sums.changed,
-        negative=negative,
-        positive=positive,
-        entropy_total=sums.entropy + left_out,
-        clipped=sums.clipped + clipped,
-        penalised=penalised,
-        share_total=sums.share_total,
-        columns=sums.columns,
-        weight_max=sums.weight_max if sums.columns else 0.0,
-        weight_min=sums.weight_min if sums.columns else 0.0,
-    )
+    values = rows.unpack(sums.values[:-1])
+    negative, positive = fill_rows(rows, offset, scale, values)
+    if not bool(taking_part.all()):
+        entropy_total, _, clipped = entropy_sums(entropy, rows, sums.dtype, shaping.clip, ~taking_part)
+        sums.tally.entropy_total += entropy_total
+        sums.clipped += clipped
+    return Shaped(values.to(result_dtype), taking_part, sums.tally, negative, positive, sums.clipped, penalised)
 
 
 class _Sums:
-    """What a pass over the entropy leaves: e = slope * w in `values`, and its sums over each row."""
+    """What a pass over the entropy in `dtype` leaves: e = slope * (w - 1) in `values`, and its sums over each row.
 
-    def __init__(self, shape: torch.Size, rows: Rows, dtype: torch.dtype):
-        device = rows.count.device
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.total = torch.zeros(shape[0], dtype=torch.float64, device=device)
-        self.square, self.entropy = self.total.clone(), self.total.clone()
-        self.changed, self.clipped = torch.zeros_like(rows.count), torch.zeros_like(rows.count)
-        self.share_total, self.columns = 0.0, 0
-        self.weight_max, self.weight_min = -math.inf, math.inf
+    values: [R + 1, packed tokens], the last row is spare. In float64, an e no further from 0 than rounding is made 0.
+    """
+
+    def __init__(self, rows: Rows, entropy: torch.Tensor, dtype: torch.dtype, values_dtype: torch.dtype):
+        self.dtype = dtype
+        self.values = blank(len(entropy) + 1, entropy.shape[1], entropy, values_dtype)
+        self.tally = Tally(rows)
+        self.total = torch.zeros_like(rows.count, dtype=torch.float64)
+        self.square = self.total.clone()
+        self.clipped = torch.zeros_like(rows.count)
 
     def finite(self) -> bool:
         """Whether all weights are."""
-        extremes = (self.weight_max, self.weight_min) if self.columns else ()
-        sums = (self.square, self.entropy)
-        return all(map(math.isfinite, (self.share_total, *extremes))) and all(bool(s.isfinite().all()) for s in sums)
+        tally = self.tally
+        numbers = (tally.share_total, tally.weight_max, tally.weight_min)
+        sums = (self.square, tally.entropy_total)
+        return all(map(math.isfinite, numbers)) and all(bool(s.isfinite().all()) for s in sums)
 
 
-def _shape(entropy, rows, ids, success, taking_part, shaping, dtype, unit) -> _Sums:
-    sums = _Sums(entropy.shape, rows, dtype)
+def _shape(
+    entropy: torch.Tensor,
+    rows: Rows,
+    ids: torch.Tensor,
+    success: torch.Tensor,
+    taking_part: torch.Tensor,
+    shaping: Shaping,
+    dtype: torch.dtype,
+    values_dtype: torch.dtype,
+    unit: float,
+) -> _Sums:
+    """Weigh the successes and the failures of each set of `ids`, with entropies in `unit` nats."""
+    entropy = rows.pack(entropy)
+    sums = _Sums(rows, entropy, dtype, values_dtype)
     for polarity in (True, False):
-        slope = shaping.side(polarity)[1]
-        cells = Groups.of(ids, taking_part & (success == polarity))
-        for members in cells.blocks(entropy.shape[1]):
-            block = Block((entropy,), rows, members, dtype)
-            for columns in block.tiles():
-                _shape_tile(block, columns, shaping, not polarity, slope, unit, sums)
+        for tile in Groups.of(ids, taking_part & (success == polarity), rows.count).tiles(dtype):
+            _shape_tile(tile, entropy, shaping, polarity, unit, sums)
     return sums
 
 
-def _shape_tile(block: Block, columns: slice, shaping: Shaping, inverse: bool, slope: float, unit: float, sums: _Sums):
-    alive = block.alive(columns)
-    (part,) = block.read(columns)
-    part.masked_fill_(~alive, 0)
-    rows_of = block.flat
-    sums.entropy.index_add_(0, rows_of, part.sum(-1).flatten().double())
+def _shape_tile(tile: Tile, entropy: torch.Tensor, shaping: Shaping, success: bool, unit: float, sums: _Sums) -> None:
+    tally, slope, alive = sums.tally, shaping.side(success)[1], tile.alive
+    part, total = tile.read(entropy)
+    tile.add(tally.entropy_total, total)
     if shaping.clip is not None:
-        held = part.clamp(*shaping.clip)
-        sums.clipped.index_add_(0, rows_of, held.ne(part).logical_and_(alive).sum(-1).flatten())
+        held = part.clamp(*shaping.clip).mul_(alive)
+        tile.add(sums.clipped, count_beyond(part.sub_(held), 0.0))
         part = held
-    if inverse and shaping.failure == "zero":
+    if not success and shaping.failure == "zero":
         return  # no weights
     part = part.mul_(unit) if unit != 1 else part
-    weights = entropy_weights(part, alive, inverse=inverse, mean=shaping.mean, floor=shaping.floor * unit)
-    squares = weights.square()
-    number, total = alive.sum(1), weights.sum(1)
-    seen = number > 0
-    sums.share_total += float((total.square() / squares.sum(1) / number)[seen].double().sum())
-    sums.columns += int(seen.sum())
-    difference = torch.where(alive, weights, 1).sub_(1)
-    low, high = difference.aminmax()
-    sums.weight_max = max(sums.weight_max, 1 + float(high))
-    sums.weight_min = min(sums.weight_min, 1 + float(low))
+    weights = entropy_weights(part, alive, inverse=not success, mean=shaping.mean, floor=shaping.floor * unit)
+    entries = weights - alive
+    tally.range(weights, entries)
+    if sums.dtype == torch.float64:
+        entries = hardshrink(entries, ROUNDING)
+    excess, squares, number = entries.sum(1), entries.square(), alive.sum(1)
+    tally.share(number + excess, squares.sum(1).add_(excess, alpha=2).add_(number), number)
     if slope:
-        sums.changed.index_add_(0, rows_of, difference.abs_().gt(UNCHANGED).sum(-1).flatten())
-        sums.total.index_add_(0, rows_of, weights.sum(-1).flatten().double() * slope)
-        sums.square.index_add_(0, rows_of, squares.sum(-1).flatten().double() * slope**2)
-        block.write(sums.values, weights.mul_(slope), columns)
+        tile.add(tally.changed, count_beyond(entries, UNCHANGED))
+        tile.add(sums.total, entries.sum(-1).double() * slope)
+        tile.add(sums.square, squares.sum(-1).double() * slope**2)
+        tile.write(sums.values, entries.mul_(slope))

@@ -74,9 +74,7 @@ def normalize(
     centred = level - mean[key]
     spread = over_sets(square + 2 * centred * total + number * centred.square()) + (entries - own) * mean.square()
     spread = (spread / (entries - float(normalization.std == "sample")).clamp(min=1)).clamp(min=0).sqrt()
-    spread = (
-        spread.masked_fill(spread <= ROUNDING * level.abs().max().clamp(min=1e-300), 0) if level.numel() else spread
-    )
-    scale = 1 / (spread + normalization.eps)
-    scale = scale.masked_fill(scale.isinf(), 0)[key] * taking_part
+    # Where the deviation is 0, all entries equal their mean, and so does e * scale + offset = 0.
+    equal = spread <= ROUNDING * (level.abs().max() if level.numel() else 0)
+    scale = (1 / (spread + normalization.eps)).masked_fill(equal, 0)[key] * taking_part
     return scale, centred * scale

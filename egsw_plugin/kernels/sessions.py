@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import VaryingAdvantagesError
-from .groups import Rows, dense_group_ids
+from .groups import dense_group_ids
+from .rows import Rows
 
 
 @dataclass(frozen=True)

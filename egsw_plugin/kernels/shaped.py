@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from . import groups
-from .groups import Rows
+from .rows import Rows, chunks
+from .tiles import Tally, count_signs
 
 
 @dataclass
@@ -15,43 +15,30 @@ class Shaped:
     """Advantages and what diagnostics need of them.
 
     values: [R, T], zero outside the mask. taking_part: bool [R], rows with policy tokens whose group is not dropped.
-    changed, negative, positive: int64 [R], policy tokens whose weight is not 1, whose advantage is below and above 0.
-    entropy_total: [R], nats, summed over policy tokens (before entropy_clip). clipped: int64 [R], policy tokens that
-    entropy_clip changes. penalised: bool [R], responses with a length penalty. share_total: sum over columns (GRPO-S:
-    groups) of each polarity of (sum w)^2 / sum w^2 / number alive; columns: their number. weight_max, weight_min: of w
-    (0 and 0 if there is none).
+    tally: of the weights; entropy_total is before entropy_clip, and a column of GRPO-S is a group. negative, positive:
+    int64 [R], policy tokens whose advantage is below and above 0. clipped: int64 [R], policy tokens that entropy_clip
+    changes. penalised: bool [R], responses with a length penalty.
     """
 
     values: torch.Tensor
     taking_part: torch.Tensor
-    changed: torch.Tensor
+    tally: Tally
     negative: torch.Tensor
     positive: torch.Tensor
-    entropy_total: torch.Tensor
     clipped: torch.Tensor
     penalised: torch.Tensor
-    share_total: float
-    columns: int
-    weight_max: float
-    weight_min: float
 
 
 def fill_rows(
-    values: torch.Tensor, rows: Rows, scale: torch.Tensor, offset: torch.Tensor, tiny: float = 0.0
+    rows: Rows, offset: torch.Tensor, scale: torch.Tensor, values: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn each policy token's value v [R, T] into v * scale + offset ([R] each), in place; the others, and
-    what is no further from 0 than `tiny`, into 0.
+    """Turn each policy token's value v of `values` [R, T], which is zero elsewhere, into v * scale + offset in place.
 
-    Returns: how many of each row are then below 0 and above 0, int64 [R].
+    offset, scale: [R]. Returns: how many of each row are then below 0 and above 0, int64 [R].
     """
-    scale, offset = (x.to(values.dtype).unsqueeze(1) for x in (scale, offset))
     negative, positive = torch.zeros_like(rows.count), torch.zeros_like(rows.count)
-    step = max(1, groups.TILE // max(values.shape[1], 1))
-    for start in range(0, len(values), step):
-        chunk = slice(start, start + step)
-        part = values[chunk].mul_(scale[chunk]).add_(offset[chunk]).masked_fill_(rows.dead(chunk), 0)
-        if tiny:
-            part.masked_fill_(part.abs() <= tiny, 0)
-        negative[chunk] = part.lt(0).sum(1)
-        positive[chunk] = part.gt(0).sum(1)
+    offset, scale = (x.to(values.dtype).unsqueeze(1) for x in (offset, scale))
+    for chunk in chunks(*values.shape):
+        part = values[chunk].mul_(scale[chunk]).addcmul_(offset[chunk], rows.alive(chunk, values.dtype))
+        negative[chunk], positive[chunk] = count_signs(part)
     return negative, positive

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from . import groups
-from .groups import Rows
-
-UNCHANGED = 1e-6  # a weight closer to 1 than this is 1 up to rounding
+from .rows import Rows, chunk_indices, chunks, keep
+from .tiles import count_beyond
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,9 @@ class Shaping:
         return 0.0, -1.0 if self.failure == "unbased" else 0.0
 
     def levels(self, success: torch.Tensor) -> torch.Tensor:
-        """Level of each row, float64 [R]."""
-        level = torch.full(success.shape, self.side(False)[0], dtype=torch.float64, device=success.device)
-        return level.masked_fill_(success, self.side(True)[0])
+        """Reward of each row at w = 1, float64 [R]."""
+        level = torch.full(success.shape, sum(self.side(False)), dtype=torch.float64, device=success.device)
+        return level.masked_fill_(success, sum(self.side(True)))
 
 
 def entropy_weights(
@@ -55,39 +53,34 @@ def entropy_weights(
     """w of each entry [N, G, ...], whose mean over dimension 1 is 1; 0 where not alive.
 
     Args:
-        entropy: H [N, G, ...] in nats; a negative one (rounding) counts as 0. Is overwritten.
-        alive: bool [N, G, ...].
+        entropy: H [N, G, ...] in nats, 0 where not alive; a negative one (rounding) counts as 0. Is overwritten.
+        alive: 1 or 0, [N, G, ...], of the same dtype.
         inverse: for failures, w grows with 1/H.
         mean: arithmetic; or geometric, where w = H / (product of the d entropies)^(1/d) and every H is floored.
         floor: lower bound of H in 1/H. Entries share equally if none of their H is above it.
 
     Source: arXiv 2508.04349, the GTPO and GRPO-S rewards; geometric: v6, App. C.
 
-    >>> one = torch.ones(1, 2, dtype=torch.bool)
+    >>> one = torch.ones(1, 2)
     >>> entropy_weights(torch.tensor([[0.9, 0.1]]), one, inverse=False)
     tensor([[1.8000, 0.2000]])
     >>> entropy_weights(torch.tensor([[0.9, 0.1]]), one, inverse=True)
     tensor([[0.2000, 1.8000]])
     """
-    number = alive.sum(1, keepdim=True).to(entropy.dtype)
-    dead = ~alive
+    number = alive.sum(1, keepdim=True)
     if mean == "geometric":
-        level = entropy.clamp_min_(floor).log_().masked_fill_(dead, 0)
-        level -= level.sum(1, keepdim=True) / number.clamp(min=1)
-        return (level.neg_() if inverse else level).exp_().masked_fill_(dead, 0)
-    if inverse:
-        weights = entropy.clamp_min_(floor).reciprocal_().masked_fill_(dead, 0)
-        total = weights.sum(1, keepdim=True)
-    else:
-        weights = entropy.clamp_min_(0).masked_fill_(dead, 0)
-        total = weights.sum(1, keepdim=True)
-        low = total <= floor * number
-        if bool(low.any()):
-            # Equal entropies are what "nobody stands out" means; H / sum H would be 0/0, or the ratio of two errors.
-            low &= weights.amax(1, keepdim=True) <= floor
-            weights.masked_fill_(low & alive, 1)
-            total = torch.where(low, number, total)
-    return weights.mul_(number / total).masked_fill_(dead, 0)
+        level = entropy.clamp_min_(floor).log_().mul_(alive)
+        level.sub_(level.sum(1, keepdim=True) / number.clamp(min=1)).mul_(alive)
+        return (level.neg_() if inverse else level).exp_().mul_(alive)
+    weights = entropy.clamp_min_(floor).reciprocal_().mul_(alive) if inverse else entropy.clamp_min_(0)
+    total = weights.sum(1, keepdim=True)
+    low = (total <= floor * number) & (number > 0)
+    if not inverse and bool(low.any()):
+        # Equal entropies are what "nobody stands out" means; H / sum H would be 0/0, or the ratio of two errors.
+        low &= weights.amax(1, keepdim=True) <= floor
+        weights = torch.where(low, alive, weights)
+        total = torch.where(low, number, total)
+    return weights.div_(total.clamp_min_(torch.finfo(total.dtype).tiny) / number.clamp(min=1))
 
 
 def overlong_penalty(
@@ -130,22 +123,28 @@ def overlong_penalty(
 
 
 def entropy_sums(
-    entropy: torch.Tensor, rows: Rows, which: torch.Tensor, dtype: torch.dtype, clip: tuple[float, float] | None = None
+    entropy: torch.Tensor,
+    rows: Rows,
+    dtype: torch.dtype,
+    clip: tuple[float, float] | None = None,
+    which: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sums over the policy tokens of the rows that `which` names (bool [R]), zero for others, all [R].
+    """Sums over the policy tokens of each row, or of those rows that `which` names (bool [R]) with 0 for others.
 
-    Returns: the entropy (nats); the entropy clamped to `clip`, a negative one (rounding) counting as 0; how many tokens
-    `clip` changes (int64).
+    Returns: the entropy (nats); the entropy clamped to `clip`, a negative one (rounding) counting as 0, both float64
+    [R] from sums in `dtype`; how many tokens `clip` changes, int64 [R].
     """
-    total = torch.zeros(len(rows.count), dtype=dtype, device=entropy.device)
+    total = torch.zeros_like(rows.count, dtype=torch.float64)
     clamped, clipped = total.clone(), torch.zeros_like(rows.count)
-    for chunk in which.nonzero().squeeze(1).split(max(1, groups.TILE // max(entropy.shape[1], 1))):
-        dead = rows.dead(chunk)
-        part = entropy.index_select(0, chunk).to(dtype).masked_fill_(dead, 0)
-        total[chunk] = part.sum(1)
+    for chunk in chunks(*entropy.shape) if which is None else chunk_indices(which, entropy.shape[1]):
+        alive = rows.alive(chunk, dtype)
+        part, sums = keep(entropy[chunk].to(dtype), alive)
+        total[chunk] = sums.double()
         if clip is not None:
-            held = part.clamp(*clip).masked_fill_(dead, 0)
-            clipped[chunk] = held.ne(part).sum(1)
+            held = part.clamp(*clip).mul_(alive)
+            clipped[chunk] = count_beyond(part.sub_(held), 0.0)
             part = held
-        clamped[chunk] = part.clamp_min_(0).sum(1)
+        clamped[chunk] = (
+            part.clamp_min_(0).sum(1).double() if clip is not None or float(part.amin()) < 0 else total[chunk]
+        )
     return total, clamped, clipped

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..kernels.groups import Rows
+from ..kernels.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,10 @@ class Success:
 class Batch:
     """The tensors of one advantage step, all [rows, tokens] unless said otherwise.
 
-    advantages: the base estimator's, or None for a method without a base. rows: the measured response mask. group_ids:
-    dense, int64 [rows]. success: bool [rows]. outcome: [rows], the sum of the token-level rewards, which GRPO
-    would compare. tensors: what `Method.needs` named (entropy in nats, log-probabilities in nats).
+    advantages: the base estimator's, [rows, 1] if it has one a response, or None for a method without a base. rows: the
+    measured response mask. group_ids: dense, int64 [rows]. success: bool [rows]. outcome: [rows], the sum of the
+    token-level rewards, which GRPO would compare. tensors: what `Method.needs` named (entropy in nats,
+    log-probabilities in nats).
     """
 
     advantages: torch.Tensor | None

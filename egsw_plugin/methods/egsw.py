@@ -5,6 +5,7 @@ from __future__ import annotations
 from .. import diagnostics
 from ..errors import OptionError, VaryingAdvantagesError
 from ..kernels.egsw import egsw
+from ..kernels.rows import spread_rows
 from ..options import EGSWOptions
 from .base import Batch, Outcome, Success
 
@@ -51,4 +52,7 @@ class EGSW:
         metrics = diagnostics.egsw_metrics(result, batch)
         if weighted:
             return Outcome(result.values, None, metrics)
-        return Outcome(batch.advantages, result.values, metrics, options.weigh_kl)
+        advantages = batch.advantages
+        if advantages.shape[1] == 1:
+            advantages = spread_rows(batch.rows, advantages.squeeze(1))
+        return Outcome(advantages, result.values, metrics, options.weigh_kl)

@@ -9,6 +9,8 @@ import torch
 from omegaconf import OmegaConf
 
 from ..errors import OptionError, TensorError, VaryingAdvantagesError
+from ..kernels.group_relative import group_relative
+from ..kernels.groups import dense_group_ids
 from ..kernels.sessions import Sessions
 from .configuration import get
 
@@ -18,6 +20,10 @@ PER_OUTPUT = (GAE, "reinforce_plus_plus")
 OTB = ("optimal_token_baseline", "tir_optimal_token_baseline")
 # GDPO reads the whole batch, which no estimator of ours receives.
 UNSUPPORTED = ("gdpo",)
+# One advantage a response, from the sum of its rewards alone, spread over its tokens.
+OF_OUTCOME = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "grpo_passk")
+# From this many elements on, returns that only a critic would read are not worth a tensor of their own.
+VIEW = 1 << 22
 # What these need can be passed in a direct call, but verl's V1 trainer does not have it.
 NOT_IN_TRAINER = ("remax", *OTB)
 
@@ -43,13 +49,27 @@ def advantages(
     config: Any,
     key: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Advantages and returns of base `name`, [rows, tokens] each, exactly as verl's trainer would compute them."""
-    from verl.trainer.ppo.core_algos import get_adv_estimator_fn
+    """Advantages and returns of base `name` as verl's trainer would compute them, [rows, tokens] each.
+
+    Where verl itself spreads one number over a response, the advantages are that number, [rows, 1]. Returns of more
+    than VIEW elements are then a view that repeats it over the row, tokens that are not the policy's included.
+    """
+    from verl.trainer.ppo import core_algos
 
     check(name, key)
+    compute = core_algos.get_adv_estimator_fn(name)
     # verl's estimators subtract the mask from 1, which torch refuses for booleans.
     mask = response_mask.long() if response_mask.dtype == torch.bool else response_mask
     dtype = torch.promote_types(token_level_rewards.dtype, torch.float32)
+    of_outcome = name in OF_OUTCOME and compute.__module__ == core_algos.__name__
+    if of_outcome:
+        outcome = token_level_rewards.sum(-1, keepdim=True, dtype=dtype)
+        if name == "grpo":
+            divide_by_std = get(config, "norm_adv_by_std_in_grpo", True)
+            ids = dense_group_ids(index).to(outcome.device)
+            level = group_relative(outcome.squeeze(1), ids, divide_by_std).unsqueeze(1)
+            return level, _returns(level, response_mask)
+        token_level_rewards, mask = outcome, torch.ones_like(outcome)
     arguments = {"token_level_rewards": token_level_rewards.to(dtype), "response_mask": mask}
     if name == GAE:
         arguments |= {"values": _needed(name, "values", tensors)}
@@ -64,10 +84,16 @@ def advantages(
     if name in OTB:
         arguments |= {need: _needed(name, need, tensors) for need in ("sum_pi_squared", "old_log_probs")}
         arguments["rollout_is_weights"] = tensors.get("rollout_is_weights")
-    result, returns = get_adv_estimator_fn(name)(**arguments)
-    if result.shape != response_mask.shape or not result.is_floating_point():
+    result, returns = compute(**arguments)
+    if result.shape != mask.shape or not result.is_floating_point():
         raise TensorError(f"base {name} gave advantages of shape {tuple(result.shape)} and dtype {result.dtype}")
+    if of_outcome:
+        return result, _returns(returns, response_mask)
     return _without_nan(result, mask), _without_nan(returns, mask)
+
+
+def _returns(level: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return level.expand(mask.shape) if mask.numel() > VIEW else level * mask
 
 
 def _without_nan(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -97,7 +123,7 @@ def session_advantages(
     mask = response_mask[last]
     result, _ = advantages(name, tensors, token_level_rewards[last], mask, index[last.tolist()], config, key)
     try:
-        spread = sessions.spread(result)
+        spread = sessions.spread(result.expand(mask.shape))
     except VaryingAdvantagesError as error:
         fix = f"{error}; use a base with one advantage a response such as grpo, or {' or '.join(PER_OUTPUT)}"
         raise OptionError(key, name, fix) from error

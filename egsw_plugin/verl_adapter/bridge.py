@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ..errors import BridgeError, TensorError
-from ..kernels.groups import Rows
+from ..kernels.rows import Rows
 from ..kernels.sessions import Sessions
 from ..methods import METHODS, Outcome
 from .configuration import select

@@ -10,7 +10,7 @@ import torch
 
 from ..console import warn_once
 from ..errors import TensorError
-from ..kernels.groups import Rows
+from ..kernels.rows import Rows
 from ..methods import Method
 
 # How far an entropy (nats) may lie outside [0, log(vocabulary)]. It is the difference of two numbers of the size of
@@ -43,24 +43,14 @@ def rewards(token_level_rewards: torch.Tensor, response_mask: torch.Tensor) -> N
         )
 
 
-def scores(token_level_scores: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
-    """Score of each response, float [rows]; refuse a score that is not finite in a row that has policy tokens."""
-    if token_level_scores.shape != response_mask.shape:
-        raise TensorError(
-            f"token_level_scores has shape {tuple(token_level_scores.shape)}, the response mask "
-            f"{tuple(response_mask.shape)}"
-        )
-    score = token_level_scores.sum(-1)
-    finite = score.isfinite()
-    if bool(finite.all()):
-        return score  # without a pass over the mask
-    bad = ~finite & response_mask.any(-1)
+def scores(score: torch.Tensor, rows: Rows) -> None:
+    """Refuse a score, [rows], that is not finite in a row that has policy tokens."""
+    bad = ~score.isfinite() & (rows.count > 0)
     if bad.any():
         row = int(bad.nonzero()[0])
         raise TensorError(
             f"the score of row {row} is {float(score[row])}; the reward function must return finite numbers"
         )
-    return score
 
 
 def success_field(name: str, info: Mapping[str, Sequence[Any]] | None, rows: Rows) -> torch.Tensor:

@@ -13,7 +13,8 @@ import torch
 from .. import diagnostics
 from ..console import warn_once
 from ..errors import TensorError
-from ..kernels.groups import Rows, dense_group_ids
+from ..kernels.groups import dense_group_ids
+from ..kernels.rows import Rows
 from ..kernels.sessions import Sessions
 from ..methods import METHODS, Batch, Method, Outcome, Success
 from . import bases, bridge, checks
@@ -72,14 +73,18 @@ def make_estimator(method: Method):
             checks.entropy(needed["entropy"], response_mask, step.vocabulary_size() if step else None)
         if "old_log_probs" in needed:
             checks.log_probs("old_log_probs", needed["old_log_probs"], response_mask)
+        reward = token_level_rewards.sum(-1)
         scores = tensors.get("token_level_scores")
-        scores = scores if scores is None else checks.per_token("token_level_scores", scores, response_mask)
+        if scores is None or scores is token_level_rewards:
+            score = reward
+        else:
+            score = checks.per_token("token_level_scores", scores, response_mask).sum(-1)
         batch = Batch(
             advantages=advantages,
             rows=rows,
             group_ids=dense_group_ids(index).to(response_mask.device),
-            success=_success(method.success(options), scores, token_level_rewards, rows, reward_extra_info, step),
-            outcome=token_level_rewards.sum(-1),
+            success=_success(method.success(options), score, rows, reward_extra_info, step),
+            outcome=reward,
             tensors=needed,
         )
         outcome = method.apply(options, batch if sessions is None else _joined(batch, sessions))
@@ -126,16 +131,15 @@ def _index(index: Any, rows: int, method: str) -> np.ndarray:
 
 def _success(
     rule: Success,
-    scores: torch.Tensor | None,
-    token_level_rewards: torch.Tensor,
+    score: torch.Tensor,
     rows: Rows,
     reward_extra_info: Mapping[str, Sequence[Any]] | None,
     step: bridge.TrainerStep | None,
 ) -> torch.Tensor:
     """Which rows are successes, bool [rows]."""
     if rule.field is None:
-        scores = checks.scores(token_level_rewards if scores is None else scores, rows.mask)
-        return scores > rule.threshold
+        checks.scores(score, rows)
+        return score > rule.threshold
     if reward_extra_info is None and step is not None:
         reward_extra_info = step.reward_extra_info(rule.field)
     return checks.success_field(rule.field, reward_extra_info, rows).to(rows.count.device) > rule.threshold
