@@ -1,73 +1,149 @@
-"""Time of the advantage step beside verl's own estimators, in one interleaved run: ratios, not seconds.
+"""The advantage step beside verl's own estimators: ratios, time per token, number of groups, memory.
 
-    .venv/bin/python benchmarks/advantage_step.py --rows 2048 --tokens 4096
+    .venv/bin/python benchmarks/advantage_step.py [--rows 8192 --tokens 8192 --group 16 --lengths spread]
 
-Rows of a group are scattered and lengths spread, as verl delivers them; the mask is int64. The copy of one float32
-tensor of the same shape shows what memory allows.
+Without a size it measures all of docs/performance.md. Everything goes through verl's registry, metrics included.
 """
 
 import argparse
 import statistics
-import time
+import subprocess
+import sys
+from pathlib import Path
 
-import numpy as np
 import torch
 import verl  # noqa: F401  (loads the plugin)
+from batches import LENGTHS, make_batch
+from timing import interleaved, machine, ratios, table
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
 from egsw_plugin.methods import METHODS
 
 REFERENCE = "grpo_vectorized"
+CASES = {
+    "grpo": ("grpo", {}),
+    REFERENCE: (REFERENCE, {}),
+    "egsw": ("egsw", {}),
+    "egsw granularity=trajectory": ("egsw", {"granularity": "trajectory"}),
+    "egsw base=gae": ("egsw", {"base": "gae"}),
+    "gtpo": ("gtpo", {}),
+    "gtpo norm_set=own_set": ("gtpo", {"norm_set": "own_set"}),
+    "gtpo norm_set=joint": ("gtpo", {"norm_set": "joint"}),
+    "gtpo norm_set=none": ("gtpo", {"norm_set": "none"}),
+    "gtpo entropy_scope=batch": ("gtpo", {"entropy_scope": "batch"}),
+    "grpo_s": ("grpo_s", {}),
+}
+MAIN = ["grpo", REFERENCE, "egsw", "gtpo", "grpo_s"]
+FLOOR = "floor: a copy of as many bytes"
 
 
-def make_batch(rows, tokens, group):
-    generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(tokens // 8, tokens + 1, (rows, 1), generator=generator)
-    mask = (torch.arange(tokens) < lengths).to(torch.int64)
-    rewards = torch.zeros(rows, tokens)
-    rewards.scatter_(1, lengths - 1, torch.randint(0, 2, (rows, 1), generator=generator).float())
-    entropy = torch.rand(rows, tokens, generator=generator) * mask
-    uids = np.array([f"prompt-{row // group}" for row in range(rows)], dtype=object)
-    return rewards, mask, uids[torch.randperm(rows, generator=generator).numpy()], entropy
+def step_of(case, batch):
+    """The call that verl makes, ready to be timed."""
+    name, options = CASES[case]
+    arguments = dict(batch)
+    entropy = arguments.pop("entropy")
+    if name in METHODS:
+        arguments |= {"entropy": entropy, "config": {name: options}}
+        if options.get("base") == "gae":
+            arguments["values"] = entropy
+    compute = get_adv_estimator_fn(name)
+    return lambda: compute(**arguments)
+
+
+def floor_of(batch):
+    """Move as many bytes as a method must: it reads the mask (int64), rewards and entropy, and writes advantages."""
+    source, target = batch["entropy"], torch.zeros_like(batch["entropy"])
+    half = len(source) // 2
+
+    def copy():  # 2.5 tensors read and 2.5 written: 5 of float32
+        target.copy_(source)
+        target.copy_(source)
+        target[:half].copy_(source[:half])
+
+    return copy
+
+
+def measure(cases, repeats, rows, tokens, group=16, lengths="spread"):
+    """Ratios to the reference, and seconds a million tokens (padding included)."""
+    batch = make_batch(rows, tokens, group, lengths)
+    steps = {case: step_of(case, batch) for case in cases}
+    steps[FLOOR] = floor_of(batch)
+    seconds = interleaved(steps, repeats)
+    return ratios(seconds, REFERENCE), {
+        case: statistics.median(times) / (rows * tokens / 1e6) for case, times in seconds.items()
+    }
+
+
+def memory_of(case, rows, tokens, group):
+    """Peak memory above the inputs, in tensors of [rows, tokens] float32; measured in a process of its own."""
+    command = [sys.executable, __file__, "--memory", case, "--rows", rows, "--tokens", tokens, "--group", group]
+    return float(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
+
+
+def print_memory(case, rows, tokens, group):
+    """Reset the peak of this process's memory, run the case once, and print how far it rose."""
+    step_of(case, make_batch(64, 64, group))()  # whatever is loaded on first use
+    step = step_of(case, make_batch(rows, tokens, group))
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    step()
+    print((_status("VmHWM") - before) * 1024 / (rows * tokens * 4))
+
+
+def _status(key):
+    """A line of /proc/self/status, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(key)).split()[1])
+
+
+def report(repeats):
+    """All tables of docs/performance.md."""
+    shapes = {
+        "[2048, 4096], groups of 16": (2048, 4096),
+        "[8192, 8192], groups of 16": (8192, 8192),
+        "[8190, 8192], groups of 7": (8190, 8192, 7),
+        "[8192, 8192], groups of 16, short": (8192, 8192, 16, "short"),
+        "[8192, 32768], groups of 16": (8192, 32768),
+    }
+    columns = [measure(CASES, repeats, *shape)[0] for shape in shapes.values()]
+    rows = [[case, *(f"{column[case]:.2f}" for column in columns)] for case in [*CASES, FLOOR]]
+    print(f"Time relative to `{REFERENCE}`\n\n{table(['', *shapes], rows)}\n")
+
+    sizes = [(1024, 1024), (2048, 2048), (4096, 4096), (8192, 8192), (16384, 8192)]
+    columns = [measure(MAIN, 2 * repeats, *size)[1] for size in sizes]
+    rows = [[case, *(f"{column[case] / columns[3][case]:.2f}" for column in columns)] for case in MAIN]
+    header = ["", *(f"{rows_ * tokens / 2**20:.0f} Mi tokens" for rows_, tokens in sizes)]
+    print(f"Time a token relative to that at 64 Mi tokens\n\n{table(header, rows)}\n")
+
+    groups = [2, 4, 16, 64, 512, 4096]
+    columns = [measure(MAIN, repeats, 4096, 4096, group)[0] for group in groups]
+    rows = [[case, *(f"{column[case]:.2f}" for column in columns)] for case in MAIN]
+    header = ["", *(f"{4096 // group} groups of {group}" for group in groups)]
+    print(f"[4096, 4096], time relative to `{REFERENCE}`\n\n{table(header, rows)}\n")
+
+    rows = [[case, f"{memory_of(case, 8192, 8192, 16):.2f}"] for case in CASES]
+    print(f"Memory above the inputs at [8192, 8192], in tensors of that shape (float32)\n\n{table(['', 'peak'], rows)}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=2048)
-    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--group", type=int, default=16)
+    parser.add_argument("--lengths", choices=LENGTHS, default="spread")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--memory", metavar="CASE", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    rewards, mask, index, entropy = make_batch(arguments.rows, arguments.tokens, arguments.group)
-
-    def estimator(name, **options):
-        fn = get_adv_estimator_fn(name)
-        kwargs = {"entropy": entropy, "config": {name: options}} if name in METHODS else {}
-        return lambda: fn(token_level_rewards=rewards, response_mask=mask, index=index, **kwargs)
-
-    cases = {
-        "copy of one tensor": rewards.clone,
-        "grpo": estimator("grpo"),
-        REFERENCE: estimator(REFERENCE),
-        "egsw step": estimator("egsw"),
-        f"egsw step over {REFERENCE}": estimator("egsw", base=REFERENCE),
-        f"egsw trajectory over {REFERENCE}": estimator("egsw", base=REFERENCE, granularity="trajectory"),
-        "gtpo": estimator("gtpo"),
-        "gtpo norm_set=own_set": estimator("gtpo", norm_set="own_set"),
-        "gtpo entropy_scope=batch": estimator("gtpo", entropy_scope="batch"),
-        "grpo_s": estimator("grpo_s"),
-    }
-    seconds = {name: [] for name in cases}
-    for repeat in range(arguments.repeats + 1):
-        for name, case in cases.items():
-            start = time.perf_counter()
-            case()
-            if repeat:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
-    reference = statistics.median(seconds[REFERENCE])
-    print(f"[{arguments.rows}, {arguments.tokens}], group {arguments.group}, {torch.get_num_threads()} threads")
-    for name, times in seconds.items():
-        print(f"{name:36} {statistics.median(times) / reference:6.2f} x {REFERENCE}")
+    shape = arguments.rows, arguments.tokens, arguments.group
+    if arguments.memory:
+        print_memory(arguments.memory, *shape)
+        return
+    print(machine(), end="\n\n")
+    if arguments.rows is None:
+        report(arguments.repeats)
+        return
+    result, _ = measure(CASES, arguments.repeats, *shape, arguments.lengths)
+    print(table(["", f"x {REFERENCE}"], [[case, f"{ratio:.2f}"] for case, ratio in result.items()]))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def egsw_metrics(result: EGSWResult, batch: Batch) -> dict[str, float]:
     """Metrics of one step of EGSW: those of `_common`; here a group is mixed if its rewards differ."""
-    return _common("egsw", result, batch, unequal_groups(batch))
+    sign = _grpo_sign(batch)
+    return _common("egsw", result, batch, _unequal(sign, batch), sign)
 
 
 def shaped_metrics(name: str, result: Shaped, batch: Batch) -> dict[str, float]:
@@ -30,7 +31,7 @@ def shaped_metrics(name: str, result: Shaped, batch: Batch) -> dict[str, float]:
     - NAME/overlong/mean: share of the responses that take part which the length penalty GROP touches.
     """
     mixed = mixed_groups(batch.group_ids, batch.success, batch.rows.count > 0)
-    return _common(name, result, batch, mixed) | {
+    return _common(name, result, batch, mixed, _grpo_sign(batch)) | {
         f"{name}/entropy_clipped/mean": _ratio(result.clipped.sum(), batch.rows.count.sum()),
         f"{name}/overlong/mean": _ratio(result.penalised.sum(), result.taking_part.sum()),
     }
@@ -38,14 +39,19 @@ def shaped_metrics(name: str, result: Shaped, batch: Batch) -> dict[str, float]:
 
 def unequal_groups(batch: Batch) -> torch.Tensor:
     """Which groups hold rewards that differ, bool [groups]: GRPO has advantages there."""
-    taking_part = batch.rows.count > 0
-    sign = _grpo_sign(batch.outcome, batch.group_ids, taking_part)
+    return _unequal(_grpo_sign(batch), batch)
+
+
+def _unequal(sign: torch.Tensor, batch: Batch) -> torch.Tensor:
     groups = int(batch.group_ids.max()) + 1 if batch.group_ids.numel() else 0
-    return torch.bincount(batch.group_ids[taking_part & (sign != 0)], minlength=groups) > 0
+    return torch.bincount(batch.group_ids[(batch.rows.count > 0) & (sign != 0)], minlength=groups) > 0
 
 
-def _common(name: str, result: EGSWResult | Shaped, batch: Batch, mixed: torch.Tensor) -> dict[str, float]:
-    """Metrics of every method, given which groups are mixed, bool [groups]; 0 where there is nothing to count.
+def _common(
+    name: str, result: EGSWResult | Shaped, batch: Batch, mixed: torch.Tensor, sign: torch.Tensor
+) -> dict[str, float]:
+    """Metrics of every method, given which groups are mixed, bool [groups], and the signs of GRPO's advantages, [rows];
+    0 where there is nothing to count.
 
     - NAME/changed/mean: share of the policy tokens of mixed groups that the weights change (EGSW: the advantage; GTPO
       and GRPO-S: the reward).
@@ -62,7 +68,6 @@ def _common(name: str, result: EGSWResult | Shaped, batch: Batch, mixed: torch.T
     taking_part = count > 0
     existing = torch.bincount(batch.group_ids[taking_part], minlength=len(mixed)) > 0
     in_mixed = mixed[batch.group_ids] & taking_part
-    sign = _grpo_sign(batch.outcome, batch.group_ids, taking_part)
     flipped = torch.where(sign > 0, result.negative, torch.where(sign < 0, result.positive, 0))
     metrics = {
         "changed/mean": _share(result.tally.changed, count, in_mixed),
@@ -81,9 +86,10 @@ def _common(name: str, result: EGSWResult | Shaped, batch: Batch, mixed: torch.T
     return {f"{name}/{key}": value for key, value in metrics.items()}
 
 
-def _grpo_sign(outcome: torch.Tensor, group_ids: torch.Tensor, taking_part: torch.Tensor) -> torch.Tensor:
+def _grpo_sign(batch: Batch) -> torch.Tensor:
     """Sign of the reward of each response less the mean of its group, [rows]."""
-    outcome = outcome.double().masked_fill(~taking_part, 0)
+    group_ids, taking_part = batch.group_ids, batch.rows.count > 0
+    outcome = batch.outcome.double().masked_fill(~taking_part, 0)
     groups = int(group_ids.max()) + 1 if group_ids.numel() else 0
     total = outcome.new_zeros(groups).index_add_(0, group_ids, outcome)
     size = torch.bincount(group_ids[taking_part], minlength=groups)

@@ -25,7 +25,7 @@ from verl.trainer.ppo.v1 import PPOTrainer, PPOTrainerColocateAsync, PPOTrainerS
 from verl.utils import tensordict_utils
 
 from egsw_plugin.errors import BridgeError, TensorError
-from egsw_plugin.kernels.groups import Rows
+from egsw_plugin.kernels.rows import Rows
 from egsw_plugin.verl_adapter import bridge
 from egsw_plugin.verl_adapter.bridge import WEIGHTS_FIELD
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from .groups import Groups
-
 EPSILON = 1e-6  # as in verl
 
 
@@ -25,21 +23,19 @@ def group_relative(outcome: torch.Tensor, group_ids: torch.Tensor, divide_by_std
     >>> group_relative(torch.tensor([1.0, 0.0, 3.0]), torch.tensor([0, 0, 1]))
     tensor([ 0.7071, -0.7071,  3.0000])
     """
-    advantage = torch.zeros_like(outcome)
-    everyone = torch.ones_like(group_ids)
-    for members, count in Groups.of(group_ids, everyone.bool(), everyone).classes:
-        sizes = count.sum(1)
-        for size in sizes.unique().tolist():
-            ours = members[sizes == size, :size]
-            rewards = outcome[ours]
-            mean = rewards.mean(1, keepdim=True) if size > 1 else torch.zeros_like(rewards)
-            deviation = torch.ones_like(mean)
-            if size > 1:
-                # In float64 around a float32 mean, as torch does it for a vector: so even the rounding is verl's.
-                variance = (rewards.double() - mean.double()).square().sum(1, keepdim=True) / (size - 1)
-                deviation = variance.sqrt().to(mean.dtype)
-            centred = rewards - mean
-            if divide_by_std:
-                centred = centred / (deviation + EPSILON)
-            advantage[ours] = centred
+    advantage = torch.empty_like(outcome)
+    order = group_ids.argsort(stable=True)
+    sizes = torch.bincount(group_ids)
+    size_of = sizes[group_ids[order]]
+    for size in sizes.unique().tolist():
+        ours = order[size_of == size].view(-1, size) if size else order.new_empty(0, 1)
+        rewards = outcome[ours]
+        mean, deviation = torch.zeros_like(rewards[:, :1]), torch.ones_like(rewards[:, :1])
+        if size > 1:
+            mean = rewards.mean(1, keepdim=True)
+            # In float64 around a float32 mean, as torch does it for a vector: so even the rounding is verl's.
+            variance = (rewards.double() - mean.double()).square().sum(1, keepdim=True) / (size - 1)
+            deviation = variance.sqrt().to(mean.dtype)
+        centred = rewards - mean
+        advantage[ours] = centred / (deviation + EPSILON) if divide_by_std else centred
     return advantage

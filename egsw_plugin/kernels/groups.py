@@ -24,8 +24,8 @@ def dense_group_ids(index: Sequence[Hashable]) -> torch.Tensor:
     tensor([0, 1, 0, 2])
     """
     entries = index.tolist() if hasattr(index, "tolist") else index
-    ids: dict[Hashable, int] = {}
-    return torch.tensor([ids.setdefault(entry, len(ids)) for entry in entries], dtype=torch.int64)
+    ids = {entry: number for number, entry in enumerate(dict.fromkeys(entries))}
+    return torch.tensor([ids[entry] for entry in entries], dtype=torch.int64)
 
 
 def mixed_groups(group_ids: torch.Tensor, success: torch.Tensor, taking_part: torch.Tensor) -> torch.Tensor:
@@ -98,7 +98,7 @@ class Groups:
         for members, count in self.classes:
             width = int(count.max())
             # More and narrower tiles leave out more of the responses that have ended, and cost more calls.
-            step = max(1, -(-width // min(8, max(1, members.numel() * width // (2 * rows_.TILE)))))
+            step = max(1, -(-width // min(8, max(1, members.numel() * width // rows_.TILE))))
             for start in range(0, width, step):
                 columns = slice(start, min(start + step, width))
                 reach = (count > start).sum(1)

@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 
 from ..errors import OptionError, TensorError, VaryingAdvantagesError
 from ..kernels.group_relative import group_relative
-from ..kernels.groups import dense_group_ids
 from ..kernels.sessions import Sessions
 from .configuration import get
 
@@ -23,7 +22,7 @@ UNSUPPORTED = ("gdpo",)
 # One advantage a response, from the sum of its rewards alone, spread over its tokens.
 OF_OUTCOME = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "grpo_passk")
 # From this many elements on, returns that only a critic would read are not worth a tensor of their own.
-VIEW = 1 << 22
+VIEW = 1 << 18
 # What these need can be passed in a direct call, but verl's V1 trainer does not have it.
 NOT_IN_TRAINER = ("remax", *OTB)
 
@@ -46,6 +45,7 @@ def advantages(
     token_level_rewards: torch.Tensor,
     response_mask: torch.Tensor,
     index: Any,
+    group_ids: torch.Tensor,
     config: Any,
     key: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,8 +66,7 @@ def advantages(
         outcome = token_level_rewards.sum(-1, keepdim=True, dtype=dtype)
         if name == "grpo":
             divide_by_std = get(config, "norm_adv_by_std_in_grpo", True)
-            ids = dense_group_ids(index).to(outcome.device)
-            level = group_relative(outcome.squeeze(1), ids, divide_by_std).unsqueeze(1)
+            level = group_relative(outcome.squeeze(1), group_ids, divide_by_std).unsqueeze(1)
             return level, _returns(level, response_mask)
         token_level_rewards, mask = outcome, torch.ones_like(outcome)
     arguments = {"token_level_rewards": token_level_rewards.to(dtype), "response_mask": mask}
@@ -109,6 +108,7 @@ def session_advantages(
     token_level_rewards: torch.Tensor,
     response_mask: torch.Tensor,
     index: Any,
+    group_ids: torch.Tensor,
     config: Any,
     key: str,
     sessions: Sessions,
@@ -118,10 +118,10 @@ def session_advantages(
     As verl does it for `grpo`, last outputs are compared and the result goes to all outputs of the session.
     """
     if name in PER_OUTPUT:
-        return advantages(name, tensors, token_level_rewards, response_mask, index, config, key)
+        return advantages(name, tensors, token_level_rewards, response_mask, index, group_ids, config, key)
     last = sessions.last
-    mask = response_mask[last]
-    result, _ = advantages(name, tensors, token_level_rewards[last], mask, index[last.tolist()], config, key)
+    mask, uids, ids = response_mask[last], index[last.tolist()], group_ids[last]
+    result, _ = advantages(name, tensors, token_level_rewards[last], mask, uids, ids, config, key)
     try:
         spread = sessions.spread(result.expand(mask.shape))
     except VaryingAdvantagesError as error:

@@ -60,14 +60,16 @@ def make_estimator(method: Method):
         tensors = _Tensors(passed, step, method.name)
         checks.rewards(token_level_rewards, response_mask)
         index = _index(index, len(response_mask), method.name)
+        ids = dense_group_ids(index).to(response_mask.device)
         rows = Rows.measure(response_mask)
         sessions = step.sessions(rows) if step is not None else None
 
         advantages = returns = None
         if (base := method.base(options)) is not None:
-            arguments = (base, tensors, token_level_rewards, response_mask, index, config, checks.key(method, "base"))
             compute = bases.advantages if sessions is None else partial(bases.session_advantages, sessions=sessions)
-            advantages, returns = compute(*arguments)
+            advantages, returns = compute(
+                base, tensors, token_level_rewards, response_mask, index, ids, config, checks.key(method, "base")
+            )
         needed = {name: tensors.require(name, response_mask) for name in method.needs(options)}
         if "entropy" in needed:
             checks.entropy(needed["entropy"], response_mask, step.vocabulary_size() if step else None)
@@ -82,7 +84,7 @@ def make_estimator(method: Method):
         batch = Batch(
             advantages=advantages,
             rows=rows,
-            group_ids=dense_group_ids(index).to(response_mask.device),
+            group_ids=ids,
             success=_success(method.success(options), score, rows, reward_extra_info, step),
             outcome=reward,
             tensors=needed,
