@@ -25,6 +25,7 @@ CASES = {
     REFERENCE: (REFERENCE, {}),
     "egsw": ("egsw", {}),
     "egsw granularity=trajectory": ("egsw", {"granularity": "trajectory"}),
+    "egsw scope=batch": ("egsw", {"scope": "batch"}),
     "egsw base=gae": ("egsw", {"base": "gae"}),
     "gtpo": ("gtpo", {}),
     "gtpo norm_set=own_set": ("gtpo", {"norm_set": "own_set"}),

@@ -159,13 +159,10 @@ def _weigh_steps(
     tally, negative, positive = weigh.tally, torch.zeros_like(rows.count), torch.zeros_like(rows.count)
     entropy = rows.pack(entropy)
     values = blank(len(entropy) + 1, entropy.shape[1], entropy, _result_dtype(advantages))
-    if level is None:
-        advantages = rows.pack(advantages)
-    else:
-        level = torch.cat([level, level.new_zeros(1)])
+    advantages = rows.pack(advantages) if level is None else advantages
     for tile in groups.tiles(weigh.dtype, whole=weigh.denominator == "all"):
         part, total = tile.read(entropy)
-        own = tile.read(advantages)[0] if level is None else level[tile.members].unsqueeze(-1)
+        own = tile.read(advantages)[0] if level is None else tile.of_rows(level)
         weights = weigh(own, part, tile.alive)
         difference = weights - tile.alive
         if weigh.denominator == "all":  # all weights of the alive may be above 1

@@ -98,7 +98,9 @@ class Groups:
         for members, count in self.classes:
             width = int(count.max())
             # More and narrower tiles leave out more of the responses that have ended, and cost more calls.
-            step = max(1, -(-width // min(8, max(1, members.numel() * width // rows_.TILE))))
+            pieces = min(8, max(1, width // 1024), max(1, members.numel() * width // rows_.TILE))
+            step = max(1, -(-width // pieces))
+            step = max(1, min(step, rows_.TILE // members.shape[1]))
             for start in range(0, width, step):
                 columns = slice(start, min(start + step, width))
                 reach = (count > start).sum(1)

@@ -17,7 +17,7 @@ from ..errors import TensorError
 from .groups import Groups, participants
 from .normalization import ROUNDING, Normalization, normalize
 from .rows import Rows, blank
-from .shaped import Shaped, fill_rows
+from .shaped import Shaped, rescale
 from .shaping import Shaping, entropy_sums, entropy_weights, overlong_penalty
 from .tiles import UNCHANGED, Tally, Tile, count_beyond
 
@@ -90,8 +90,8 @@ def gtpo(
         torch.zeros_like(group_ids) if norm_scope == "batch" else group_ids,
         taking_part,
     )
+    negative, positive = rescale(sums.values, Groups.of(group_ids, taking_part, rows.count), offset, scale)
     values = rows.unpack(sums.values[:-1])
-    negative, positive = fill_rows(rows, offset, scale, values)
     if not bool(taking_part.all()):
         entropy_total, _, clipped = entropy_sums(entropy, rows, sums.dtype, shaping.clip, ~taking_part)
         sums.tally.entropy_total += entropy_total

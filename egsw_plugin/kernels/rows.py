@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-NUMPY_DTYPES = {torch.float32: np.float32, torch.float64: np.float64, torch.int64: np.int64}
 # Elements of a tile, the part of a batch that is worked on at a time: a float32 tile and its few temporaries then stay
 # in the processor's caches, and the cost of calling torch does not show.
 TILE = 1 << 19
+# Bytes up to which the C library hands out memory that it has had before, and need not fault in again.
+REUSED = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -118,19 +119,21 @@ def keep_freed_memory() -> None:
     to compute it. It stops doing so once a larger block, of up to 32 MiB, was freed: its mallopt(3) calls the threshold
     dynamic. Other C libraries are not affected.
     """
-    torch.empty(7 << 20, dtype=torch.float32)
+    torch.empty(REUSED - (4 << 20), dtype=torch.uint8)
 
 
 def blank(rows: int, tokens: int, like: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
     """A tensor [rows, tokens] of zeros on the device of `like`, of its dtype or `dtype`.
 
-    On the CPU numpy allocates it: it asks the operating system for huge pages, which torch does not, and to fault in
-    small ones takes several times longer than to write the result.
+    A large one on the CPU is memory fresh from the operating system, zero without being written: what no response
+    reaches is never faulted in. `torch.zeros` would write all of it, which takes about as long as to weigh it.
     """
     dtype = like.dtype if dtype is None else dtype
-    if like.device.type != "cpu" or dtype not in NUMPY_DTYPES:
+    size = rows * tokens * dtype.itemsize
+    if like.device.type != "cpu" or size <= REUSED:
         return torch.zeros(rows, tokens, dtype=dtype, device=like.device)
-    return torch.from_numpy(np.zeros((rows, tokens), dtype=NUMPY_DTYPES[dtype]))
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(memory, dtype=dtype).view(rows, tokens)
 
 
 def chunks(rows: int, tokens: int) -> Iterator[slice]:

@@ -1,4 +1,4 @@
-"""What GTPO and GRPO-S give back, and how a row's number becomes its tokens' advantages. R rows, T tokens."""
+"""What GTPO and GRPO-S give back. R rows, T tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .rows import Rows, chunks
+from .groups import Groups
 from .tiles import Tally, count_signs
 
 
@@ -29,16 +29,20 @@ class Shaped:
     penalised: torch.Tensor
 
 
-def fill_rows(
-    rows: Rows, offset: torch.Tensor, scale: torch.Tensor, values: torch.Tensor
+def rescale(
+    values: torch.Tensor, groups: Groups, offset: torch.Tensor, scale: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn each policy token's value v of `values` [R, T], which is zero elsewhere, into v * scale + offset in place.
+    """Turn the value v of each policy token of `groups` into v * scale + offset, in place.
 
-    offset, scale: [R]. Returns: how many of each row are then below 0 and above 0, int64 [R].
+    values: [R + 1, T], zero elsewhere. offset, scale: [R]. Returns: how many of each row are then below 0 and above 0,
+    int64 [R].
     """
-    negative, positive = torch.zeros_like(rows.count), torch.zeros_like(rows.count)
-    offset, scale = (x.to(values.dtype).unsqueeze(1) for x in (offset, scale))
-    for chunk in chunks(*values.shape):
-        part = values[chunk].mul_(scale[chunk]).addcmul_(offset[chunk], rows.alive(chunk, values.dtype))
-        negative[chunk], positive[chunk] = count_signs(part)
+    offset, scale = offset.to(values.dtype), scale.to(values.dtype)
+    negative = torch.zeros_like(offset, dtype=torch.int64)
+    positive = negative.clone()
+    for tile in groups.tiles(values.dtype):
+        part = tile.gather(values).mul_(tile.of_rows(scale)).addcmul_(tile.of_rows(offset), tile.alive)
+        for counter, counts in zip((negative, positive), count_signs(part), strict=True):
+            tile.add(counter, counts)
+        tile.write(values, part)
     return negative, positive

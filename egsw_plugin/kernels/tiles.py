@@ -30,10 +30,20 @@ class Tile:
     columns: slice
     alive: torch.Tensor
 
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy [N, G, C] of the part of `tensor`, [R, T] or with a spare row of zeros [R + 1, T]; where nobody is
+        alive it is anything."""
+        index = self._existing() if len(tensor) == self.rows else self.members.flatten()
+        part = tensor[:, self.columns].index_select(0, index)
+        return part.to(self.alive.dtype).view_as(self.alive)
+
     def read(self, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A copy [N, G, C] of `tensor`'s [R, T] part, with 0 where nobody is alive; and its sums [N, G]."""
-        part = tensor[:, self.columns].index_select(0, self._existing())
-        return keep(part.to(self.alive.dtype).view_as(self.alive), self.alive)
+        """A copy [N, G, C] of `tensor`'s part, with 0 where nobody is alive; and its sums [N, G]."""
+        return keep(self.gather(tensor), self.alive)
+
+    def of_rows(self, values: torch.Tensor) -> torch.Tensor:
+        """`values` [R] of this tile's rows, [N, G, 1]; anything where there is no member."""
+        return values[self.members.clamp(max=self.rows - 1)].unsqueeze(-1)
 
     def write(self, out: torch.Tensor, values: torch.Tensor) -> None:
         """Put [N, G, C], zero where nobody is alive, into its place in `out` [R + 1, T], whose last row is spare."""

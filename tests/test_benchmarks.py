@@ -1,0 +1,35 @@
+"""The commands of docs/performance.md run, on small tensors, and the memory that it promises. Times are never asserted.
+
+Maps to benchmarks/. Not exercised: import_time.py and trainer_step.py, which start many processes.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(name, *arguments):
+    command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+
+
+@pytest.mark.parametrize("lengths", ["spread", "short", "full"])
+def test_advantage_step(lengths):
+    output = run("advantage_step.py", "--rows", 64, "--tokens", 64, "--repeats", 1, "--lengths", lengths)
+    assert "| grpo_vectorized | 1.00 |" in output
+    assert "| gtpo norm_set=own_set |" in output
+
+
+def test_policy_losses():
+    assert "| vanilla | 1.00 |" in run("policy_losses.py", "--rows", 4, "--tokens", 32, "--repeats", 1)
+
+
+@pytest.mark.parametrize("case", ["egsw", "egsw granularity=trajectory", "gtpo", "grpo_s"])
+def test_memory_above_the_inputs(case):
+    """At most one result and a quarter, of [rows, tokens] float32; less, as padding is never written."""
+    peak = run("advantage_step.py", "--memory", case, "--rows", 4096, "--tokens", 8192)
+    assert 0.5 < float(peak) < 1.25
