@@ -26,7 +26,6 @@ CASES = {
     "egsw": ("egsw", {}),
     "egsw granularity=trajectory": ("egsw", {"granularity": "trajectory"}),
     "egsw scope=batch": ("egsw", {"scope": "batch"}),
-    "egsw base=gae": ("egsw", {"base": "gae"}),
     "gtpo": ("gtpo", {}),
     "gtpo norm_set=own_set": ("gtpo", {"norm_set": "own_set"}),
     "gtpo norm_set=joint": ("gtpo", {"norm_set": "joint"}),
@@ -45,8 +44,6 @@ def step_of(case, batch):
     entropy = arguments.pop("entropy")
     if name in METHODS:
         arguments |= {"entropy": entropy, "config": {name: options}}
-        if options.get("base") == "gae":
-            arguments["values"] = entropy
     compute = get_adv_estimator_fn(name)
     return lambda: compute(**arguments)
 

@@ -18,10 +18,15 @@ if TYPE_CHECKING:
     from .methods.base import Batch
 
 
-def egsw_metrics(result: EGSWResult, batch: Batch) -> dict[str, float]:
-    """Metrics of one step of EGSW: those of `_common`; here a group is mixed if its rewards differ."""
+def egsw_metrics(result: EGSWResult, batch: Batch, measured: str = "entropy") -> dict[str, float]:
+    """Metrics of one step of EGSW: those of `_common`; here a group is mixed if its rewards differ.
+
+    With entropy=surprisal the names say so: egsw/surprisal/mean, egsw/surprisal_success/mean and
+    egsw/surprisal_failure/mean in place of those of the entropy.
+    """
     sign = _grpo_sign(batch)
-    return _common("egsw", result, batch, _unequal(sign, batch), sign)
+    metrics = _common("egsw", result, batch, _unequal(sign, batch), sign)
+    return {key.replace("egsw/entropy", f"egsw/{measured}"): value for key, value in metrics.items()}
 
 
 def shaped_metrics(name: str, result: Shaped, batch: Batch) -> dict[str, float]:

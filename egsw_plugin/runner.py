@@ -1,5 +1,6 @@
 """Runs a training launcher and shows what happens: start-up stages, one line a step, and the cause of a failure."""
 
+import itertools
 import os
 import re
 import shutil
@@ -143,13 +144,15 @@ def run(command: list[str], out: Path, steps: int | None = None, time_limit: flo
 
     Args:
         command: the launcher; its environment gets OUT and VERL_FILE_LOGGER_PATH (`out`/metrics.jsonl).
-        out: folder of the outputs; those of an earlier run are moved to `out`/previous.
+        out: folder of the outputs; those of an earlier run are moved to `out`/previous, or kept beside the new ones
+            if it has checkpoints to go on from.
         steps: training steps expected; by default what verl's progress bar announces.
         time_limit: seconds.
     """
     out = Path(out).resolve()
     _set_aside(out)
     mark = uuid.uuid4().hex  # in the environment of every descendant, also of those that left our session
+    segments = _shared_memory()
     screen, problem = _Screen(steps), "interrupted"
     with _signals_raise():
         try:
@@ -170,8 +173,10 @@ def run(command: list[str], out: Path, steps: int | None = None, time_limit: flo
             screen.say(f"stopped by {signal.Signals(number).name} (last stage: {screen.stage}); ending the run")
             return 128 + number
         finally:
-            if problem:
-                _end(child, mark)
+            if not problem:
+                _wait_until_gone(child, mark, 10.0)  # Ray's daemons notice that the trainer has ended
+            _end(child, mark)
+            _release(_shared_memory() - segments)
     if code is None:
         return TIME_LIMIT_EXIT
     return 128 - code if code < 0 else code or int(bool(problem))
@@ -226,8 +231,18 @@ def _read_end(path: Path) -> str:
 
 
 def _set_aside(out: Path) -> None:
-    """Moves the outputs of an earlier run to `out`/previous, replacing those that are there."""
+    """Moves the outputs of an earlier run to `out`/previous, replacing those that are there.
+
+    A run with checkpoints may be resumed: its metrics and log stay, as metrics.1.jsonl and train.1.log and so on.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    if (out / "checkpoints").exists():
+        for name in ("metrics.jsonl", "train.log"):
+            if (out / name).exists():
+                stem, suffix = name.split(".")
+                part = next(n for n in itertools.count(1) if not (out / f"{stem}.{n}.{suffix}").exists())
+                (out / name).rename(out / f"{stem}.{part}.{suffix}")
+        return
     previous = out / "previous"
     for name in OUTPUTS:
         if (out / name).exists():
@@ -281,6 +296,31 @@ def _wait_until_gone(child: subprocess.Popen, mark: str, seconds: float) -> None
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and (child.poll() is None or _marked(mark)):
         time.sleep(0.1)
+
+
+def _shared_memory() -> set[Path]:
+    """The user's segments of Python's shared memory (vLLM's are), none where there is no /dev/shm."""
+    segments = set()
+    for path in Path("/dev/shm").glob("psm_*"):
+        with suppress(OSError):
+            if path.stat().st_uid == os.getuid():
+                segments.add(path)
+    return segments
+
+
+def _release(segments: set[Path]) -> None:
+    """Removes the segments that no process has mapped: their owners were killed, and nobody else would."""
+    if not segments:
+        return
+    mapped = set()
+    for entry in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):
+            mapped.update(
+                line.split(maxsplit=5)[5] for line in entry.read_text().splitlines() if "/dev/shm/psm_" in line
+            )
+    for path in segments - {Path(name) for name in mapped}:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _marked(mark: str) -> list[int]:

@@ -50,6 +50,11 @@ def test_every_metric_is_documented(name):
     ids = torch.zeros(4, dtype=torch.int64)
     batch = Batch(success.unsqueeze(1) * mask.float(), Rows.measure(mask), ids, success, success.float(), tensors)
     page = (ROOT / "docs" / ("egsw.md" if name == "egsw" else "gtpo.md")).read_text()
-    for metric in METHODS[name].apply(METHODS[name].options_type(), batch).metrics:
+    metrics = list(METHODS[name].apply(METHODS[name].options_type(), batch).metrics)
+    if name == "egsw":
+        tensors["old_log_probs"] = -tensors["entropy"]
+        metrics += METHODS[name].apply(METHODS[name].options_type(entropy="surprisal"), batch).metrics
+        assert "egsw/surprisal/mean" in metrics and metrics.count("egsw/entropy/mean") == 1
+    for metric in metrics:
         words = metric.removeprefix(f"{name}/")
         assert words in page or words.replace("weight/min", "`/min`") in page, metric

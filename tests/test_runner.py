@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import shared_memory
 from pathlib import Path
 
 import pytest
 
 from egsw_plugin.cli import main
+from egsw_plugin.report.metrics import read_metrics
 from egsw_plugin.runner import run
 
 # What a launcher prints and logs; the helpers are put before every script.
@@ -214,6 +216,48 @@ def test_interrupting_the_runner_ends_the_run(tmp_path, number, code):
     assert runner.returncode == code
     assert f"stopped by {number.name}" in shown
     assert is_gone(int((tmp_path / "pid").read_text())) and is_gone(int((tmp_path / "sleeper").read_text()))
+
+
+@pytest.mark.timeout(120)
+def test_shared_memory_of_killed_processes_is_removed(launch, tmp_path):
+    """As vLLM leaves it; a segment that a process of somebody else's run still maps stays."""
+    foreign = shared_memory.SharedMemory(create=True, size=100)
+    script = """
+import signal
+from multiprocessing import resource_tracker, shared_memory
+segment = shared_memory.SharedMemory(create=True, size=100)
+resource_tracker.unregister(segment._name, "shared_memory")
+(out / "name").write_text(segment.name)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    try:
+        assert launch(script) == 128 + signal.SIGKILL
+        assert not Path("/dev/shm", (tmp_path / "out/name").read_text()).exists()
+        assert Path("/dev/shm", foreign.name).exists()
+    finally:
+        foreign.close()
+        foreign.unlink()
+
+
+def test_processes_left_by_a_run_that_ended_well_are_ended(launch, tmp_path):
+    script = STARTUP + (
+        "step(1)\nsleep = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+        "(out / 'pid').write_text(str(subprocess.Popen(sleep, start_new_session=True).pid))\n"
+    )
+    assert launch(script, steps=1) == 0
+    assert is_gone(int((tmp_path / "out/pid").read_text()))
+
+
+def test_metrics_of_a_run_with_checkpoints_are_kept_however_often_it_is_resumed(launch, tmp_path):
+    for number in (1, 2, 3):
+        script = f"(out / 'checkpoints').mkdir(exist_ok=True)\nstep({number})\nsay('part {number}')"
+        assert launch(script, steps=number) == 0
+    out = tmp_path / "out"
+    for number, name in ((1, "metrics.1.jsonl"), (2, "metrics.2.jsonl"), (3, "metrics.jsonl")):
+        assert f'"step": {number}' in (out / name).read_text()
+    assert "part 2" in (out / "train.2.log").read_text()
+    assert not (out / "previous").exists()
+    assert [row["step"] for row in read_metrics(out / "metrics.jsonl").training] == [1, 2, 3]
 
 
 def test_command_line_writes_table_and_curves(tmp_path, capfd):

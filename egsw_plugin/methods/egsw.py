@@ -49,7 +49,8 @@ class EGSW:
         except VaryingAdvantagesError as error:
             fix = f"with base={options.base}, {error}; use denominator=alive, or a base with one advantage a response"
             raise OptionError("algorithm.egsw.denominator", options.denominator, fix) from error
-        metrics = diagnostics.egsw_metrics(result, batch)
+        measured = "entropy" if options.entropy == "full" else "surprisal"
+        metrics = diagnostics.egsw_metrics(result, batch, measured)
         if weighted:
             return Outcome(result.values, None, metrics)
         advantages = batch.advantages

@@ -76,3 +76,12 @@ class EGSWOptions(Options):
         "with channel=loss: the KL loss of a token (actor_rollout_ref.actor.use_kl_loss=True) is weighed like its "
         "policy loss",
     )
+
+    def cautions(self) -> list[str]:
+        """What stands in for the entropy."""
+        if self.entropy == "full":
+            return []
+        return [
+            "entropy=surprisal weighs by -log_prob of the sampled tokens, whose expectation is the entropy: a noisy "
+            "stand-in for it; the metrics are named egsw/surprisal/mean and so on"
+        ]

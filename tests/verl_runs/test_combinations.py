@@ -82,6 +82,54 @@ def test_sessions_with_two_outputs(tmp_path, method):
     assert all(1 < value <= 8 for value in run.column(f"{method}/weight/max"))
 
 
+@pytest.mark.parametrize("method", ["egsw", "gtpo", "grpo_s"])
+def test_a_tools_answer_in_the_middle_of_the_response(tmp_path, method):
+    """Multi-turn: tokens that the policy did not write stand between its own, and count nowhere."""
+    loops = tmp_path / "loops.yaml"
+    loops.write_text("- name: tool\n  _target_: tool_in_the_middle.ToolInTheMiddle\n")
+    run = train(
+        tmp_path / "out",
+        f"actor_rollout_ref.rollout.agent.agent_loop_config_path={loops}",
+        "actor_rollout_ref.rollout.agent.default_agent_loop=tool",
+        ADV=method,
+        PYTHONPATH=str(ROOT / "tests" / "verl_runs"),
+    )
+    assert_in_effect(run, method, changed=0.05)
+    assert run.column(f"{method}/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
+    # The mask leaves the three tokens of each answer out of what verl counts as the response.
+    assert all(step["num_turns/mean"] > 2 for step in run.steps)
+
+
+@pytest.mark.parametrize("method", ["egsw", "gtpo"])
+def test_dynamic_batch_sizes(tmp_path, method):
+    """Micro-batches of about as many tokens, rows in another order: with EGSW the weights travel to the loss."""
+    loss = ["+algorithm.egsw.channel=loss", "actor_rollout_ref.actor.policy_loss.loss_mode=egsw"]
+    run = train(
+        tmp_path,
+        "actor_rollout_ref.actor.use_dynamic_bsz=true",
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024",
+        "actor_rollout_ref.rollout.log_prob_use_dynamic_bsz=true",
+        "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=1024",
+        *(loss if method == "egsw" else ()),
+        ADV=method,
+    )
+    assert_in_effect(run, method, changed=0.05)
+    assert run.column(f"{method}/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
+
+
+def test_lora(tmp_path):
+    run = train(
+        tmp_path,
+        "actor_rollout_ref.model.lora_rank=8",
+        "actor_rollout_ref.model.lora_alpha=16",
+        "actor_rollout_ref.model.target_modules=all-linear",
+        "actor_rollout_ref.rollout.load_format=safetensors",
+        "actor_rollout_ref.actor.optim.lr=1e-3",
+    )
+    assert_in_effect(run)
+    assert run.column("egsw/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
+
+
 def test_resumed_run_goes_on_with_the_method(tmp_path):
     assert train(tmp_path, "trainer.save_freq=2", ADV="gtpo").code == 0
     run = train(tmp_path, "trainer.save_freq=2", "trainer.resume_mode=auto", steps=4, ADV="gtpo")
@@ -108,6 +156,9 @@ def test_surprisal_where_verl_computes_no_entropy(tmp_path):
     )
     assert_in_effect(run)
     assert "actor/entropy" not in run.steps[0]
+    assert all(value > 0 for value in run.column("egsw/surprisal/mean"))
+    assert not [name for name in run.steps[0] if name.startswith("egsw/entropy")]
+    assert "entropy=surprisal weighs by -log_prob" in run.screen
 
 
 def test_verls_own_estimator_on_the_same_recipe(tmp_path):

@@ -1,0 +1,94 @@
+"""Processes of a real run killed in the middle, and what is left: nothing but a checkpoint to go on from.
+
+The victim dies by SIGKILL after the second step, whose checkpoint is on the disk. Not exercised: a machine that dies,
+several nodes, and the death of Ray's own daemons.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from launch import ROOT, TIME_LIMIT, assert_in_effect, train
+
+from egsw_plugin.report.metrics import read_metrics
+
+STEPS = 5
+KEPT = ["trainer.save_freq=1", "trainer.resume_mode=auto", "trainer.max_actor_ckpt_to_keep=2"]
+# What a process is called, in the order in which Ray and vLLM name them.
+VICTIMS = {"trainer": "ray::TaskRunner", "worker": "ray::WorkerDict", "vllm": "VLLM::EngineCore"}
+
+
+def processes(mark):
+    """Number and title of every process whose environment holds `mark`."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (entry / "environ").read_bytes():
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+    return found
+
+
+def segments():
+    return set(Path("/dev/shm").glob("psm_*"))
+
+
+def start(out, mark):
+    command = [str(Path(sys.executable).with_name("egsw-plugin")), "run", "--out", str(out), "--steps", str(STEPS)]
+    command += ["--time-limit", str(TIME_LIMIT), "--", "bash", "recipes/tiny_cpu/run_tiny.sh", *KEPT]
+    environment = {**os.environ, "PYTHON": sys.executable, "STEPS": str(STEPS), "FAULT_TEST": mark}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for_checkpoint(out, run, number):
+    latest = out / "checkpoints" / "latest_checkpointed_iteration.txt"
+    deadline = time.monotonic() + TIME_LIMIT
+    while time.monotonic() < deadline and run.poll() is None:
+        if latest.exists() and int(latest.read_text() or 0) >= number:
+            return
+        time.sleep(0.2)
+    raise AssertionError("no checkpoint in time:\n" + (out / "train.log").read_text()[-3000:])
+
+
+@pytest.mark.parametrize(
+    "victim",
+    [
+        pytest.param("trainer", marks=pytest.mark.verl_run),
+        pytest.param("worker", marks=pytest.mark.combination),
+        pytest.param("vllm", marks=pytest.mark.combination),
+    ],
+)
+def test_a_killed_run_leaves_nothing_behind_and_goes_on(tmp_path, victim):
+    out, mark, before = tmp_path / "out", f"fault-{os.getpid()}-{victim}", segments()
+    run = start(out, mark)
+    try:
+        wait_for_checkpoint(out, run, 2)
+        victims = [pid for pid, title in processes(mark).items() if title.startswith(VICTIMS[victim])]
+        assert victims, processes(mark)
+        os.kill(victims[0], signal.SIGKILL)
+        screen, _ = run.communicate(timeout=TIME_LIMIT + 50)
+    finally:
+        run.kill()
+    print(screen)
+    assert run.returncode not in (0, 124)
+    assert "FAILED" in screen
+    assert not processes(mark)
+    assert segments() <= before
+    kept = read_metrics(out / "metrics.jsonl").training
+    saved = int((out / "checkpoints" / "latest_checkpointed_iteration.txt").read_text())
+
+    resumed = train(out, *KEPT, steps=STEPS)
+    assert resumed.code == 0
+    assert [row["training/global_step"] for row in resumed.steps] == list(range(saved + 1, STEPS + 1))
+    assert_in_effect(resumed, steps=STEPS - saved)
+    rows = read_metrics(out / "metrics.jsonl").training
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert rows[: len(kept[:saved])] == kept[:saved]
+    assert segments() <= before
