@@ -7,6 +7,7 @@ that the stored entropy is the old policy's (test_verl_runs.py compares it with 
 """
 
 import types
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -35,8 +36,9 @@ PARTITION = "some-partition"  # verl calls it "train"; nothing may depend on tha
 TRAINERS = [PPOTrainerSync, PPOTrainerColocateAsync, PPOTrainerSeparateAsync]
 
 
-@pytest.fixture(scope="module")
-def queue():
+@contextmanager
+def running_queue():
+    """Ray and verl's TransferQueue."""
     ray.init(num_cpus=16, include_dashboard=False, log_to_driver=False)
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_trainer", overrides=QUEUE).transfer_queue
@@ -44,6 +46,12 @@ def queue():
     yield tq
     tq.close()
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def queue():
+    with running_queue() as started:
+        yield started
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ EGSW = "algorithm.adv_estimator=egsw"
             "algorithm.rollout_correction.bypass_mode=True",
             "algorithm.egsw.entropy=surprisal",
         ),
-        (["trainer.use_v1=False"], "trainer.use_v1=False", "set trainer.use_v1=True"),
+        (["trainer.use_v1=False"], "trainer.use_v1=False", "set trainer.use_v1=True, or patch verl (patches/apply.py)"),
         (["+algorithm.egsw.base=gae"], "algorithm.egsw.base='gae'", "set critic.enable=True"),
         (
             ["+algorithm.egsw.base=gae", "critic.enable=True", "+algorithm.egsw.denominator=all"],
@@ -150,7 +150,7 @@ OVERLONG = "+reward.reward_kwargs.overlong_buffer_cfg={enable: true, len: 8}"
         ([f"{LOSS}=gpto"], f"{LOSS}='gpto'", "did you mean 'gtpo'?"),
         ([f"{LOSS}=grpo-s"], f"{LOSS}='grpo-s'", "did you mean 'grpo_s'?"),
         ([f"{LOSS}=egsw"], f"{LOSS}='egsw'", "algorithm.adv_estimator=egsw and algorithm.egsw.channel=loss"),
-        (["trainer.use_v1=False"], "trainer.use_v1=False", "set trainer.use_v1=True"),
+        (["trainer.use_v1=False"], "trainer.use_v1=False", "set trainer.use_v1=True, or patch verl (patches/apply.py)"),
         ([f"{BYPASS}=True"], f"{BYPASS}=True", "set it to False"),
     ],
 )

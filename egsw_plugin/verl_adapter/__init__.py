@@ -8,6 +8,7 @@ def install() -> None:
     wrapt.register_post_import_hook(_registry, "verl.trainer.ppo.core_algos")
     wrapt.register_post_import_hook(_validation, "verl.utils.config")
     wrapt.register_post_import_hook(_trainer, "verl.trainer.ppo.v1.trainer_base")
+    wrapt.register_post_import_hook(_old_trainer, "verl.trainer.ppo.ray_trainer")
     wrapt.register_post_import_hook(_worker, "verl.workers.utils.losses")
 
 
@@ -28,6 +29,12 @@ def _trainer(trainer_base) -> None:
     from . import bridge
 
     bridge.install_in_trainer(trainer_base)
+
+
+def _old_trainer(ray_trainer) -> None:
+    from . import bridge
+
+    bridge.install_in_old_trainer(ray_trainer)
 
 
 def _worker(losses) -> None:

@@ -63,7 +63,8 @@ def why_missing(name: str, method: str, step: TrainerStep | None) -> str:
     if step is None:
         return (
             f"{method} needs {name}, which was not passed, and no trainer is running to take it from: pass {name}= "
-            "[rows, tokens], or train with verl's V1 trainer (trainer.use_v1=True)"
+            "[rows, tokens], or train with verl's V1 trainer (trainer.use_v1=True), or with the old one patched by "
+            "patches/apply.py"
         )
     message = f"{method} needs {name}, which verl's trainer does not have for this batch in partition "
     message += repr(step.partition_id)
@@ -216,6 +217,21 @@ def install_in_trainer(trainer_base: Any) -> None:
     trainer_base.compute_advantage_for_multi_trajectories = compute_advantage_for_multi_trajectories
 
 
+def install_in_old_trainer(ray_trainer: Any) -> None:
+    """Wrap the construction of verl's old trainer; a patched verl hands over tensors and takes metrics by itself."""
+    from . import startup
+
+    trainer_class = ray_trainer.RayPPOTrainer
+    construct = trainer_class.__init__
+
+    @functools.wraps(construct)
+    def __init__(self, config, *args, **kwargs):
+        startup.check_trainer(config, missing=[])
+        construct(self, config, *args, **kwargs)
+
+    trainer_class.__init__ = __init__
+
+
 def install_in_worker(losses: Any) -> None:
     """Wrap verl's `ppo_loss`, which drops every field that it does not name, to set the weights aside first; and the KL
     penalty that it calls, so that they can weigh it."""
@@ -281,6 +297,7 @@ __all__ = [
     "TrainerStep",
     "current_step",
     "current_weights",
+    "install_in_old_trainer",
     "install_in_trainer",
     "install_in_worker",
     "why_missing",

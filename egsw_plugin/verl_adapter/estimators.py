@@ -45,6 +45,7 @@ def make_estimator(method: Method):
         rollout_is_weights: torch.Tensor | None = None,
         sum_pi_squared: torch.Tensor | None = None,
         reward_extra_info: Mapping[str, Sequence[Any]] | None = None,
+        metrics: dict[str, Any] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         step = bridge.current_step()
         options = options_of(method, config)
@@ -92,6 +93,8 @@ def make_estimator(method: Method):
         outcome = method.apply(options, batch if sessions is None else _joined(batch, sessions))
         if sessions is not None:
             outcome = _split(outcome, sessions)
+        if metrics is not None:
+            metrics.update(outcome.metrics)
         if step is not None:
             step.finish(method.name, outcome)
         elif outcome.weights is not None:
@@ -108,7 +111,7 @@ def make_estimator(method: Method):
     Args: token_level_rewards and response_mask [rows, tokens]; index, one group id a row; config, verl's `algorithm`
     section. By keyword, where the caller has them: entropy (nats), old_log_probs (nats), values, token_level_scores
     (before KL and length terms; they decide success), all [rows, tokens]; reward_extra_info, a mapping from
-    names to one value a row, where a field of it decides success.
+    names to one value a row, where a field of it decides success; metrics, a dictionary to add the method's metrics to.
 
     Returns: advantages and returns [rows, tokens]; the returns are the base estimator's own, or the advantages.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -91,7 +92,7 @@ def check(config: Any) -> Method | None:
         return None
     _check_version(name)
     options = options_of(method, algorithm)
-    _check_trainer_mode(config, name)
+    _check_old_trainer(config, method, options)
     _check_entropy(config, method, options)
     _check_group_size(config, method, options)
     if method.base(options) is not None:
@@ -241,13 +242,29 @@ def _check_name(name: str) -> None:
         raise OptionError("algorithm.adv_estimator", name, f"verl has no such estimator; did you mean {near!r}?")
 
 
-def _check_trainer_mode(config: Any, name: str) -> None:
-    if not select(config, "trainer.use_v1", True):
+def _check_old_trainer(config: Any, method: Method, options: Any) -> None:
+    """The bridge is for the V1 trainer; in the old one there is what a patched verl hands over itself."""
+    key, fix = "trainer.use_v1", "set trainer.use_v1=True"
+    if select(config, key, True):
+        return
+    if not _patched():
         raise OptionError(
-            "trainer.use_v1",
+            key,
             False,
-            f"the old trainer hands no entropy to adv_estimator={name}; set trainer.use_v1=True",
+            f"the old trainer hands no entropy to adv_estimator={method.name}; {fix}, or patch verl (patches/apply.py)",
         )
+    if getattr(options, "channel", "advantage") == "loss":
+        raise OptionError(f"algorithm.{method.name}.channel", "loss", f"the old trainer carries no weights; {fix}")
+    if (field := method.success(options).field) is not None:
+        success = f"algorithm.{method.name}.success"
+        raise OptionError(success, field, f"the old trainer hands over no such field; {fix}, or {success}=score")
+
+
+def _patched() -> bool:
+    """Whether verl hands over the tensors that an estimator names; the last patch of our series adds `metrics`."""
+    from verl.trainer.ppo.ray_trainer import compute_advantage
+
+    return "metrics" in inspect.signature(compute_advantage).parameters
 
 
 def _check_base(config: Any, method: Method, options: Any) -> None:

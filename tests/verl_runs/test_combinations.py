@@ -3,7 +3,14 @@
 Too long for every test run; what these check beside the metrics is that verl carries the combination at all.
 """
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+import verl
 from launch import LOSS_MODE, ROOT, TIME_LIMIT, assert_in_effect, train
 
 pytestmark = [pytest.mark.combination, pytest.mark.timeout(TIME_LIMIT + 60)]
@@ -168,3 +175,15 @@ def test_verls_own_estimator_on_the_same_recipe(tmp_path):
     assert len(run.steps) == 2
     assert not [name for name in run.steps[0] if name.startswith("egsw/")]
     assert "effective share" not in run.screen
+
+
+def test_old_trainer_of_a_patched_verl(tmp_path):
+    """No bridge there: entropy and metrics travel through verl itself."""
+    folder, out = tmp_path / "site", tmp_path / "out"
+    shutil.copytree(Path(verl.__file__).parent, folder / "verl")
+    subprocess.run([sys.executable, ROOT / "patches" / "apply.py", "--site-packages", folder], check=True)
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    run = train(out, "trainer.use_v1=False", ADV="gtpo", PYTHONPATH=path)
+    assert_in_effect(run, "gtpo", changed=0.05)
+    assert run.column("gtpo/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
+    assert "on verl 0.9.1: adv_estimator=gtpo" in run.log
