@@ -1,5 +1,4 @@
-"""The command `egsw-plugin`: runs training launchers, reports on runs, makes data sets, lists the options, and checks the
-environment."""
+"""The command `egsw-plugin`: runs launchers, reports on runs, makes data sets, lists options, checks environments."""
 
 import argparse
 import sys
@@ -82,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         "doctor",
         help="say whether this environment is sound",
         usage="egsw-plugin doctor [--config FILE] [--no-ray] [--json] [--time-limit SECONDS] [-- ARGUMENTS...]",
-        description="Checks versions, loading and registration in this process and in a Ray worker, the entropy bridge, "
+        description="Checks versions, loading and registration in this process and in a Ray worker, the bridge, "
         "and a configuration: FILE (saved by hydra, or with a list of defaults), ARGUMENTS of verl.trainer.main_ppo "
         "(overrides, --config-path, --config-name), or both. Says how to fix what fails. Exit code: 1 if a check "
         "failed, 2 for wrong arguments.",

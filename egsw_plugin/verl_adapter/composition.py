@@ -1,4 +1,4 @@
-"""verl's configuration as a launch composes it, from a file, from the arguments of ``verl.trainer.main_ppo``, or both."""
+"""verl's configuration as a launch composes it: from a file, the arguments of ``verl.trainer.main_ppo``, or both."""
 
 from __future__ import annotations
 
