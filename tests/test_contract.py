@@ -157,6 +157,7 @@ KEYS = [
     "trainer.logger",
     "trainer.use_v1",
     "trainer.v1.trainer_mode",
+    "trainer.validation_data_dir",
 ]
 # Below a free-form section, or one of our own.
 FREE = (
@@ -356,6 +357,12 @@ def test_the_global_batch_is_what_agg_loss_takes():
     given = re.findall(r"config\.global_batch_info\['(\w+)'\] =", text)
     assert given == ["dp_size", "batch_num_tokens", "global_batch_size", "loss_scale_factor"]
     assert set(given) <= set(inspect.signature(find(CORE, "agg_loss")).parameters)
+
+
+def test_the_length_penalty_is_where_the_warning_looks_for_it():
+    tree = source("verl.experimental.reward_loop.reward_manager.dapo", "DAPORewardManager.__init__")
+    (place,) = assigned(tree, "overlong_buffer_cfg")
+    assert place == "config.reward.get('reward_kwargs', {}).get('overlong_buffer_cfg', None)"
 
 
 def test_the_kl_loss_is_by_the_modules_name():
