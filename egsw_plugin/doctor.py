@@ -35,7 +35,7 @@ ENGINES = ("vllm", "sglang")
 
 INSTALL_VERL = f"pip install 'verl[verl-core]{SUPPORTED_VERL}'"
 INSTALL_PLUGIN = f"install the plugin into this environment: in a checkout, {sys.executable} -m pip install ."
-REPAIR_LOAD = "repair what the message names; the whole traceback is above"
+REPAIR_LOAD = "repair what the message names; the whole traceback is on stderr"
 REPAIR_IMPORT = "repair the import that the message names"
 
 
@@ -84,10 +84,13 @@ def examine(config: Path | None, arguments: Sequence[str], ray: bool, time_limit
     if config is not None or arguments:
         checks.append(("configuration", configuration, (config, arguments)))
     for name, check, its_arguments in checks:
-        if "verl" in sys.modules:
-            yield _run(name, check, *its_arguments)
-        else:
+        if "verl" not in sys.modules:
             yield Result(name, SKIPPED, f"verl cannot be imported: {found.found}")
+            continue
+        result = _run(name, check, *its_arguments)
+        if result.status == found.status == FAILED:
+            result = dataclasses.replace(result, fix="first do what the check of verl says")
+        yield result
     if not ray:
         yield Result("Ray worker", SKIPPED, "--no-ray: whether workers load the plugin was not tried")
     if config is None and not arguments:
@@ -221,7 +224,6 @@ def plugin_loaded() -> Result:
         fix = "see the check of the entry point; under `uv run --frozen` set VERL_USE_UV=0"
         return _failed(f"importing verl did not import {ENTRY}", fix)
     if entry.failure is not None:
-        print(entry.failure, file=sys.stderr)
         return _failed(entry.failure.strip().splitlines()[-1], REPAIR_LOAD)
     return _ok(f"egsw-plugin {__version__} ({Path(entry.__file__).parent})")
 

@@ -191,12 +191,13 @@ def describe(part):
 def test_a_symbol_is_as_in_verl_0_9(symbol):
     try:
         part = find(symbol.module, symbol.name)
+        found = "dataclass" if symbol.expected == "dataclass" and dataclasses.is_dataclass(part) else describe(part)
     except (ImportError, AttributeError) as error:
-        pytest.fail(f"verl has no {symbol.module}.{symbol.name} any more ({error}); needed for: {symbol.why}")
-    if symbol.expected == "dataclass":
-        assert dataclasses.is_dataclass(part), symbol.why
-        return
-    assert describe(part) == symbol.expected, f"{symbol.module}.{symbol.name}; needed for: {symbol.why}"
+        found = f"nothing: {error}"
+    if found != symbol.expected:
+        name = f"{symbol.module}.{symbol.name}"
+        lines = [f"{name} is another (needed for: {symbol.why})", f"0.9.1: {symbol.expected}", f"now:   {found}"]
+        pytest.fail("\n".join(lines), pytrace=False)
 
 
 @pytest.mark.parametrize("name", BASES)
