@@ -3,6 +3,7 @@
 # make smoke-all   all of them (about 12 minutes)
 # make test   run all tests                              ARGS='-k name'
 # make test-combinations   verl on more bases, rewards and trainers (25 minutes)   ARGS='-k name'
+# make newest-verl   try the newest verl that pip finds and report; what it finds does not fail (a minute or two)
 # Each first makes .venv/, once.
 VENV := .venv
 ADV ?= egsw
@@ -16,7 +17,7 @@ FAST = $(VENV)/bin/pytest -n 2 --dist loadfile -m 'not verl_run and not combinat
 RECIPE ?= recipes/egsw/run_qwen2.5_math_7b.sh
 SMOKE_OUT ?= outputs/smoke
 
-.PHONY: demo smoke smoke-all test test-fast test-combinations lint setup clean
+.PHONY: demo smoke smoke-all test test-fast test-combinations newest-verl lint setup clean
 
 demo: setup
 	ADV=$(ADV) SEED=$(SEED) STEPS=$(STEPS) TIME_LIMIT=$(TIME_LIMIT) $(VENV)/bin/egsw-plugin run \
@@ -42,6 +43,9 @@ smoke-all: setup
 
 test-combinations: setup
 	$(VENV)/bin/pytest -m combination tests/verl_runs $(ARGS)
+
+newest-verl: setup
+	@PYTHON=$(VENV)/bin/python .ci/newest_verl
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -1,4 +1,4 @@
-"""The command `egsw-plugin`: runs training launchers, reports on runs, makes data sets, and lists the options."""
+"""The command `egsw-plugin`: runs launchers, reports on runs, makes data sets, lists options, checks environments."""
 
 import argparse
 import sys
@@ -76,6 +76,23 @@ def _parser() -> argparse.ArgumentParser:
     options = commands.add_parser("options", help="list the methods' options, paper against default, as Markdown")
     options.add_argument("method", nargs="?", metavar="METHOD", help="egsw, gtpo or grpo_s (default: all)")
     options.set_defaults(handler=_options)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="say whether this environment is sound",
+        usage="egsw-plugin doctor [--config FILE] [--no-ray] [--json] [--time-limit SECONDS] [-- ARGUMENTS...]",
+        description="Checks versions, loading and registration in this process and in a Ray worker, the bridge, "
+        "and a configuration: FILE (saved by hydra, or with a list of defaults), ARGUMENTS of verl.trainer.main_ppo "
+        "(overrides, --config-path, --config-name), or both. Says how to fix what fails. Exit code: 1 if a check "
+        "failed, 2 for wrong arguments.",
+    )
+    doctor.add_argument("--config", type=Path, metavar="FILE", help="verl's configuration, .yaml")
+    doctor.add_argument("--no-ray", action="store_true", help="start no Ray: 10 seconds less")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+    doctor.add_argument(
+        "--time-limit", type=_seconds, metavar="SECONDS", default=120.0, help="for the Ray worker (default: 120)"
+    )
+    doctor.set_defaults(handler=_doctor)
     return parser
 
 
@@ -133,6 +150,12 @@ def _options(arguments: argparse.Namespace) -> int:
     names = [arguments.method] if arguments.method else METHODS
     print("\n\n".join(page(name, METHODS[name].options_type) for name in names))
     return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from . import doctor
+
+    return doctor.main(arguments.config, arguments.command, not arguments.no_ray, arguments.json, arguments.time_limit)
 
 
 def _write_report(paths: list[Path], out: Path, **names) -> int:

@@ -9,17 +9,19 @@ import sys
 import traceback
 
 METHOD_NAMES = ("egsw", "gtpo", "grpo_s")  # repeated here because egsw_plugin.methods may be what failed to import
+failure: str | None = None  # traceback of a failure to load in this process; `egsw-plugin doctor` reads it
 
 
 def load() -> None:
     """Install the plugin's hooks in this process."""
+    global failure
     try:
         from . import cpu, verl_adapter
 
         cpu.install_if_asked()
         verl_adapter.install()
     except Exception:
-        reason = traceback.format_exc()
+        failure = reason = traceback.format_exc()
         print(f"[egsw] egsw-plugin failed to load in this process:\n{reason}", file=sys.stderr, flush=True)
         _refuse_runs(reason)
 

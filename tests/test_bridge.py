@@ -422,7 +422,7 @@ def test_verls_own_estimators_are_left_alone(stored, model):
 
 def test_the_trainer_of_another_verl_is_refused_by_name():
     stranger = types.SimpleNamespace(PPOTrainer=type("PPOTrainer", (), {"_compute_advantage": lambda self, data: data}))
-    missing = bridge._missing_parts(stranger)
+    missing = bridge.missing_in_trainer(stranger)
     assert any(part.startswith("PPOTrainer._compute_advantage") for part in missing)
     assert any(part.startswith("tq.kv_batch_get") for part in missing)
 

@@ -173,7 +173,7 @@ def install_in_trainer(trainer_base: Any) -> None:
     from . import startup
 
     trainer_class = trainer_base.PPOTrainer
-    missing = _missing_parts(trainer_base)
+    missing = missing_in_trainer(trainer_base)
 
     construct = trainer_class.__init__
 
@@ -264,7 +264,7 @@ def install_in_worker(losses: Any) -> None:
     losses.ppo_loss, losses.kl_penalty = ppo_loss, kl_penalty
 
 
-def _missing_parts(trainer_base: Any) -> list[str]:
+def missing_in_trainer(trainer_base: Any) -> list[str]:
     """Which of the parts of verl's trainer that the bridge touches are not as in verl 0.9."""
     expected = {
         "PPOTrainer._compute_advantage": ["self", "batch", "metrics"],
@@ -272,9 +272,19 @@ def _missing_parts(trainer_base: Any) -> list[str]:
         "tq.kv_batch_get": ["keys", "partition_id", "select_fields"],
         "tq.kv_batch_put": ["keys", "partition_id", "fields"],
     }
+    return _missing(trainer_base, expected)
+
+
+def missing_in_worker(losses: Any) -> list[str]:
+    """The same for verl's losses, in the actor's workers."""
+    expected = {"ppo_loss": ["config", "model_output", "data", "dp_group"], "kl_penalty": ["logprob", "ref_logprob"]}
+    return _missing(losses, expected)
+
+
+def _missing(module: Any, expected: dict[str, list[str]]) -> list[str]:
     missing = []
     for path, parameters in expected.items():
-        part = trainer_base
+        part = module
         for name in path.split("."):
             part = getattr(part, name, None)
         if part is None or any(name not in inspect.signature(part).parameters for name in parameters):
@@ -300,5 +310,7 @@ __all__ = [
     "install_in_old_trainer",
     "install_in_trainer",
     "install_in_worker",
+    "missing_in_trainer",
+    "missing_in_worker",
     "why_missing",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,11 +20,14 @@ from ..methods import METHODS, Batch, Method, Outcome, Success
 from . import bases, bridge, checks
 from .configuration import options_of
 
+REGISTERED: dict[str, Callable] = {}  # what this process handed to verl, by name
+
 
 def register(core_algos) -> None:
     """Register every method in verl's registry of advantage estimators."""
     for method in METHODS.values():
-        core_algos.register_adv_est(method.name)(make_estimator(method))
+        REGISTERED[method.name] = make_estimator(method)
+        core_algos.register_adv_est(method.name)(REGISTERED[method.name])
 
 
 def make_estimator(method: Method):

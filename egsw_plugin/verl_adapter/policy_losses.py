@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial, update_wrapper
 from typing import Any
 
@@ -14,14 +15,16 @@ from . import bridge
 # Mean that makes a response's ratio of its tokens', for the losses that clip a ratio of the whole response.
 SEQUENCE_MEAN = {"grpo_s": "arithmetic", "grpo_s_geometric": "geometric"}
 LOSS_MODES = ("egsw", "gtpo", *SEQUENCE_MEAN)
+REGISTERED: dict[str, Callable] = {}  # what this process handed to verl, by name
 
 
 def register(core_algos) -> None:
     """Register every loss in verl's registry of policy losses."""
-    core_algos.register_policy_loss("egsw")(egsw_loss)
-    core_algos.register_policy_loss("gtpo")(gtpo_loss)
+    REGISTERED.update(egsw=egsw_loss, gtpo=gtpo_loss)
     for name, mean in SEQUENCE_MEAN.items():
-        core_algos.register_policy_loss(name)(update_wrapper(partial(grpo_s_loss, mean=mean), grpo_s_loss))
+        REGISTERED[name] = update_wrapper(partial(grpo_s_loss, mean=mean), grpo_s_loss)
+    for name, loss in REGISTERED.items():
+        core_algos.register_policy_loss(name)(loss)
 
 
 def gtpo_loss(

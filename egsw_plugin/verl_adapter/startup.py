@@ -15,11 +15,11 @@ from ..console import say, warn_once
 from ..errors import BridgeError, OptionError
 from ..methods import METHODS, Method
 from ..options import walk
+from ..versions import SUPPORTED_VERL
 from . import bases
 from .configuration import get, options_of, section, select
 from .policy_losses import LOSS_MODES, SEQUENCE_MEAN
 
-SUPPORTED_VERL = ">=0.9.1,<0.10"  # as in pyproject.toml
 LOSS_MODE = "actor_rollout_ref.actor.policy_loss.loss_mode"
 VERL_SEQUENCE_LOSSES = ("gspo", "geo_mean")  # of verl's own, those with one ratio a response
 # The paper's objective: policy losses (the first one preferred), aggregation.
