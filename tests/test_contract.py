@@ -32,7 +32,7 @@ class Symbol(NamedTuple):
 
 
 CORE, BASE, LOSSES = "verl.trainer.ppo.core_algos", "verl.trainer.ppo.v1.trainer_base", "verl.workers.utils.losses"
-PLATFORM = "verl.plugin.platform"
+OLD, PLATFORM = "verl.trainer.ppo.ray_trainer", "verl.plugin.platform"
 SYMBOLS = [
     Symbol("verl", "__version__", "str", "unsupported versions are refused"),
     Symbol("verl.utils.config", "validate_config", "(config, use_reference_policy, use_critic)", "start-up checks"),
@@ -53,6 +53,19 @@ SYMBOLS = [
         "(loss_mat, loss_mask, loss_agg_mode, dp_size=1, batch_num_tokens=None, global_batch_size=None, "
         "loss_scale_factor=None)",
         "policy losses pass it config.global_batch_info",
+    ),
+    Symbol(
+        OLD,
+        "RayPPOTrainer.__init__",
+        "(self, config, tokenizer, role_worker_mapping, resource_pool_manager, ray_worker_group_cls=class, "
+        "processor=None, train_dataset=None, val_dataset=None, collate_fn=None, train_sampler=None, device_name=None)",
+        "the old trainer's start checks the configuration",
+    ),
+    Symbol(
+        OLD,
+        "compute_advantage",
+        "(data, adv_estimator, gamma=1.0, lam=1.0, num_repeat=1, norm_adv_by_std_in_grpo=True, config=None)",
+        "without `metrics`: the patches of patches/ are not applied",
     ),
     Symbol(BASE, "PPOTrainer.__init__", "(self, config)", "the trainer's start checks the configuration"),
     Symbol(BASE, "PPOTrainer._compute_advantage", "(self, batch, metrics)", "the bridge's step"),
@@ -308,7 +321,7 @@ def test_no_trainer_has_an_advantage_step_of_its_own():
 
 
 def test_what_an_estimator_is_called_with():
-    tree = source("verl.trainer.ppo.ray_trainer", "compute_advantage")
+    tree = source(OLD, "compute_advantage")
     (first,) = assigned(tree, "adv_kwargs")
     keys = re.findall(r"'(\w+)':", first)
     keys += re.findall(r"adv_kwargs\['(\w+)'\] =", ast.unparse(tree))
@@ -379,7 +392,13 @@ def test_estimators_of_verls_own_are_named_as_in_its_enumeration():
 # The tables above are complete
 
 # What the adapter calls a module of verl that verl, or wrapt, hands it.
-HANDED = {"core_algos": CORE, "trainer_base": BASE, "losses": LOSSES, "config_module": "verl.utils.config"}
+HANDED = {
+    "core_algos": CORE,
+    "trainer_base": BASE,
+    "losses": LOSSES,
+    "ray_trainer": OLD,
+    "config_module": "verl.utils.config",
+}
 HANDED |= {"trainer_class": f"{BASE}:PPOTrainer", "self.queue": f"{BASE}:tq", "utils": "verl.trainer.ppo.utils"}
 
 

@@ -57,6 +57,7 @@ def wait_for_checkpoint(out, run, number):
     raise AssertionError("no checkpoint in time:\n" + (out / "train.log").read_text()[-3000:])
 
 
+@pytest.mark.timeout(2 * TIME_LIMIT + 100)
 @pytest.mark.parametrize(
     "victim",
     [
