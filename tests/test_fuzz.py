@@ -231,6 +231,21 @@ class TestFound:
         smallest = self.estimate("gtpo", alpha1=1e-15, alpha2=1e-15, eps=0.0, unmixed="keep")[0]
         torch.testing.assert_close(smallest, self.estimate("gtpo", alpha1=1.0, alpha2=1.0, eps=0.0, unmixed="keep")[0])
 
+    @pytest.mark.parametrize("method,weight", [("gtpo", "alpha2"), ("grpo_s", "beta2")])
+    def test_rewards_beyond_float32(self, method, weight):
+        """One entropy of 20 nats among 15 of 0, relative to their geometric mean, weighs 1e29; times 1e15, infinity."""
+        entropy = torch.tensor([[20.0]] + [[0.0]] * 15)
+        rewards, mask = torch.ones(16, 1), torch.ones(16, 1, dtype=torch.int64)
+        options = {"norm_set": "none", "mean": "geometric", "entropy_floor": 1e-30, "unmixed": "keep"}
+        for value, refused in ((1e15, True), (1.0, False)):
+            config = {method: {**options, weight: value}}
+            if refused:
+                with pytest.raises(TensorError, match=f"algorithm.{method}.norm_set=none"):
+                    get_adv_estimator_fn(method)(rewards, mask, ["a"] * 16, config, entropy=entropy)
+            else:
+                result, _ = get_adv_estimator_fn(method)(rewards, mask, ["a"] * 16, config, entropy=entropy)
+                assert result.isfinite().all()
+
     @pytest.mark.parametrize("config", ["gtpo", 3, [1], OmegaConf.create({"gtpo": "???"}), {"gtpo": [1]}])
     def test_configurations_that_are_none(self, config):
         """Text, or a number, has no attribute gtpo, and so gave the defaults."""
