@@ -229,6 +229,8 @@ def _level(advantages: torch.Tensor, rows: Rows, dtype: torch.dtype) -> tuple[to
     """Advantage of each response [R], that of its first policy token if it is constant, else the mean; whether all
     are constant."""
     level, constant = torch.zeros_like(rows.count, dtype=dtype), True
+    if advantages.shape[1] == 0:
+        return level, constant
     for chunk in chunks(*advantages.shape):
         alive, count = rows.alive(chunk, dtype), rows.count[chunk]
         values, dead = advantages[chunk].to(dtype), alive == 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..errors import TensorError
 from . import rows as rows_
 from .rows import Rows, first
 from .tiles import Tile
@@ -20,11 +21,21 @@ def dense_group_ids(index: Sequence[Hashable]) -> torch.Tensor:
 
     verl's uids may be strings or numbers of any size, and the rows of a group need not be neighbours.
 
+    Raises:
+        TensorError: an entry that cannot be compared with the others: a list, a tensor, NaN.
+
     >>> dense_group_ids(["b", "a", "b", 7])
     tensor([0, 1, 0, 2])
     """
     entries = index.tolist() if hasattr(index, "tolist") else index
-    ids = {entry: number for number, entry in enumerate(dict.fromkeys(entries))}
+    try:
+        # Tensors are hashed by identity, and NaN differs from itself: each row would silently be a group of its own.
+        ids = {entry: number for number, entry in enumerate(dict.fromkeys(entries))}
+        odd = next((entry for entry in ids if isinstance(entry, torch.Tensor) or entry != entry), None)
+    except TypeError as error:
+        raise TensorError(f"index has an entry that cannot be a uid: {error}; use strings or numbers") from error
+    if odd is not None:
+        raise TensorError(f"index has the entry {odd!r}, which equals no other; use strings or numbers as uids")
     return torch.tensor([ids[entry] for entry in entries], dtype=torch.int64)
 
 

@@ -144,7 +144,6 @@ def entropy_sums(
             held = part.clamp(*clip).mul_(alive)
             clipped[chunk] = count_beyond(part.sub_(held), 0.0)
             part = held
-        clamped[chunk] = (
-            part.clamp_min_(0).sum(1).double() if clip is not None or float(part.amin()) < 0 else total[chunk]
-        )
+        changed = clip is not None or (part.numel() > 0 and float(part.amin()) < 0)
+        clamped[chunk] = part.clamp_min_(0).sum(1).double() if changed else total[chunk]
     return total, clamped, clipped

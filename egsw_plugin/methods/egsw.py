@@ -56,4 +56,6 @@ class EGSW:
         advantages = batch.advantages
         if advantages.shape[1] == 1:
             advantages = spread_rows(batch.rows, advantages.squeeze(1))
+        else:  # some bases (gae) whiten what stands outside the mask, too
+            advantages = advantages.masked_fill(batch.rows.mask.eq(0), 0)
         return Outcome(advantages, result.values, metrics, options.weigh_kl)

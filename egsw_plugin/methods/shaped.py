@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import diagnostics
+from ..errors import TensorError
 from ..kernels.grpo_s import grpo_s
 from ..kernels.gtpo import gtpo
 from ..kernels.normalization import Normalization
@@ -13,6 +14,8 @@ from ..kernels.shaped import Shaped
 from ..kernels.shaping import Shaping
 from ..options import GRPOSOptions, GTPOOptions, ShapingOptions
 from .base import Batch, Outcome, Success
+
+LARGEST = 1e38  # float32 holds it
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,13 @@ class ShapedMethod:
             unmixed=options.unmixed,
             gamma1=options.overlong.gamma1 if options.overlong.enable else None,
         )
+        # Normalised, they are bounded by the number of entries; else a weight of the geometric mean has no bound.
+        greatest = abs(base) + max(abs(weight), 1.0) * result.tally.weight_max
+        if options.norm_set == "none" and greatest > LARGEST:
+            raise TensorError(
+                f"algorithm.{self.name}.norm_set=none: an entropy weighs {result.tally.weight_max:.3g} times the mean, "
+                f"which gives a reward of up to {greatest:.3g}; raise algorithm.{self.name}.entropy_floor, or normalise"
+            )
         return Outcome(result.values, None, diagnostics.shaped_metrics(self.name, result, batch))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -18,7 +18,7 @@ def one_of(*choices: str) -> Callable[[Any], str]:
     """
 
     def check(value: Any) -> str:
-        if value in choices and isinstance(value, str):
+        if isinstance(value, str) and value in choices:
             return str(value)
         near = difflib.get_close_matches(str(value), choices, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -72,6 +72,29 @@ def in_range(low: float, high: float, inclusive: bool) -> Callable[[Any], float]
     return check
 
 
+def zero_or_magnitude(least: float, greatest: float) -> Callable[[Any], float]:
+    """Accept 0, or a number of either sign that is this far from 0.
+
+    >>> zero_or_magnitude(1e-15, 1e15)(-2)
+    -2.0
+    >>> zero_or_magnitude(1e-15, 1e15)(1e-50)
+    Traceback (most recent call last):
+    ValueError: use 0, or a number of either sign between 1e-15 and 1e+15
+    """
+
+    def check(value: Any) -> float:
+        text = f"use 0, or a number of either sign between {least:g} and {greatest:g}"
+        try:
+            number = finite(value)
+        except ValueError:
+            raise ValueError(text) from None
+        if number and not least <= abs(number) <= greatest:
+            raise ValueError(text)
+        return number
+
+    return check
+
+
 def flag(value: Any) -> bool:
     """Accept true or false."""
     if not isinstance(value, bool):
@@ -88,7 +111,8 @@ def entropy_range(value: Any) -> tuple[float, float] | None:
     if value is None:
         return None
     try:
-        low, high = (finite(bound) for bound in value)
+        # A string, a set or a mapping would unpack too, into something that nobody meant.
+        low, high = (finite(bound) for bound in value) if isinstance(value, Sequence) else (1.0, 0.0)
     except (TypeError, ValueError):
         low, high = 1.0, 0.0
     if not 0 <= low < high <= 1e3:

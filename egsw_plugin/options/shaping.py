@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from .checks import entropy_range, field_name, finite, flag, in_range, one_of
+from .checks import entropy_range, field_name, finite, flag, in_range, one_of, zero_or_magnitude
 from .declare import Options, documented, option
 
-COEFFICIENT = in_range(-1e15, 1e15, inclusive=True)  # float32 then holds every reward
+COEFFICIENT = zero_or_magnitude(1e-15, 1e15)  # float32 then holds every reward, and 1 / its standard deviation
 NORM_SCOPE = (
     one_of("group", "batch"),
     "what shares a mean and a deviation: the entries of a `group`, or of the `batch`",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 from ..errors import OptionError, TensorError, VaryingAdvantagesError
 from ..kernels.group_relative import group_relative
 from ..kernels.sessions import Sessions
+from ..options.checks import finite, flag
+from . import checks
 from .configuration import get
 
 GAE = "gae"
@@ -58,32 +60,51 @@ def advantages(
 
     check(name, key)
     compute = core_algos.get_adv_estimator_fn(name)
-    # verl's estimators subtract the mask from 1, which torch refuses for booleans.
-    mask = response_mask.long() if response_mask.dtype == torch.bool else response_mask
     dtype = torch.promote_types(token_level_rewards.dtype, torch.float32)
-    of_outcome = name in OF_OUTCOME and compute.__module__ == core_algos.__name__
+    discounts = {discount: _setting(config, discount, 1.0, finite) for discount in ("gamma", "lam")}
+    divide_by_std = _setting(config, "norm_adv_by_std_in_grpo", True, flag)
+    own = compute.__module__ == core_algos.__name__
+    of_outcome = name in OF_OUTCOME and own
+    if name == "grpo_passk" and own and bool((torch.bincount(group_ids) == 1).any()):
+        alone = index[int((torch.bincount(group_ids)[group_ids] == 1).nonzero()[0])]
+        raise TensorError(f"base grpo_passk compares the best two responses of a group, and group {alone!r} has one")
     if of_outcome:
         outcome = token_level_rewards.sum(-1, keepdim=True, dtype=dtype)
         if name == "grpo":
-            divide_by_std = get(config, "norm_adv_by_std_in_grpo", True)
             level = group_relative(outcome.squeeze(1), group_ids, divide_by_std).unsqueeze(1)
             return level, _returns(level, response_mask)
         token_level_rewards, mask = outcome, torch.ones_like(outcome)
+    else:
+        # verl's estimators multiply by the mask and subtract it from 1, which asks for numbers 0 and 1.
+        mask = response_mask.ne(0).long()
+        checks.within("token_level_rewards", token_level_rewards, mask)
+    if mask.numel() == 0 or not bool(mask.any()):  # some of verl's estimators refuse a batch without policy tokens
+        nothing = torch.zeros(response_mask.shape, dtype=dtype, device=response_mask.device)
+        return nothing, nothing
     arguments = {"token_level_rewards": token_level_rewards.to(dtype), "response_mask": mask}
     if name == GAE:
-        arguments |= {"values": _needed(name, "values", tensors)}
-        arguments |= {"gamma": get(config, "gamma", 1.0), "lam": get(config, "lam", 1.0)}
+        values = _needed(name, "values", tensors, response_mask)
+        arguments["values"] = values.masked_fill(mask.eq(0) & ~values.isfinite(), 0)  # 0 times NaN is NaN
+        arguments |= discounts
     else:
-        arguments |= {"index": index, "config": _with_discount(config)}
+        # verl's vectorized estimators read uids as numbers where they can, and so merge "1" and 1.
+        arguments |= {"index": group_ids.cpu().numpy() if own else index, "config": _with_discount(config)}
     if name == "grpo":
         arguments["config"] = None
-        arguments["norm_adv_by_std_in_grpo"] = get(config, "norm_adv_by_std_in_grpo", True)
+        arguments["norm_adv_by_std_in_grpo"] = divide_by_std
     if name == "remax":
-        arguments["reward_baselines"] = _needed(name, "reward_baselines", tensors)
+        baselines = arguments["reward_baselines"] = _needed(name, "reward_baselines", tensors)
+        if getattr(baselines, "shape", None) != response_mask.shape[:1]:
+            raise TensorError(f"reward_baselines must be a tensor [rows], with {len(response_mask)} rows here")
     if name in OTB:
-        arguments |= {need: _needed(name, need, tensors) for need in ("sum_pi_squared", "old_log_probs")}
-        arguments["rollout_is_weights"] = tensors.get("rollout_is_weights")
-    result, returns = compute(**arguments)
+        needs = ("sum_pi_squared", "old_log_probs")
+        arguments |= {need: _needed(name, need, tensors, response_mask) for need in needs}
+        if tensors.get("rollout_is_weights") is not None:
+            arguments["rollout_is_weights"] = _needed(name, "rollout_is_weights", tensors, response_mask)
+    try:
+        result, returns = compute(**arguments)
+    except (AssertionError, ValueError) as error:
+        raise TensorError(f"base {name} refuses this batch: {error}") from error
     if result.shape != mask.shape or not result.is_floating_point():
         raise TensorError(f"base {name} gave advantages of shape {tuple(result.shape)} and dtype {result.dtype}")
     if of_outcome:
@@ -92,7 +113,7 @@ def advantages(
 
 
 def _returns(level: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return level.expand(mask.shape) if mask.numel() > VIEW else level * mask
+    return level.expand(mask.shape) if mask.numel() > VIEW else level * mask.ne(0)
 
 
 def _without_nan(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -139,9 +160,22 @@ def _with_discount(config: Any) -> Any:
     return OmegaConf.create({"gamma": 1.0, "lam": 1.0, **(config or {})}, flags={"allow_objects": True})
 
 
-def _needed(base: str, name: str, tensors: Any) -> torch.Tensor:
+def _setting(config: Any, name: str, default: Any, check: Callable[[Any], Any]) -> Any:
+    """A setting of verl's own, of the right type."""
+    value = get(config, name, default)
+    try:
+        return check(value)
+    except ValueError as error:
+        raise OptionError(f"algorithm.{name}", value, str(error)) from None
+
+
+def _needed(base: str, name: str, tensors: Any, response_mask: torch.Tensor | None = None) -> torch.Tensor:
+    """The tensor; where `response_mask` is given, of its shape and finite at policy tokens."""
     tensor = tensors.get(name)
     if tensor is None:
         fix = "set critic.enable=True" if name == "values" else f"pass {name}="
         raise TensorError(f"base {base} needs {name}, which neither the caller nor the trainer has; {fix}")
+    if response_mask is not None:
+        tensor = checks.per_token(name, tensor, response_mask)
+        checks.within(name, tensor, response_mask)
     return tensor

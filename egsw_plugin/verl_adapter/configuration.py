@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from ..errors import OptionError
 from ..methods import Method
 from ..options import parse
 
 
 def options_of(method: Method, algorithm: Any) -> Any:
     """The validated options of `method` from verl's `algorithm` section."""
-    return parse(method.options_type, section(algorithm, method.name), f"algorithm.{method.name}")
+    if not (algorithm is None or isinstance(algorithm, Mapping) or dataclasses.is_dataclass(algorithm)):
+        raise OptionError("algorithm", algorithm, "use verl's algorithm section, a mapping or None")
+    try:
+        given = section(algorithm, method.name)
+        if OmegaConf.is_dict(algorithm) and OmegaConf.is_missing(algorithm, method.name):
+            raise OptionError(f"algorithm.{method.name}", "???", "set it, or leave it out")
+    except OmegaConfBaseException as error:
+        raise OptionError(f"algorithm.{method.name}", "(unreadable)", str(error)) from error
+    return parse(method.options_type, given, f"algorithm.{method.name}")
 
 
 def section(config: Any, name: str) -> Any:

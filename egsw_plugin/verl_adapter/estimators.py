@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -68,8 +68,15 @@ def make_estimator(method: Method):
         rows = Rows.measure(response_mask)
         sessions = step.sessions(rows) if step is not None else None
 
+        dtype = torch.promote_types(token_level_rewards.dtype, torch.float32)
+        reward = token_level_rewards.sum(-1, dtype=dtype)
+        base = method.base(options)
+        # A base compares all rows of a group, those without policy tokens included.
+        compared = rows.count > 0 if base is None else torch.ones_like(rows.count, dtype=torch.bool)
+        checks.scores("token_level_rewards", reward, compared)
+
         advantages = returns = None
-        if (base := method.base(options)) is not None:
+        if base is not None:
             compute = bases.advantages if sessions is None else partial(bases.session_advantages, sessions=sessions)
             advantages, returns = compute(
                 base, tensors, token_level_rewards, response_mask, index, ids, config, checks.key(method, "base")
@@ -79,12 +86,12 @@ def make_estimator(method: Method):
             checks.entropy(needed["entropy"], response_mask, step.vocabulary_size() if step else None)
         if "old_log_probs" in needed:
             checks.log_probs("old_log_probs", needed["old_log_probs"], response_mask)
-        reward = token_level_rewards.sum(-1)
         scores = tensors.get("token_level_scores")
         if scores is None or scores is token_level_rewards:
             score = reward
         else:
-            score = checks.per_token("token_level_scores", scores, response_mask).sum(-1)
+            scores = checks.per_token("token_level_scores", scores, response_mask)
+            score = scores.sum(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
         batch = Batch(
             advantages=advantages,
             rows=rows,
@@ -105,7 +112,7 @@ def make_estimator(method: Method):
         no_group_is_mixed = not outcome.metrics[f"{method.name}/mixed_groups/mean"]
         if base is None and no_group_is_mixed and not bool(outcome.advantages.any()):
             _warn_if_success_is_misjudged(method, batch)
-        result = outcome.advantages.to(torch.promote_types(token_level_rewards.dtype, torch.float32))
+        result = outcome.advantages.to(dtype)
         return result, result if returns is None else returns
 
     estimator.__name__ = estimator.__qualname__ = f"compute_{method.name}_advantage"
@@ -125,15 +132,19 @@ def make_estimator(method: Method):
 
 def _index(index: Any, rows: int, method: str) -> np.ndarray:
     """One hashable uid a row."""
-    if isinstance(index, torch.Tensor):
+    if isinstance(index, torch.Tensor) and not index.is_meta:
         index = index.tolist()  # tensors of equal value are different keys
-    if index is None or len(index) != rows:
+    try:
         given = "nothing" if index is None else f"{len(index)} entries"
+    except TypeError:  # a number, or an array of no dimension
+        given = f"a single {type(index).__name__}"
+    if given != f"{rows} entries" or isinstance(index, torch.Tensor | str | bytes | Mapping | Set):
         raise TensorError(f"{method}: index has {given} for {rows} rows; pass one uid a row")
     if isinstance(index, np.ndarray):
         return index
     array = np.empty(rows, dtype=object)
-    array[:] = index
+    for row, uid in enumerate(index):
+        array[row] = uid
     return array
 
 
@@ -146,7 +157,7 @@ def _success(
 ) -> torch.Tensor:
     """Which rows are successes, bool [rows]."""
     if rule.field is None:
-        checks.scores(score, rows)
+        checks.scores("token-level scores", score, rows.count > 0)
         return score > rule.threshold
     if reward_extra_info is None and step is not None:
         reward_extra_info = step.reward_extra_info(rule.field)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..errors import BridgeError
+from ..errors import BridgeError, OptionError, TensorError
 from ..kernels.policy_loss import clipped_surrogate, sequence_ratio, token_log_ratio, token_mean
 from . import bridge
 
@@ -43,7 +43,7 @@ def gtpo_loss(
 
     Returns: the loss, aggregated by verl's `agg_loss` over the global batch (the paper's mode: token-mean); metrics.
     """
-    mask = response_mask.bool()
+    mask = _mask(response_mask, log_prob, old_log_prob, advantages, rollout_is_weights)
     log_ratio = token_log_ratio(log_prob, old_log_prob, mask)
     return _aggregate(log_ratio.exp(), log_ratio, advantages, mask, loss_agg_mode, config, rollout_is_weights)
 
@@ -73,7 +73,7 @@ def egsw_loss(
         )
     if weights.shape != log_prob.shape:
         raise BridgeError(f"weights of shape {tuple(weights.shape)} for log-probabilities of {tuple(log_prob.shape)}")
-    mask = response_mask.bool()
+    mask = _mask(response_mask, log_prob, old_log_prob, advantages, rollout_is_weights)
     weights = weights.to(log_prob.device)
     log_ratio = token_log_ratio(log_prob, old_log_prob, mask)
     factor = weights if rollout_is_weights is None else weights * rollout_is_weights
@@ -99,11 +99,22 @@ def grpo_s_loss(
     Returns: the loss, aggregated by verl's `agg_loss` over the global batch (the paper's mode: seq-mean-token-mean);
     metrics.
     """
-    mask = response_mask.bool()
+    mask = _mask(response_mask, log_prob, old_log_prob, advantages, rollout_is_weights)
     log_ratio = token_log_ratio(log_prob, old_log_prob, mask)
     ratio = sequence_ratio(log_ratio, mask, mean)
     loss, metrics = _aggregate(ratio, log_ratio, advantages, mask, loss_agg_mode, config, rollout_is_weights)
     return loss, metrics | {"actor/grpo_s_ratio/mean": token_mean(ratio.expand_as(mask), mask)}
+
+
+def _mask(response_mask: torch.Tensor, *tensors: torch.Tensor | None) -> torch.Tensor:
+    """The mask as booleans; refuse tensors of other shapes, which torch might stretch to fit."""
+    shapes = [tuple(tensor.shape) for tensor in tensors if tensor is not None]
+    if response_mask.dim() != 2 or any(shape != response_mask.shape for shape in shapes):
+        raise TensorError(
+            f"log-probabilities, advantages and rollout weights have shapes {shapes}, the "
+            f"response mask {tuple(response_mask.shape)}; all must be [rows, tokens]"
+        )
+    return response_mask.bool()
 
 
 def _aggregate(
@@ -118,11 +129,14 @@ def _aggregate(
     """Clip, multiply each token's loss by `factor`, and let verl aggregate; verl's own metrics of a policy loss."""
     from verl.trainer.ppo.core_algos import agg_loss
 
+    if config is None:
+        raise OptionError("config", None, "pass the actor's configuration, which has the bounds of the clip")
     low = config.clip_ratio if config.clip_ratio_low is None else config.clip_ratio_low
     high = config.clip_ratio if config.clip_ratio_high is None else config.clip_ratio_high
     # What stands outside the mask means nothing, and NaN times 0 is NaN.
     advantages = advantages.masked_fill(~mask, 0)
     factor = None if factor is None else factor.masked_fill(~mask, 0)
     losses, clipped = clipped_surrogate(ratio, advantages, low, high, factor)
-    loss = agg_loss(losses, mask, loss_agg_mode, **config.global_batch_info)
+    # A mean over no token is 0/0 in verl's aggregation; the sum of these losses is 0 and still has a gradient.
+    loss = agg_loss(losses, mask, loss_agg_mode, **config.global_batch_info) if bool(mask.any()) else losses.sum()
     return loss, {"actor/pg_clipfrac": token_mean(clipped, mask), "actor/ppo_kl": token_mean(-log_ratio, mask)}
