@@ -6,8 +6,12 @@ its configuration and without workers: the advantage step needs no more. Maps to
 that the stored entropy is the old policy's (test_verl_runs.py compares it with verl's own metric).
 """
 
+import subprocess
+import sys
+import tempfile
 import types
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -436,3 +440,22 @@ def test_construction_of_the_trainer_checks_the_configuration(model):
         PPOTrainerSync(config)
     assert issubclass(PPOTrainerSync, PPOTrainer)
     assert np.all([cls._compute_advantage is PPOTrainer._compute_advantage for cls in TRAINERS])
+
+
+@pytest.mark.parametrize("name", ["egsw", "gtpo", "grpo_s"])
+def test_a_step_depends_on_its_batch_alone(name):
+    """So one after a resume is the one that an uninterrupted run would have made, to the bit."""
+    program = (
+        "import sys, torch, verl; from batches import random_batch; "
+        "from verl.trainer.ppo.core_algos import get_adv_estimator_fn; batch = random_batch(3); "
+        f"torch.save(get_adv_estimator_fn('{name}')(*batch[:3], {{}}, entropy=batch[3])[0], sys.argv[1])"
+    )
+    compute = get_adv_estimator_fn(name)
+    for seed in range(20):
+        batch = random_batch(seed, prompts=1 + seed % 4, tokens=5 + seed)
+        compute(*batch[:3], {}, entropy=batch[3])
+    batch = random_batch(3)
+    result, _ = compute(*batch[:3], {}, entropy=batch[3])
+    with tempfile.NamedTemporaryFile() as file:
+        subprocess.run([sys.executable, "-c", program, file.name], cwd=Path(__file__).parent, check=True, timeout=120)
+        assert torch.equal(torch.load(file.name), result)

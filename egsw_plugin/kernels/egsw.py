@@ -2,8 +2,8 @@
 
     raw[i, t] = exp((A[i, t] + alpha * H[i, t]) / P),    w[i, t] = raw[i, t] / sum_j raw[j, t]
 
-j runs over the responses that are alive at t, and t counts policy tokens. Shape letters: R rows, T tokens; inside a
-block N groups of G rows with C columns (policy tokens in order).
+j runs over the responses that are alive at t, and t counts policy tokens. Shape letters: R rows, T tokens; in a tile
+N groups of up to G rows with C columns (policy tokens in order).
 """
 
 from __future__ import annotations
