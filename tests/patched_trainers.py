@@ -8,7 +8,9 @@ from tensordict import TensorDict
 from egsw_plugin.errors import OptionError
 from egsw_plugin.verl_adapter import bridge, startup
 
-bridge.install_in_trainer = lambda trainer_base: None  # before verl's trainer is imported, which is when it would run
+if __name__ == "__main__":  # pytest imports this file as well, in the process of other tests
+    # Before verl's trainer is imported, which is when the bridge would be installed.
+    bridge.install_in_trainer = lambda trainer_base: None
 
 import test_bridge  # noqa: E402
 

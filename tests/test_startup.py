@@ -120,8 +120,12 @@ OVERLONG = "+reward.reward_kwargs.overlong_buffer_cfg={enable: true, len: 8}"
     [
         (["+algorithm.gtpo.alpha3=1"], "algorithm.gtpo.alpha3=1", "did you mean 'alpha"),
         (["+algorithm.gtpo.beta1=1"], "algorithm.gtpo.beta1=1", "the options are"),
-        (["+algorithm.gtpo.alpha1=nan"], "algorithm.gtpo.alpha1=nan", ">= -1e+15"),
-        (["+algorithm.gtpo.alpha2=high"], "algorithm.gtpo.alpha2='high'", "use a number"),
+        (
+            ["+algorithm.gtpo.alpha1=nan"],
+            "algorithm.gtpo.alpha1=nan",
+            "use 0, or a number of either sign between 1e-15 and 1e+15",
+        ),
+        (["+algorithm.gtpo.alpha2=high"], "algorithm.gtpo.alpha2='high'", "use 0, or a number"),
         (["+algorithm.gtpo.norm_set=own"], "algorithm.gtpo.norm_set='own'", "all_with_zeros, own_set, joint, none"),
         (["+algorithm.gtpo.norm_scope=all"], "algorithm.gtpo.norm_scope='all'", "group, batch"),
         (["+algorithm.gtpo.entropy_scope=batches"], "algorithm.gtpo.entropy_scope=", "did you mean 'batch'"),

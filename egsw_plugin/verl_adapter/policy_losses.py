@@ -136,7 +136,7 @@ def _aggregate(
     # What stands outside the mask means nothing, and NaN times 0 is NaN.
     advantages = advantages.masked_fill(~mask, 0)
     factor = None if factor is None else factor.masked_fill(~mask, 0)
-    losses, clipped = clipped_surrogate(ratio, advantages, low, high, factor)
+    values, clipped = clipped_surrogate(ratio, advantages, low, high, factor)
     # A mean over no token is 0/0 in verl's aggregation; the sum of these losses is 0 and still has a gradient.
-    loss = agg_loss(losses, mask, loss_agg_mode, **config.global_batch_info) if bool(mask.any()) else losses.sum()
+    loss = agg_loss(values, mask, loss_agg_mode, **config.global_batch_info) if bool(mask.any()) else values.sum()
     return loss, {"actor/pg_clipfrac": token_mean(clipped, mask), "actor/ppo_kl": token_mean(-log_ratio, mask)}
