@@ -12,7 +12,7 @@ if __name__ == "__main__":  # pytest imports this file as well, in the process o
     # Before verl's trainer is imported, which is when the bridge would be installed.
     bridge.install_in_trainer = lambda trainer_base: None
 
-import test_bridge  # noqa: E402
+import test_bridge
 
 METHODS = ("egsw", "gtpo", "grpo_s")
 OLD = "trainer.use_v1=False"
