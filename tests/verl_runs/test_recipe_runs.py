@@ -12,7 +12,7 @@ from launch import TIME_LIMIT, assert_in_effect, smoke
 from egsw_plugin.cli import main
 from egsw_plugin.tiny import task
 
-pytestmark = [pytest.mark.verl_run, pytest.mark.timeout(2 * TIME_LIMIT + 60)]
+pytestmark = pytest.mark.timeout(2 * TIME_LIMIT + 60)
 
 
 def math_file(path, problems):
@@ -33,6 +33,7 @@ def math_file(path, problems):
     return str(path)
 
 
+@pytest.mark.verl_run
 def test_data_training_evaluation_and_report(tmp_path, capsys):
     import random
 
@@ -66,6 +67,7 @@ def test_data_training_evaluation_and_report(tmp_path, capsys):
     assert (out / "curves.png").stat().st_size > 10_000
 
 
+@pytest.mark.combination
 def test_gtpo_recipe(tmp_path):
     run = smoke(tmp_path, "gtpo/run_qwen2.5_7b.sh")
     assert_in_effect(run, "gtpo", changed=0.05)
