@@ -27,6 +27,7 @@ from egsw_plugin.kernels.policy_loss import clipped_surrogate
 from egsw_plugin.kernels.rows import Rows
 from egsw_plugin.methods import METHODS, Batch
 from egsw_plugin.options import EGSWOptions
+from egsw_plugin.verl_adapter import bases
 
 OPTIONS = list(itertools.product(("step", "trajectory"), ("group", "batch"), ("alive", "all"), ("mean_one", "sum_one")))
 
@@ -560,3 +561,15 @@ class TestRefusals:
     def test_index_of_another_length(self):
         with pytest.raises(TensorError, match="one uid a row"):
             get_adv_estimator_fn("egsw")(*self.batch[:2], self.batch[2][1:], None, entropy=self.batch[3])
+
+
+@pytest.mark.parametrize("base", ["grpo", "grpo_vectorized", "rloo"])
+def test_returns_of_a_large_batch_are_the_bases_at_every_policy_token(monkeypatch, base):
+    """They repeat one number over the row, in place of a tensor of their own."""
+    monkeypatch.setattr(bases, "VIEW", 0)
+    batch = random_batch(12)
+    result, returns = estimate(batch, base=base)
+    _, expected = estimate(batch, name=base)
+    own = batch[1].bool()
+    assert torch.equal(returns[own], expected[own])
+    assert returns.shape == result.shape and returns.stride(1) == 0

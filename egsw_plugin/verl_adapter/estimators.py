@@ -123,7 +123,8 @@ def make_estimator(method: Method):
     (before KL and length terms; they decide success), all [rows, tokens]; reward_extra_info, a mapping from
     names to one value a row, where a field of it decides success; metrics, a dictionary to add the method's metrics to.
 
-    Returns: advantages and returns [rows, tokens]; the returns are the base estimator's own, or the advantages.
+    Returns: advantages and returns [rows, tokens]; the returns are the base estimator's own, or the advantages. Of a
+    large batch, returns that are one number a response are a view that repeats it outside the mask, too.
 
     Raises: OptionError, TensorError.
     """
