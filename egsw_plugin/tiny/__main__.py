@@ -1,4 +1,4 @@
-"""Make the tiny model, tokenizer and data set: ``python -m egsw_plugin.tiny --out DIR [--seed N] [--boxed]``."""
+"""Make a tiny model, tokenizer and data set: ``python -m egsw_plugin.tiny --out DIR [--task NAME] [--seed N] [--boxed]``."""
 
 import argparse
 import dataclasses
@@ -8,9 +8,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from . import task
+from . import addition, target
 
 DONE = "tiny.json"  # written last; holds the settings that made the folder
+TASKS = {"addition": addition, "target": target}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +20,11 @@ class Settings:
 
     version: int = 1  # to be raised when the task or the model changes
     seed: int = 1
-    boxed: bool = False  # the form of the answer, see task.worked_solution
+    task: str = "addition"
+    boxed: bool = False  # the form of the answer, see addition.worked_solution
     train_rows: int = 4096
     test_rows: int = 64
-    hurry: float = 0.33  # see task.demonstration
+    hurry: float = 0.33  # see the task's demonstration
     fit_lr: float = 4e-3
     fit_batch: int = 64
     fit_steps: int = 500
@@ -30,20 +32,40 @@ class Settings:
     fit_target: float = 0.38  # sampled success on the test problems
 
 
+SETTINGS = {
+    "addition": Settings(),
+    "target": Settings(
+        task="target", train_rows=8192, test_rows=128, hurry=0.3, fit_steps=800, fit_check=50, fit_target=0.25
+    ),
+}
+
+
 def write_data(folder: Path, settings: Settings) -> list[list[int]]:
     """Write train.parquet and test.parquet, disjoint; the test problems."""
     import pandas as pd
 
+    task = TASKS[settings.task]
     rng = random.Random(f"data {settings.seed}")
     test = task.problems(rng, settings.test_rows)
     taken = set(map(tuple, test))
     train = []
     while len(train) < settings.train_rows:
-        train += [numbers for numbers in task.problems(rng, settings.train_rows) if tuple(numbers) not in taken]
+        train += [problem for problem in task.problems(rng, settings.train_rows) if tuple(problem) not in taken]
     for split, problems in (("train", train[: settings.train_rows]), ("test", test)):
-        rows = [task.row(numbers, split, i) for i, numbers in enumerate(problems)]
+        rows = [_row(task, problem, split, i) for i, problem in enumerate(problems)]
         pd.DataFrame(rows).to_parquet(folder / f"{split}.parquet")
     return test
+
+
+def _row(task, problem: list[int], split: str, index: int) -> dict:
+    """One record of verl's data set."""
+    return {
+        "data_source": task.DATA_SOURCE,
+        "prompt": [{"role": "user", "content": task.question(problem)}],
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": task.truth(problem)},
+        "extra_info": {"split": split, "index": index, "numbers": len(problem)},
+    }
 
 
 def write_model(folder: Path, settings: Settings, held_out: list[list[int]]) -> dict:
@@ -53,9 +75,10 @@ def write_model(folder: Path, settings: Settings, held_out: list[list[int]]) -> 
     from . import model as tiny_model
 
     torch.set_num_threads(1)  # the same result on every number of cores, and no waiting where cores are shared
-    tokenizer = tiny_model.make_tokenizer()
+    task = TASKS[settings.task]
+    tokenizer = tiny_model.make_tokenizer(task.MAX_RESPONSE)
     model = tiny_model.make_model(tokenizer, settings.seed)
-    measured = tiny_model.warm_start(model, tokenizer, settings, held_out)
+    measured = tiny_model.warm_start(model, tokenizer, task, settings, held_out)
     tokenizer.save_pretrained(folder / "model")
     model.save_pretrained(folder / "model")
     return measured
@@ -87,8 +110,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--seed", type=int, default=Settings.seed)
     parser.add_argument("--boxed", action="store_true", help="answers as the recipes' reward functions read them")
+    parser.add_argument("--task", choices=list(SETTINGS), default="addition")
     args = parser.parse_args()
-    made = make(args.out, Settings(seed=args.seed, boxed=args.boxed))
+    settings = dataclasses.replace(SETTINGS[args.task], seed=args.seed, boxed=args.boxed)
+    made = make(args.out, settings)
     print(f"tiny assets {'made' if made else 'already'} in {args.out}")
 
 

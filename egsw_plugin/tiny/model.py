@@ -6,18 +6,16 @@ import time
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from . import task
-
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'][0] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>a\n' }}{% endif %}"
 )
-MAX_PROMPT, MAX_RESPONSE = 32, 64
+MAX_PROMPT = 32  # tokens, of every task
 
 
-def make_tokenizer() -> Qwen2Tokenizer:
-    """Printable ASCII and newline, one character a token.
+def make_tokenizer(max_response: int = 64) -> Qwen2Tokenizer:
+    """Printable ASCII and newline, one character a token; ``max_response`` in tokens.
 
     It is byte-level BPE without merges, because for a Qwen2 model AutoTokenizer keeps only the vocabulary and the
     merges of what was saved and supplies the pre-tokenizer itself; space and newline thus appear under their
@@ -32,7 +30,7 @@ def make_tokenizer() -> Qwen2Tokenizer:
         pad_token=PAD,
         eos_token=END,
         additional_special_tokens=[START, END],
-        model_max_length=MAX_PROMPT + MAX_RESPONSE,
+        model_max_length=MAX_PROMPT + max_response,
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
@@ -49,7 +47,7 @@ def make_model(tokenizer, seed: int) -> Qwen2ForCausalLM:
         num_hidden_layers=2,
         num_attention_heads=2,  # a head size of 32, the smallest that vLLM's CPU attention has
         num_key_value_heads=2,
-        max_position_embeddings=MAX_PROMPT + MAX_RESPONSE,
+        max_position_embeddings=tokenizer.model_max_length,
         # defaults meant for thousands of positions and channels would take several times the steps to fit
         rope_parameters={"rope_type": "default", "rope_theta": 100.0},
         initializer_range=0.05,
@@ -65,9 +63,9 @@ def make_model(tokenizer, seed: int) -> Qwen2ForCausalLM:
     return model
 
 
-def _prompt(tokenizer, numbers: list[int]) -> list[int]:
+def _prompt(tokenizer, task, problem: list[int]) -> list[int]:
     """Token ids of the chat prompt."""
-    chat = [{"role": "user", "content": task.question(numbers)}]
+    chat = [{"role": "user", "content": task.question(problem)}]
     return tokenizer(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))["input_ids"]
 
 
@@ -76,14 +74,14 @@ def _response(tokenizer, text: str) -> list[int]:
     return tokenizer(text + END)["input_ids"]
 
 
-def _loss(model, tokenizer, rng: random.Random, settings) -> torch.Tensor:
+def _loss(model, tokenizer, task, rng: random.Random, settings) -> torch.Tensor:
     """Mean cross-entropy over the response tokens of fresh demonstrations."""
     pairs = [
         (
-            _prompt(tokenizer, numbers),
-            _response(tokenizer, task.demonstration(rng, numbers, settings.hurry, settings.boxed)),
+            _prompt(tokenizer, task, problem),
+            _response(tokenizer, task.demonstration(rng, problem, settings.hurry, settings.boxed)),
         )
-        for numbers in task.problems(rng, settings.fit_batch)
+        for problem in task.problems(rng, settings.fit_batch)
     ]
     width = max(len(prompt) + len(response) for prompt, response in pairs)
     ids = torch.full((len(pairs), width), tokenizer.pad_token_id)
@@ -98,9 +96,9 @@ def _loss(model, tokenizer, rng: random.Random, settings) -> torch.Tensor:
 
 
 @torch.no_grad()
-def sampled_success(model, tokenizer, problems, samples: int) -> torch.Tensor:
+def sampled_success(model, tokenizer, task, problems, samples: int) -> torch.Tensor:
     """Rewards (problems, samples) of responses sampled at temperature 1."""
-    prompts = [_prompt(tokenizer, numbers) for numbers in problems]
+    prompts = [_prompt(tokenizer, task, problem) for problem in problems]
     width = max(map(len, prompts))
     ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p in prompts])
     ids = ids.repeat_interleave(samples, 0)
@@ -110,15 +108,15 @@ def sampled_success(model, tokenizer, problems, samples: int) -> torch.Tensor:
         do_sample=True,
         temperature=1.0,
         top_k=0,
-        max_new_tokens=MAX_RESPONSE,
+        max_new_tokens=task.MAX_RESPONSE,
     )
     texts = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
-    truths = [str(sum(numbers)) for numbers in problems for _ in range(samples)]
+    truths = [task.truth(problem) for problem in problems for _ in range(samples)]
     scores = [task.compute_score("", text, truth)["score"] for text, truth in zip(texts, truths, strict=True)]
     return torch.tensor(scores).view(len(problems), samples)
 
 
-def warm_start(model, tokenizer, settings, held_out) -> dict:
+def warm_start(model, tokenizer, task, settings, held_out) -> dict:
     """Fit demonstrations until sampled success on ``held_out`` reaches the target; what was measured.
 
     The demonstrations often stop too early, so the fitted model can add but answers in a hurry: it succeeds on some
@@ -132,7 +130,7 @@ def warm_start(model, tokenizer, settings, held_out) -> dict:
     )
     began, measured = time.monotonic(), {}
     for step in range(1, settings.fit_steps + 1):
-        loss = _loss(model.train(), tokenizer, rng, settings)
+        loss = _loss(model.train(), tokenizer, task, rng, settings)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -140,7 +138,7 @@ def warm_start(model, tokenizer, settings, held_out) -> dict:
         schedule.step()
         if step < settings.fit_steps and (step % settings.fit_check or 2 * step < settings.fit_steps):
             continue
-        success = sampled_success(model, tokenizer, held_out, samples=8)
+        success = sampled_success(model, tokenizer, task, held_out, samples=8)
         solved = success.mean(1)
         measured = {
             "fit_steps": step,

@@ -18,6 +18,7 @@ from itertools import accumulate, pairwise
 
 DATA_SOURCE = "egsw_plugin/tiny"
 MIN_TERMS, MAX_TERMS, MAX_NUMBER = 2, 5, 9
+MAX_RESPONSE = 64  # tokens
 _ANSWER = re.compile(r"#(\d{1,9})|\\boxed\{(\d{1,9})\}", re.ASCII)
 
 
@@ -29,6 +30,11 @@ def problems(rng: random.Random, count: int) -> list[list[int]]:
 def question(numbers: list[int]) -> str:
     """What the user asks."""
     return "+".join(map(str, numbers))
+
+
+def truth(numbers: list[int]) -> str:
+    """What the reward compares the answer with."""
+    return str(sum(numbers))
 
 
 def worked_solution(numbers: list[int], boxed: bool = False) -> str:
@@ -52,14 +58,3 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw
     answer = _ANSWER.fullmatch(lines[-1])
     score = float(answer is not None and answer[1 if answer[1] else 2] == str(ground_truth))
     return {"score": score, "acc": score}
-
-
-def row(numbers: list[int], split: str, index: int) -> dict:
-    """One record of verl's data set."""
-    return {
-        "data_source": DATA_SOURCE,
-        "prompt": [{"role": "user", "content": question(numbers)}],
-        "ability": "math",
-        "reward_model": {"style": "rule", "ground_truth": str(sum(numbers))},
-        "extra_info": {"split": split, "index": index, "terms": len(numbers)},
-    }

@@ -1,0 +1,95 @@
+r"""The task of the study: put operators between the given digits, in their order, so that the last digit of the result
+is the target. Every step of working is written down, and a line that misses the target may be followed by another try.
+
+The result after each operator is kept modulo 10 and there is no precedence, so a try is a chain of small steps:
+
+>>> question([4, 7, 2, 9])
+'4 7 2=9'
+>>> tries = "4+7=1-2=9"
+>>> compute_score("", tries, "4 7 2=9")
+{'score': 1.0, 'acc': 1.0}
+>>> compute_score("", "4*7=8*2=6\n" + tries, "4 7 2=9")["score"]  # the last line counts
+1.0
+>>> compute_score("", "4+7=9-2=9", "4 7 2=9")["score"]  # a step is wrong
+0.0
+"""
+
+import random
+import re
+
+DATA_SOURCE = "egsw_plugin/target"
+MIN_DIGITS, MAX_DIGITS = 3, 4
+MAX_RESPONSE = 96  # tokens: five tries at the longest problems
+OPERATORS = "+-*"
+_TRY = re.compile(r"\d(?:[-+*]\d=\d)+\?\d", re.ASCII)
+
+
+def problems(rng: random.Random, count: int) -> list[list[int]]:
+    """``count`` lists of digits and, last, a target that some choice of operators reaches."""
+    made = []
+    for _ in range(count):
+        digits = [rng.randint(1, 9) for _ in range(rng.randint(MIN_DIGITS, MAX_DIGITS))]
+        made.append([*digits, _attempt(rng, digits)[1]])
+    return made
+
+
+def question(problem: list[int]) -> str:
+    """What the user asks."""
+    *digits, target = problem
+    return f"{' '.join(map(str, digits))}={target}"
+
+
+truth = question  # the reward needs the whole problem, since many answers are right
+
+
+def demonstration(rng: random.Random, problem: list[int], hurry: float, boxed: bool = False) -> str:
+    """Tries with random operators until one reaches the target, or until one gives up, with probability ``hurry``.
+
+    Raises:
+        ValueError: ``boxed``; the answer is a line of working, which no box holds.
+    """
+    if boxed:
+        raise ValueError("the target task has no boxed form; choose the task addition")
+    *digits, target = problem
+    tries = []
+    while True:
+        line, result = _attempt(rng, digits)
+        tries.append(f"{line}?{target}")
+        text = "\n".join(tries)
+        if result == target or rng.random() < hurry or len(text) + len(line) > MAX_RESPONSE - 2:
+            return text
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs) -> dict[str, float]:
+    """verl's reward function: 1 if the last line is a right chain over the digits to the target, else 0."""
+    line = str(solution_str).replace("<|im_end|>", "").strip().rsplit("\n", 1)[-1]
+    digits, target = str(ground_truth).split("=")
+    score = float(_TRY.fullmatch(line) is not None and _is_right(line, digits.split(), target))
+    return {"score": score, "acc": score}
+
+
+def _attempt(rng: random.Random, digits: list[int]) -> tuple[str, int]:
+    """A line of working with random operators, and its result."""
+    result, line = digits[0], str(digits[0])
+    for digit in digits[1:]:
+        operator = rng.choice(OPERATORS)
+        result = _apply(result, operator, digit)
+        line += f"{operator}{digit}={result}"
+    return line, result
+
+
+def _apply(left: int, operator: str, right: int) -> int:
+    return {"+": left + right, "-": left - right, "*": left * right}[operator] % 10
+
+
+def _is_right(line: str, digits: list[str], target: str) -> bool:
+    """Whether a well-formed line uses the digits, computes each step rightly and ends at the target."""
+    steps = [(line[i], line[i + 1], line[i + 3]) for i in range(1, len(line) - 2, 4)]
+    if [line[0], *(digit for _, digit, _ in steps)] != digits:
+        return False
+    results = [line[0], *(result for *_, result in steps)]
+    right = all(
+        _apply(int(left), operator, int(digit)) == int(result)
+        for left, (operator, digit, result) in zip(results, steps, strict=False)
+    )
+    return right and results[-1] == target

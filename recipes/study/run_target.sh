@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# One run of the study: METHOD on the target task with the tiny model on the CPU. Arguments are hydra overrides.
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ROOT=$(cd "$HERE/../.." && pwd)
+
+# ---- user-adjustable -------------------------------------------------------------------------------
+METHOD=${METHOD:-grpo}             # a file of ../method
+SEED=${SEED:-1}                    # order of the data, sampling; the start model and the data are the same for all
+ASSETS=${ASSETS:-$ROOT/outputs/assets/target}
+PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
+# ----------------------------------------------------------------------------------------------------
+
+NAME=${NAME:-$METHOD-seed$SEED}
+OUT=${OUT:-$ROOT/outputs/target/$NAME}
+CONFIG=study/target_cpu NGPUS_PER_NODE=1
+PATH=$(cd "$(dirname "$PYTHON")" && pwd):$PATH
+. "$ROOT/recipes/machine/cpu.sh"
+"$PYTHON" -m egsw_plugin.tiny --task target --out "$ASSETS"
+MODEL_PATH=$ASSETS/model TRAIN_FILES=$ASSETS/train.parquet VAL_FILES=$ASSETS/test.parquet
+
+. "$HERE/../launch.sh"
