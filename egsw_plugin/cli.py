@@ -1,4 +1,4 @@
-"""The command `egsw-plugin`: runs launchers, reports on runs, makes data sets, lists options, checks environments."""
+"""The command `egsw-plugin`: runs launchers and studies, reports, makes data, lists options, checks environments."""
 
 import argparse
 import sys
@@ -93,6 +93,32 @@ def _parser() -> argparse.ArgumentParser:
         "--time-limit", type=_seconds, metavar="SECONDS", default=120.0, help="for the Ray worker (default: 120)"
     )
     doctor.set_defaults(handler=_doctor)
+
+    study = commands.add_parser("study", help="compare methods over seeds: run a grid, report on it")
+    actions = study.add_subparsers(required=True, metavar="ACTION")
+    run = actions.add_parser(
+        "run",
+        help="run what a study lacks, one run at a time",
+        usage="egsw-plugin study run GRID [--quick] [--out DIR] [--only CELL] [--seeds N...] [-- OVERRIDES...]",
+        description="Runs every run of GRID that has no record in DIR/runs, then writes DIR/report. The same command "
+        "goes on where it was ended. Exit code: that of a run which failed twice, 2 for a wrong GRID or argument.",
+    )
+    run.add_argument("grid", type=Path, metavar="GRID", help="a .yaml file such as recipes/study/grid.yaml")
+    run.add_argument("--quick", action="store_true", help="the small study of GRID, to see that everything works")
+    run.add_argument("--out", type=Path, metavar="DIR", help="default: outputs/study, with --quick outputs/study-quick")
+    run.add_argument("--only", action="append", metavar="CELL", help="only this cell; may be given several times")
+    run.add_argument("--seeds", type=_positive_int, nargs="+", metavar="N", help="instead of the grid's own seeds")
+    run.set_defaults(handler=_study_run)
+    report = actions.add_parser(
+        "report",
+        help="tables and figures of a study",
+        description="Makes every table and figure from the records of runs. Exit code: 1 if something is missing.",
+    )
+    report.add_argument("grid", type=Path, metavar="GRID")
+    report.add_argument("--runs", type=Path, required=True, metavar="DIR", help="folder of the records")
+    report.add_argument("--page", type=Path, metavar="FILE", help="Markdown file whose tables are replaced")
+    report.add_argument("--out", type=Path, default=Path("outputs/study/report"), metavar="DIR", help="of the figures")
+    report.set_defaults(handler=_study_report)
     return parser
 
 
@@ -156,6 +182,19 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from . import doctor
 
     return doctor.main(arguments.config, arguments.command, not arguments.no_ray, arguments.json, arguments.time_limit)
+
+
+def _study_run(arguments: argparse.Namespace) -> int:
+    from .study.command import run
+
+    out = arguments.out or Path("outputs/study-quick" if arguments.quick else "outputs/study")
+    return run(arguments.grid, out, arguments.quick, arguments.only, arguments.seeds, arguments.command)
+
+
+def _study_report(arguments: argparse.Namespace) -> int:
+    from .study.command import report
+
+    return report(arguments.grid, arguments.runs, arguments.page, arguments.out)
 
 
 def _write_report(paths: list[Path], out: Path, **names) -> int:

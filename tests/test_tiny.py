@@ -1,4 +1,4 @@
-"""The tiny task, its tokenizer and its assets."""
+"""The tiny tasks, their tokenizer and assets."""
 
 import dataclasses
 import random
@@ -6,8 +6,8 @@ import random
 import pytest
 from transformers import AutoTokenizer
 
-from egsw_plugin.tiny import model, task
-from egsw_plugin.tiny.__main__ import DONE, Settings, make, write_data
+from egsw_plugin.tiny import addition, model, target
+from egsw_plugin.tiny.__main__ import DONE, SETTINGS, TASKS, Settings, make, write_data
 
 SHORT = Settings(seed=5, train_rows=40, test_rows=4, fit_batch=4, fit_steps=2, fit_check=1, fit_target=0.0)
 
@@ -38,26 +38,96 @@ SHORT = Settings(seed=5, train_rows=40, test_rows=4, fit_batch=4, fit_steps=2, f
     ],
 )
 def test_reward(text, score):
-    assert task.compute_score(task.DATA_SOURCE, text, "11", extra_info=None, anything=1) == {
+    assert addition.compute_score(addition.DATA_SOURCE, text, "11", extra_info=None, anything=1) == {
         "score": score,
         "acc": score,
     }
 
 
-def test_worked_solutions_are_right_and_fit():
-    tokenizer = model.make_tokenizer()
-    rng = random.Random(0)
-    longest = [task.MAX_NUMBER] * task.MAX_TERMS
-    for numbers in [longest, *task.problems(rng, 200)]:
-        solution = task.worked_solution(numbers)
-        assert task.compute_score("", solution, str(sum(numbers)))["score"] == 1.0
-        assert task.demonstration(rng, numbers, hurry=0.0) == solution
-        assert len(tokenizer(solution + model.END)["input_ids"]) <= model.MAX_RESPONSE
-        assert len(model._prompt(tokenizer, numbers)) <= model.MAX_PROMPT
+def test_worked_solutions_are_right():
+    longest = [addition.MAX_NUMBER] * addition.MAX_TERMS
+    for numbers in [longest, *addition.problems(random.Random(0), 200)]:
+        solution = addition.worked_solution(numbers)
+        assert addition.compute_score("", solution, addition.truth(numbers))["score"] == 1.0
+        assert addition.demonstration(random.Random(0), numbers, hurry=0.0) == solution
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_prompts_and_demonstrations_fit(name):
+    task, rng = TASKS[name], random.Random(0)
+    tokenizer = model.make_tokenizer(task.MAX_RESPONSE)
+    for problem in task.problems(rng, 300):
+        text = task.demonstration(rng, problem, hurry=0.0)
+        assert len(tokenizer(text + model.END)["input_ids"]) <= task.MAX_RESPONSE
+        assert len(model._prompt(tokenizer, task, problem)) <= model.MAX_PROMPT
 
 
 def test_hurried_demonstration_answers_the_sum_so_far():
-    assert task.demonstration(random.Random(0), [3, 8, 9], hurry=1.0) == "#3"
+    assert addition.demonstration(random.Random(0), [3, 8, 9], hurry=1.0) == "#3"
+
+
+@pytest.mark.parametrize(
+    "text, score",
+    [
+        ("4+7=1-2=9?9", 1.0),
+        ("4+7=1-2=9?9<|im_end|>", 1.0),
+        ("4+7=1-2=9?9\n", 1.0),
+        ("4*7=8*2=6?9\n4+7=1-2=9?9", 1.0),  # a try that missed, and one that did not
+        ("what\n4+7=1-2=9?9", 1.0),
+        ("4+7=1-2=9?9\n4*7=8*2=6?9", 0.0),  # the last line counts
+        ("4+7=1-2=9", 0.0),  # the target is not restated
+        ("4+7=1-2=9?8", 0.0),
+        ("4*7=8*2=6?9", 0.0),  # misses
+        ("4*7=8*2=6?6", 0.0),  # another target
+        ("4+7=2-2=9?9", 0.0),  # a wrong step, and a wrong one after it
+        ("4+7=1-2=8?9", 0.0),
+        ("4-2=2+7=9?9", 0.0),  # another order
+        ("4+5=9?9", 0.0),  # other digits
+        ("4+7=1-2=9+0=9?9", 0.0),
+        ("9?9", 0.0),
+        ("4 +7=1-2=9?9", 0.0),
+        ("4+7=1-2=9?9 ", 1.0),
+        ("4+7=11-2=9?9", 0.0),
+        ("４+7=1-2=9?9", 0.0),
+        ("", 0.0),
+        (None, 0.0),
+        ("4" * 10000, 0.0),
+    ],
+)
+def test_reward_of_the_target_task(text, score):
+    result = target.compute_score(target.DATA_SOURCE, text, "4 7 2=9", extra_info=None, anything=1)
+    assert result == {"score": score, "acc": score}
+
+
+def test_every_target_can_be_reached():
+    """By all operators in turn, computed here with Python's own arithmetic."""
+    for problem in target.problems(random.Random(0), 200):
+        *digits, goal = problem
+        results = {digits[0]}
+        for digit in digits[1:]:
+            results = {result % 10 for left in results for result in (left + digit, left - digit, left * digit)}
+        assert goal in results
+
+
+def test_demonstrations_of_the_target_task():
+    rng = random.Random(0)
+    for problem in target.problems(rng, 200):
+        assert target.demonstration(rng, problem, hurry=1.0).count("\n") == 0
+        *missed, last = target.demonstration(rng, problem, hurry=0.0).split("\n")
+        assert not any(target.compute_score("", line, target.truth(problem))["score"] for line in missed)
+        assert len(missed) >= 2 or target.compute_score("", last, target.truth(problem))["score"]
+    with pytest.raises(ValueError, match="boxed"):
+        target.demonstration(rng, problem, hurry=0.0, boxed=True)
+
+
+def test_data_of_the_target_task(tmp_path):
+    import pandas as pd
+
+    write_data(tmp_path, dataclasses.replace(SETTINGS["target"], train_rows=50, test_rows=9))
+    row = pd.read_parquet(tmp_path / "train.parquet").iloc[0]
+    assert row["data_source"] == target.DATA_SOURCE
+    assert row["reward_model"]["ground_truth"] == row["prompt"][0]["content"]
+    assert len(row["prompt"][0]["content"].split()) in (3, 4)
 
 
 def test_tokenizer_survives_auto_tokenizer(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,16 +91,27 @@ def read_metrics(path: Path) -> Metrics:
     that cannot be read has no rows; `left_out` says why.
     """
     path = Path(path)
-    earlier = [p for p in path.parent.glob(f"{path.stem}.*{path.suffix}") if p.suffixes[0][1:].isdecimal()]
-    parts = sorted(earlier, key=lambda p: int(p.suffixes[0][1:]))
-    parts += [path] if path.exists() or not parts else []  # a run that went on may have died before its first step
     try:
-        texts = [part.read_text(encoding="utf-8", errors="replace") for part in parts]
-        lines = "\n".join(texts).split("\n")
+        texts = [part.read_text(encoding="utf-8", errors="replace") for part in parts_of(path)]
     except FileNotFoundError:
         return Metrics(left_out=[f"training metrics and curves: there is no {path}"])
     except OSError as error:
         return Metrics(left_out=[f"training metrics and curves: {path} cannot be read ({error.strerror})"])
+    metrics = metrics_of("\n".join(texts).split("\n"))
+    if not metrics.training and not metrics.validation and not metrics.left_out:
+        metrics.left_out.append(f"training metrics and curves: {path} is empty")
+    return metrics
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The metrics file and, before it, what the launchers set aside of it when the run went on."""
+    earlier = [p for p in path.parent.glob(f"{path.stem}.*{path.suffix}") if p.suffixes[0][1:].isdecimal()]
+    parts = sorted(earlier, key=lambda p: int(p.suffixes[0][1:]))
+    return parts + ([path] if path.exists() or not parts else [])  # a run that went on may have died at once
+
+
+def metrics_of(lines: Iterable[str]) -> Metrics:
+    """The rows that the lines of metrics files hold, those of earlier files first."""
     training: dict[int, dict] = {}
     validation: dict[int, dict] = {}
     damaged, repeated = [], []
@@ -120,8 +132,6 @@ def read_metrics(path: Path) -> Metrics:
         left_out.append(f"{len(damaged)} damaged line(s) of the metrics: line {some(damaged)}")
     if repeated:
         left_out.append(f"{len(repeated)} row(s) of the metrics, repeated later: step {some(repeated)}")
-    if not training and not validation and not damaged:
-        left_out.append(f"training metrics and curves: {path} is empty")
     metrics = Metrics(_ordered(training), _ordered(validation), left_out)
     left_out += _gaps(metrics.training)
     return metrics

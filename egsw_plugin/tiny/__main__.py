@@ -1,4 +1,4 @@
-"""Make a tiny model, tokenizer and data set: ``python -m egsw_plugin.tiny --out DIR [--task NAME] [--seed N] [--boxed]``."""
+"""Make a tiny model and data: ``python -m egsw_plugin.tiny --out DIR [--task NAME] [--seed N] [--boxed]``."""
 
 import argparse
 import dataclasses

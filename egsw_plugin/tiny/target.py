@@ -5,12 +5,12 @@ The result after each operator is kept modulo 10 and there is no precedence, so 
 
 >>> question([4, 7, 2, 9])
 '4 7 2=9'
->>> tries = "4+7=1-2=9"
->>> compute_score("", tries, "4 7 2=9")
+>>> found = "4+7=1-2=9?9"  # after the "?" the target again: is it reached?
+>>> compute_score("", found, "4 7 2=9")
 {'score': 1.0, 'acc': 1.0}
->>> compute_score("", "4*7=8*2=6\n" + tries, "4 7 2=9")["score"]  # the last line counts
+>>> compute_score("", "4*7=8*2=6?9\n" + found, "4 7 2=9")["score"]  # the last line counts
 1.0
->>> compute_score("", "4+7=9-2=9", "4 7 2=9")["score"]  # a step is wrong
+>>> compute_score("", "4+7=9-2=9?9", "4 7 2=9")["score"]  # a step is wrong
 0.0
 """
 
@@ -56,12 +56,13 @@ def demonstration(rng: random.Random, problem: list[int], hurry: float, boxed: b
         line, result = _attempt(rng, digits)
         tries.append(f"{line}?{target}")
         text = "\n".join(tries)
-        if result == target or rng.random() < hurry or len(text) + len(line) > MAX_RESPONSE - 2:
+        # Another try adds a line break, the "?", the target and, in the end, the token that ends the response.
+        if result == target or rng.random() < hurry or len(text) + len(line) + 4 > MAX_RESPONSE:
             return text
 
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs) -> dict[str, float]:
-    """verl's reward function: 1 if the last line is a right chain over the digits to the target, else 0."""
+    """verl's reward function: 1 if the last line is a right chain from the digits to the target, else 0."""
     line = str(solution_str).replace("<|im_end|>", "").strip().rsplit("\n", 1)[-1]
     digits, target = str(ground_truth).split("=")
     score = float(_TRY.fullmatch(line) is not None and _is_right(line, digits.split(), target))
@@ -83,13 +84,13 @@ def _apply(left: int, operator: str, right: int) -> int:
 
 
 def _is_right(line: str, digits: list[str], target: str) -> bool:
-    """Whether a well-formed line uses the digits, computes each step rightly and ends at the target."""
-    steps = [(line[i], line[i + 1], line[i + 3]) for i in range(1, len(line) - 2, 4)]
-    if [line[0], *(digit for _, digit, _ in steps)] != digits:
-        return False
-    results = [line[0], *(result for *_, result in steps)]
-    right = all(
-        _apply(int(left), operator, int(digit)) == int(result)
-        for left, (operator, digit, result) in zip(results, steps, strict=False)
-    )
-    return right and results[-1] == target
+    """Whether a well-formed line uses the digits, computes each step rightly and ends at the target, twice."""
+    chain, restated = line.split("?")
+    result, used = chain[0], [chain[0]]
+    for i in range(1, len(chain), 4):
+        operator, digit, _, following = chain[i : i + 4]
+        if str(_apply(int(result), operator, int(digit))) != following:
+            return False
+        result = following
+        used.append(digit)
+    return used == digits and result == restated == target

@@ -7,6 +7,7 @@ ROOT=$(cd "$HERE/../.." && pwd)
 # ---- user-adjustable -------------------------------------------------------------------------------
 METHOD=${METHOD:-grpo}             # a file of ../method
 SEED=${SEED:-1}                    # order of the data, sampling; the start model and the data are the same for all
+STEPS=${STEPS:-24}                 # training steps
 ASSETS=${ASSETS:-$ROOT/outputs/assets/target}
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 # ----------------------------------------------------------------------------------------------------
@@ -18,5 +19,5 @@ PATH=$(cd "$(dirname "$PYTHON")" && pwd):$PATH
 . "$ROOT/recipes/machine/cpu.sh"
 "$PYTHON" -m egsw_plugin.tiny --task target --out "$ASSETS"
 MODEL_PATH=$ASSETS/model TRAIN_FILES=$ASSETS/train.parquet VAL_FILES=$ASSETS/test.parquet
-
+set -- trainer.total_training_steps="$STEPS" "$@"
 . "$HERE/../launch.sh"

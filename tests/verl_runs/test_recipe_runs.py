@@ -10,7 +10,7 @@ import pytest
 from launch import TIME_LIMIT, assert_in_effect, smoke
 
 from egsw_plugin.cli import main
-from egsw_plugin.tiny import task
+from egsw_plugin.tiny import addition as task
 
 pytestmark = pytest.mark.timeout(2 * TIME_LIMIT + 60)
 

@@ -1,0 +1,100 @@
+"""The figures of a study."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+
+from ..report.curves import draw_curves
+from .grid import Grid
+from .measures import FINAL, MEAN, start_success, success_curve
+from .record import Record
+from .tables import differences
+
+
+def draw_figures(grid: Grid, records: list[Record], folder: Path) -> list[Path]:
+    """Writes, for each experiment that has runs, `EXPERIMENT-success.png`, `-training.png` and `-differences.png`.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    cells: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        cells[record.cell].append(record)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for experiment in grid.experiments.values():
+        present = {name: cells[name] for name in experiment.cells if cells[name]}
+        if not present:
+            continue
+        path = folder / f"{experiment.name}-success.png"
+        _draw_success(present, grid.baseline, cells[grid.baseline], path)
+        written.append(path)
+        lines = {
+            f"{name}: mean of {len(runs)} runs, band min to max": [run.metrics.training for run in runs]
+            for name, runs in present.items()
+        }
+        path = folder / f"{experiment.name}-training.png"
+        draw_curves(lines, path)
+        written.append(path)
+        found = [(measure, differences(experiment, grid, records, measure)) for measure in (FINAL, MEAN)]
+        if any(values for _, values in found):
+            path = folder / f"{experiment.name}-differences.png"
+            _draw_differences(found, grid.baseline, path)
+            written.append(path)
+    return written
+
+
+def _figure(width: float, height: float):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _draw_success(cells: dict[str, list[Record]], baseline: str, reference: list[Record], path: Path) -> None:
+    """Validation success over steps: one panel a cell, each beside the baseline."""
+    shown = [name for name in cells if name != baseline] or [baseline]
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = _figure(3 * columns, 2.6 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    start = start_success(reference)
+    for axes in panels.flat[len(shown) :]:
+        axes.set_visible(False)
+    for axes, name in zip(panels.flat, shown, strict=False):
+        for label, runs, colour in ((baseline, reference, "grey"), (name, cells[name], "tab:blue")):
+            curves = [({} if start is None else {0: start}) | success_curve(run) for run in runs]
+            steps = sorted(set().union(*curves))
+            values = [[curve[step] for curve in curves if step in curve] for step in steps]
+            if values:
+                axes.plot(steps, [fmean(v) for v in values], color=colour, marker="o", markersize=3, label=label)
+                axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2)
+        axes.set(title=f"{name}, {len(cells[name])} seeds")
+        axes.grid(alpha=0.3)
+    figure.supxlabel("training step")
+    figure.supylabel(f"validation success; grey: {baseline}; band: min to max")
+    figure.savefig(path, dpi=110)
+
+
+def _draw_differences(found: list, baseline: str, path: Path) -> None:
+    """Paired differences with their intervals and every seed's own."""
+    names = list(found[0][1])
+    figure = _figure(9, 1.2 + 0.35 * len(names))
+    for axes, (measure, values) in zip(figure.subplots(1, 2, sharey=True), found, strict=True):
+        for place, name in enumerate(names):
+            difference = values[name]
+            seeds = [measure.scale * value for value in difference.values.values()]
+            axes.plot(seeds, [place] * len(seeds), "o", color="tab:grey", markersize=3, alpha=0.6)
+            if difference.low is not None:
+                ends = [measure.scale * difference.low, measure.scale * difference.high]
+                axes.plot(ends, [place] * 2, color="tab:blue", linewidth=2)
+            axes.plot([measure.scale * difference.mean], [place], "D", color="tab:blue", markersize=5)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set(xlabel=f"{measure.title}, minus {baseline}", yticks=range(len(names)), yticklabels=names)
+        axes.grid(alpha=0.3, axis="x")
+    figure.axes[0].invert_yaxis()
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,160 @@
+"""What a study runs: cells (a method with overrides), seeds, and the experiments that they belong to."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+_CELL_NAME = re.compile(r"[A-Za-z][\w.]*")
+
+
+class GridError(ValueError):
+    """A grid that cannot be run; says which key is wrong, its value, and what to do."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One column of a comparison: runs that differ in their seed alone."""
+
+    name: str
+    method: str  # a file of recipes/method
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Cells that are compared with each other, each with seeds 1 to `seeds`."""
+
+    name: str
+    seeds: int
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A study."""
+
+    launcher: Path
+    steps: int
+    time_limit: float
+    baseline: str
+    cells: dict[str, Cell]
+    experiments: dict[str, Experiment]
+
+    def runs(self, only: list[str] | None = None, seeds: list[int] | None = None) -> list[tuple[Cell, int]]:
+        """Every (cell, seed) once, in the order of the experiments, and within one seed by seed.
+
+        Args:
+            only: names of cells; by default all that belong to an experiment.
+            seeds: instead of the experiments' own.
+
+        Raises:
+            GridError: `only` names a cell that is not there.
+        """
+        for name in only or ():
+            _known(name, self.cells, "--only")
+        experiments = list(self.experiments.values())
+        if only:  # also cells that no experiment has
+            experiments.append(Experiment("only", max(e.seeds for e in experiments), tuple(only)))
+        ordered = [
+            (self.cells[name], seed)
+            for experiment in experiments
+            for seed in (seeds or range(1, experiment.seeds + 1))
+            for name in experiment.cells
+            if not only or name in only
+        ]
+        return list(dict.fromkeys(ordered))
+
+
+def read_grid(path: Path, quick: bool = False) -> Grid:
+    """Reads a grid, docs/study.md#grid explains the file.
+
+    Args:
+        path: of the .yaml file.
+        quick: the file's small study in place of its experiments.
+
+    Raises:
+        GridError: something in the file is missing, unknown or of the wrong kind.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise GridError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    content = _section(
+        content, str(path), {"launcher", "steps", "time_limit", "baseline", "cells", "experiments"}, {"quick"}
+    )
+    launcher = path.parent / _of_kind(content["launcher"], str, "launcher")
+    if not launcher.is_file():
+        raise GridError(f"launcher={content['launcher']!r}: there is no {launcher}")
+    cells = {name: _cell(name, value) for name, value in _of_kind(content["cells"], dict, "cells").items()}
+    experiments = {
+        name: _experiment(name, f"experiments.{name}", value, cells)
+        for name, value in _of_kind(content["experiments"], dict, "experiments").items()
+    }
+    grid = Grid(
+        launcher=launcher,
+        steps=_count(content["steps"], "steps"),
+        time_limit=_count(content["time_limit"], "time_limit"),
+        baseline=_known(content["baseline"], cells, "baseline"),
+        cells=cells,
+        experiments=experiments,
+    )
+    if not quick:
+        return grid
+    if "quick" not in content:
+        raise GridError(f"{path}: --quick needs the section quick (seeds, steps, cells)")
+    small = _section(content["quick"], "quick", {"seeds", "steps", "cells"})
+    steps = _count(small.pop("steps"), "quick.steps")
+    return replace(grid, steps=steps, experiments={"quick": _experiment("quick", "quick", small, cells)})
+
+
+def _cell(name: object, value: object) -> Cell:
+    key = f"cells.{name}"
+    if not isinstance(name, str) or not _CELL_NAME.fullmatch(name) or name.endswith("-"):
+        raise GridError(f"{key}: a cell's name has letters, digits, _ and . only, since its runs are folders")
+    value = _section(value, key, {"method"}, {"overrides"})
+    overrides = _of_kind(value.get("overrides", {}), dict, f"{key}.overrides")
+    return Cell(name, _of_kind(value["method"], str, f"{key}.method"), tuple(f"{k}={v}" for k, v in overrides.items()))
+
+
+def _experiment(name: str, key: str, value: object, cells: dict[str, Cell]) -> Experiment:
+    value = _section(value, key, {"seeds", "cells"})
+    names = _of_kind(value["cells"], list, f"{key}.cells")
+    for cell in names:
+        _known(cell, cells, f"{key}.cells")
+    return Experiment(name, _count(value["seeds"], f"{key}.seeds"), tuple(names))
+
+
+def _section(value: object, key: str, needed: set[str], allowed: set[str] = frozenset()) -> dict:
+    value = _of_kind(value, dict, key)
+    for name in value:
+        _known(name, needed | allowed, key)
+    if missing := sorted(needed - set(value)):
+        raise GridError(f"{key}: {missing[0]} is missing")
+    return dict(value)
+
+
+def _of_kind(value: object, kind: type, key: str):
+    if not isinstance(value, kind):
+        raise GridError(f"{key}={value!r}: must be a {kind.__name__}")
+    return value
+
+
+def _count(value: object, key: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise GridError(f"{key}={value!r}: must be a whole number of at least 1")
+    return value
+
+
+def _known(name: object, names, key: str):
+    if name in names:
+        return name
+    close = difflib.get_close_matches(str(name), names, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(names))}"
+    raise GridError(f"{key}={name!r}: there is no such name; {hint}")

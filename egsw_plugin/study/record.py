@@ -1,0 +1,111 @@
+"""What is kept of a finished run: its settings, the machine, and verl's metrics of every step, in one small file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+from ..report.metrics import Metrics, metrics_of, parts_of
+
+SUFFIX = ".json.gz"
+_PACKAGES = ("egsw-plugin", "verl", "vllm", "torch", "ray", "transformers")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run; `lines` are those of verl's metrics file, as verl wrote them."""
+
+    cell: str
+    seed: int
+    method: str
+    overrides: tuple[str, ...]
+    steps: int
+    seconds: float  # from start to end, all attempts together
+    machine: str
+    versions: dict[str, str]
+    lines: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return run_name(self.cell, self.seed)
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """The rows of training and validation."""
+        return metrics_of(self.lines)
+
+
+def run_name(cell: str, seed: int) -> str:
+    """The name of a run's folder and record.
+
+    >>> run_name("egsw", 2)
+    'egsw-seed2'
+    """
+    return f"{cell}-seed{seed}"
+
+
+def read_lines(folder: Path) -> tuple[str, ...]:
+    """The lines of a run's metrics, of all parts if it was resumed."""
+    texts = (part.read_text(encoding="utf-8") for part in parts_of(folder / "metrics.jsonl"))
+    return tuple(line for text in texts for line in text.splitlines() if line.strip())
+
+
+def write_record(record: Record, folder: Path) -> Path:
+    """Writes the record; a file that is there is a complete one, and equal records are equal bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / (record.name + SUFFIX)
+    text = json.dumps(asdict(record), indent=0)
+    scratch = path.with_name(f".{path.name}")
+    scratch.write_bytes(gzip.compress(text.encode(), mtime=0))
+    scratch.replace(path)
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """Reads what `write_record` wrote.
+
+    Raises:
+        ValueError: the file is damaged or something else.
+        OSError: it cannot be read.
+    """
+    try:
+        content = json.loads(gzip.decompress(path.read_bytes()))
+        record = Record(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
+    except (EOFError, gzip.BadGzipFile, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no record of a run ({error}); delete it and run the study again") from None
+    if path.name != record.name + SUFFIX:
+        raise ValueError(f"{path} holds the run {record.name}; a record has the name of its run")
+    return record
+
+
+def read_records(folder: Path) -> list[Record]:
+    """All records of a folder, by cell and seed."""
+    records = [read_record(path) for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
+    return sorted(records, key=lambda record: (record.cell, record.seed))
+
+
+def machine() -> str:
+    """The processor, its cores and the memory of this machine.
+
+    >>> " GiB" in machine()
+    True
+    """
+    model = platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB"
+
+
+def versions() -> dict[str, str]:
+    """The versions of what a run depends on most."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}

@@ -1,0 +1,140 @@
+"""The tables of a study, as Markdown, from its records alone: the same records give the same bytes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from statistics import fmean
+
+from ..report.summary import format_seconds
+from .compare import RESAMPLES, Difference, coverage, paired
+from .grid import Experiment, Grid
+from .measures import BEHAVIOUR, COST, FINAL, LAST, MEAN, Measure, start_success, steps_to, success_curve
+from .record import Record
+
+LEVELS = (0.4, 0.5)
+
+
+def tables(grid: Grid, records: list[Record]) -> dict[str, str]:
+    """Every table by its name: for each experiment `EXPERIMENT-results`, `-differences`, `-behaviour` and `-cost`,
+    and for the whole study `runs`."""
+    cells: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        cells[record.cell].append(record)
+    made = {}
+    for experiment in grid.experiments.values():
+        present = {name: cells[name] for name in experiment.cells if cells[name]}
+        if not present:
+            continue
+        made[f"{experiment.name}-results"] = _results(present, cells[grid.baseline])
+        made[f"{experiment.name}-differences"] = _differences(present, grid.baseline, cells[grid.baseline])
+        made[f"{experiment.name}-behaviour"] = _measures(present, BEHAVIOUR)
+        made[f"{experiment.name}-cost"] = _measures(present, COST)
+    if records:
+        made["runs"] = _runs(grid, records)
+    return made
+
+
+def differences(experiment: Experiment, grid: Grid, records: list[Record], measure: Measure) -> dict[str, Difference]:
+    """Of each cell of an experiment to the baseline."""
+    cells: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        cells[record.cell].append(record)
+    found = {
+        name: paired(cells[name], cells[grid.baseline], measure.of)
+        for name in experiment.cells
+        if name != grid.baseline
+    }
+    return {name: difference for name, difference in found.items() if difference}
+
+
+def _results(cells: dict[str, list[Record]], baseline: list[Record]) -> str:
+    start = start_success(baseline)
+    rows = []
+    for name, records in cells.items():
+        row = [name, len(records)]
+        row += [_spread([m.of(record) for record in records], m) for m in (FINAL, MEAN)]
+        for level in LEVELS:
+            curves = [success_curve(record) for record in records]
+            steps = [steps_to(level, curve if start is None else {0: start, **curve}) for curve in curves]
+            reached = [step for step in steps if step is not None]
+            row.append(
+                f"{fmean(reached):.1f} ({len(reached)} of {len(steps)})" if reached else f"- (0 of {len(steps)})"
+            )
+        rows.append(row)
+    titles = ["cell", "seeds", FINAL.title, MEAN.title, *(f"steps to {level:.0%}" for level in LEVELS)]
+    legend = "Mean over seeds [minimum to maximum]. Steps to a level: mean over the runs that reached it (how many did)"
+    legend += f", from {start:.1%} of the start model on." if start is not None else "."
+    return _table(titles, rows) + "\n" + legend + "\n"
+
+
+def _differences(cells: dict[str, list[Record]], name: str, baseline: list[Record]) -> str:
+    rows, seeds = [], set()
+    for cell, records in cells.items():
+        if cell == name:
+            continue
+        row = [cell]
+        for measure in (FINAL, MEAN):
+            difference = paired(records, baseline, measure.of)
+            if difference is None:
+                row += ["", ""]
+                continue
+            seeds.add(len(difference.values))
+            row += [_difference(difference, measure), f"{difference.higher} of {len(difference.values)}"]
+        rows.append(row)
+    titles = [f"cell minus {name}", FINAL.title, "seeds higher", MEAN.title, "seeds higher"]
+    cover = ", ".join(f"{coverage(n):.0%} with {n} seeds" for n in sorted(seeds) if n > 1)
+    legend = (
+        "Mean of the differences seed by seed, in percentage points [95 % percentile bootstrap over seeds, "
+        f"{RESAMPLES} resamples]; * where the interval excludes 0."
+    )
+    legend += (
+        f" Such an interval is too narrow: it holds the true mean of normal differences in {cover}." if cover else ""
+    )
+    return _table(titles, rows) + "\n" + legend + "\n"
+
+
+def _measures(cells: dict[str, list[Record]], measures: list[Measure]) -> str:
+    values = {
+        name: [[value for r in records if (value := m.of(r)) is not None] for m in measures]
+        for name, records in cells.items()
+    }
+    kept = [i for i in range(len(measures)) if any(found[i] for found in values.values())]
+    rows = [
+        [name, *(f"{measures[i].scale * fmean(found[i]):{measures[i].form}}" if found[i] else "" for i in kept)]
+        for name, found in values.items()
+    ]
+    legend = f"Means over seeds; entropy and length over the last {LAST} steps, the rest over all steps.\n"
+    return _table(["cell", *(measures[i].title for i in kept)], rows) + "\n" + (legend if measures is BEHAVIOUR else "")
+
+
+def _runs(grid: Grid, records: list[Record]) -> str:
+    together: dict[tuple, list[Record]] = defaultdict(list)
+    for record in records:
+        versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
+        together[record.machine, versions, record.steps].append(record)
+    rows = [
+        [len(members), steps, format_seconds(sum(r.seconds for r in members)), machine, versions]
+        for (machine, versions, steps), members in sorted(together.items())
+    ]
+    return _table(["runs", "steps each", "time", "machine", "versions"], rows)
+
+
+def _spread(values: list[float | None], measure: Measure) -> str:
+    found = [measure.scale * value for value in values if value is not None]
+    if not found:
+        return ""
+    ends = f" [{min(found):{measure.form}} to {max(found):{measure.form}}]" if len(found) > 1 else ""
+    return f"{fmean(found):{measure.form}}{ends}"
+
+
+def _difference(difference: Difference, measure: Measure) -> str:
+    text = f"{measure.scale * difference.mean:+{measure.form}}"
+    if difference.low is None:
+        return text
+    low, high = (f"{measure.scale * end:+{measure.form}}" for end in (difference.low, difference.high))
+    return f"{text} [{low}, {high}]" + ("*" if difference.shown else "")
+
+
+def _table(titles: list[str], rows: list[list]) -> str:
+    lines = ["| " + " | ".join(titles) + " |", "|---|" + "---:|" * (len(titles) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]) + "\n"
