@@ -3,6 +3,8 @@
 # make smoke-all   all of them (about 12 minutes)
 # make test   run all tests                              ARGS='-k name'
 # make test-combinations   verl on more bases, rewards and trainers (about 45 minutes)   ARGS='-k name'
+# make study  compare the methods over seeds (hours; the same command goes on)   ARGS='--quick' '--only egsw --seeds 6 7'
+# make study-report   rebuild docs/study.md's tables and figures from the records in docs/study/
 # make newest-verl   try the newest verl that pip finds and report; what it finds does not fail (a minute or two)
 # Each first makes .venv/, once.
 VENV := .venv
@@ -17,7 +19,7 @@ FAST = $(VENV)/bin/pytest -n 2 --dist loadfile -m 'not verl_run and not combinat
 RECIPE ?= recipes/egsw/run_qwen2.5_math_7b.sh
 SMOKE_OUT ?= outputs/smoke
 
-.PHONY: demo smoke smoke-all test test-fast test-combinations newest-verl lint setup clean
+.PHONY: demo smoke smoke-all test test-fast test-combinations study study-report newest-verl lint setup clean
 
 demo: setup
 	ADV=$(ADV) SEED=$(SEED) STEPS=$(STEPS) TIME_LIMIT=$(TIME_LIMIT) $(VENV)/bin/egsw-plugin run \
@@ -43,6 +45,12 @@ smoke-all: setup
 
 test-combinations: setup
 	$(VENV)/bin/pytest -m combination tests/verl_runs $(ARGS)
+
+study: setup
+	$(VENV)/bin/egsw-plugin study run recipes/study/grid.yaml $(ARGS)
+
+study-report: setup
+	$(VENV)/bin/egsw-plugin study report recipes/study/grid.yaml --runs docs/study/runs --out docs/study --page docs/study.md
 
 newest-verl: setup
 	@PYTHON=$(VENV)/bin/python .ci/newest_verl

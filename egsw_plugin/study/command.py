@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from .execute import StudyError, execute
@@ -18,7 +19,8 @@ def run(
     """Runs what the study lacks and reports on what it has; returns an exit code."""
     try:
         grid = read_grid(path, quick)
-        code = execute(grid, grid.runs(only, seeds), out, tuple(overrides))
+        grid = replace(grid, overrides=grid.overrides + tuple(overrides))
+        code = execute(grid, grid.runs(only, seeds), out)
     except (GridError, StudyError, OSError, ValueError) as error:
         print(f"egsw-plugin study: {error}", file=sys.stderr)
         return 2

@@ -44,6 +44,8 @@ class Grid:
     baseline: str
     cells: dict[str, Cell]
     experiments: dict[str, Experiment]
+    overrides: tuple[str, ...] = ()  # of every run
+    quick: bool = False  # the small study, which the launcher is told by QUICK=1
 
     def runs(self, only: list[str] | None = None, seeds: list[int] | None = None) -> list[tuple[Cell, int]]:
         """Every (cell, seed) once, in the order of the experiments, and within one seed by seed.
@@ -109,9 +111,11 @@ def read_grid(path: Path, quick: bool = False) -> Grid:
         return grid
     if "quick" not in content:
         raise GridError(f"{path}: --quick needs the section quick (seeds, steps, cells)")
-    small = _section(content["quick"], "quick", {"seeds", "steps", "cells"})
+    small = _section(content["quick"], "quick", {"seeds", "steps", "cells"}, {"overrides"})
     steps = _count(small.pop("steps"), "quick.steps")
-    return replace(grid, steps=steps, experiments={"quick": _experiment("quick", "quick", small, cells)})
+    overrides = _overrides(small.pop("overrides", {}), "quick")
+    experiments = {"quick": _experiment("quick", "quick", small, cells)}
+    return replace(grid, steps=steps, overrides=overrides, experiments=experiments, quick=True)
 
 
 def _cell(name: object, value: object) -> Cell:
@@ -119,8 +123,12 @@ def _cell(name: object, value: object) -> Cell:
     if not isinstance(name, str) or not _CELL_NAME.fullmatch(name) or name.endswith("-"):
         raise GridError(f"{key}: a cell's name has letters, digits, _ and . only, since its runs are folders")
     value = _section(value, key, {"method"}, {"overrides"})
-    overrides = _of_kind(value.get("overrides", {}), dict, f"{key}.overrides")
-    return Cell(name, _of_kind(value["method"], str, f"{key}.method"), tuple(f"{k}={v}" for k, v in overrides.items()))
+    overrides = _overrides(value.get("overrides", {}), key)
+    return Cell(name, _of_kind(value["method"], str, f"{key}.method"), overrides)
+
+
+def _overrides(value: object, key: str) -> tuple[str, ...]:
+    return tuple(f"{name}={setting}" for name, setting in _of_kind(value, dict, f"{key}.overrides").items())
 
 
 def _experiment(name: str, key: str, value: object, cells: dict[str, Cell]) -> Experiment:

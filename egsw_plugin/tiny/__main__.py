@@ -1,4 +1,4 @@
-"""Make a tiny model and data: ``python -m egsw_plugin.tiny --out DIR [--task NAME] [--seed N] [--boxed]``."""
+"""Make a tiny model and data: ``python -m egsw_plugin.tiny --out DIR [--task NAME] [--quick] [--seed N]``."""
 
 import argparse
 import dataclasses
@@ -38,6 +38,7 @@ SETTINGS = {
         task="target", train_rows=8192, test_rows=128, hurry=0.3, fit_steps=800, fit_check=50, fit_target=0.25
     ),
 }
+QUICK = {"fit_steps": 250, "fit_lr": 6e-3}  # a start model in half a minute, which succeeds less often
 
 
 def write_data(folder: Path, settings: Settings) -> list[list[int]]:
@@ -111,8 +112,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=Settings.seed)
     parser.add_argument("--boxed", action="store_true", help="answers as the recipes' reward functions read them")
     parser.add_argument("--task", choices=list(SETTINGS), default="addition")
+    parser.add_argument("--quick", action="store_true", help="a start model that is fitted less")
     args = parser.parse_args()
-    settings = dataclasses.replace(SETTINGS[args.task], seed=args.seed, boxed=args.boxed)
+    settings = dataclasses.replace(SETTINGS[args.task], seed=args.seed, boxed=args.boxed, **QUICK if args.quick else {})
     made = make(args.out, settings)
     print(f"tiny assets {'made' if made else 'already'} in {args.out}")
 

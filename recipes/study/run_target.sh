@@ -8,7 +8,8 @@ ROOT=$(cd "$HERE/../.." && pwd)
 METHOD=${METHOD:-grpo}             # a file of ../method
 SEED=${SEED:-1}                    # order of the data, sampling; the start model and the data are the same for all
 STEPS=${STEPS:-24}                 # training steps
-ASSETS=${ASSETS:-$ROOT/outputs/assets/target}
+QUICK=${QUICK:-}                   # 1: a start model that is fitted less, to see that everything works
+ASSETS=${ASSETS:-$ROOT/outputs/assets/target${QUICK:+-quick}}
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 # ----------------------------------------------------------------------------------------------------
 
@@ -17,7 +18,7 @@ OUT=${OUT:-$ROOT/outputs/target/$NAME}
 CONFIG=study/target_cpu NGPUS_PER_NODE=1
 PATH=$(cd "$(dirname "$PYTHON")" && pwd):$PATH
 . "$ROOT/recipes/machine/cpu.sh"
-"$PYTHON" -m egsw_plugin.tiny --task target --out "$ASSETS"
+"$PYTHON" -m egsw_plugin.tiny --task target ${QUICK:+--quick} --out "$ASSETS"
 MODEL_PATH=$ASSETS/model TRAIN_FILES=$ASSETS/train.parquet VAL_FILES=$ASSETS/test.parquet
 set -- trainer.total_training_steps="$STEPS" "$@"
 . "$HERE/../launch.sh"

@@ -1,0 +1,343 @@
+"""The study's tool: grids, resumable runs, records, and the numbers that the page claims.
+
+A study of days is lost, or wrong without anybody noticing, if a run is skipped, counted twice, or paired with another
+seed's. Maps to egsw_plugin/study. The launchers here are small scripts which write a metrics file as verl does; the
+real one runs in verl_runs/test_study_run.py.
+"""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from egsw_plugin.cli import main
+from egsw_plugin.study.command import report
+from egsw_plugin.study.compare import coverage, paired
+from egsw_plugin.study.grid import GridError, read_grid
+from egsw_plugin.study.measures import final_success, mean_success, start_success, steps_to, success_curve
+from egsw_plugin.study.page import fill
+from egsw_plugin.study.record import Record, read_record, read_records, write_record
+from egsw_plugin.study.tables import tables
+
+ROOT = Path(__file__).parents[1]
+SUCCESS = "val-core/egsw_plugin/target/acc/mean@2"
+
+LAUNCHER = (
+    f"""
+success = {SUCCESS!r}
+"""
+    + """
+import json, os, sys, time
+from pathlib import Path
+out, seed, steps = Path(os.environ["OUT"]), int(os.environ["SEED"]), int(os.environ["STEPS"])
+(out / "told.json").write_text(json.dumps([os.environ["METHOD"], seed, os.environ.get("QUICK"), sys.argv[1:]]))
+def row(step, **more):
+    data = {"training/global_step": step, "critic/score/mean": 0.25, "timing_s/step": 2.0, "timing_s/adv": 0.1, **more}
+    with open(out / "metrics.jsonl", "a") as file:
+        file.write(json.dumps({"step": step, "data": data}) + "\\n")
+"""
+)
+GOOD = "for s in range(1, steps + 1):\n    row(s, **({success: 0.1 * s + 0.01 * seed} if s % 2 == 0 else {}))\n"
+
+
+@pytest.fixture
+def grid(tmp_path):
+    """Writes a grid with a launcher of that body; its path."""
+
+    def make(body=GOOD, **changes):
+        (tmp_path / "launcher.py").write_text(LAUNCHER + body)
+        (tmp_path / "launcher.sh").write_text(f'exec {sys.executable} "$(dirname "$0")/launcher.py" "$@"\n')
+        content = {
+            "launcher": "launcher.sh",
+            "steps": 4,
+            "time_limit": 30,
+            "baseline": "grpo",
+            "cells": {"grpo": {"method": "grpo"}, "egsw": {"method": "egsw", "overrides": {"a.b": 0.5, "+c": "x"}}},
+            "experiments": {"methods": {"seeds": 2, "cells": ["grpo", "egsw"]}},
+            "quick": {"seeds": 1, "steps": 2, "cells": ["egsw"], "overrides": {"d": 1}},
+            **changes,
+        }
+        path = tmp_path / "grid.yaml"
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        return path
+
+    return make
+
+
+def study(path, out, *arguments):
+    return main(["study", "run", str(path), "--out", str(out), *arguments])
+
+
+def test_a_study_runs_every_cell_and_seed_once(grid, tmp_path, capsys):
+    path, out = grid(), tmp_path / "out"
+    assert study(path, out) == 0
+    screen = capsys.readouterr().out
+    order = [
+        screen.index(f"run {n} of 4: {name}")
+        for n, name in enumerate(["grpo-seed1", "egsw-seed1", "grpo-seed2", "egsw-seed2"], 1)
+    ]
+    assert order == sorted(order)
+    assert "left" in screen
+    records = read_records(out / "runs")
+    assert [record.name for record in records] == ["egsw-seed1", "egsw-seed2", "grpo-seed1", "grpo-seed2"]
+    assert all(len(record.metrics.training) == 4 for record in records)
+    assert json.loads((out / "work" / "egsw-seed2" / "told.json").read_text()) == ["egsw", 2, None, ["a.b=0.5", "+c=x"]]
+    assert (out / "report" / "study.md").exists() and (out / "report" / "methods-success.png").exists()
+
+    before = {p: p.read_bytes() for p in (out / "runs").iterdir()}
+    assert study(path, out) == 0
+    assert "4 runs, 4 of them done" in capsys.readouterr().out
+    assert {p: p.read_bytes() for p in (out / "runs").iterdir()} == before
+
+    assert study(path, out, "--only", "grpo", "--seeds", "2", "3") == 0
+    assert "2 runs, 1 of them done" in capsys.readouterr().out
+    assert len(read_records(out / "runs")) == 5
+
+
+def test_quick_has_its_own_cells_steps_and_overrides(grid, tmp_path):
+    out = tmp_path / "out"
+    assert study(grid(), out, "--quick", "--", "e=2") == 0
+    (record,) = read_records(out / "runs")
+    assert (record.name, record.steps, record.overrides) == ("egsw-seed1", 2, ("a.b=0.5", "+c=x", "d=1", "e=2"))
+    assert json.loads((out / "work" / "egsw-seed1" / "told.json").read_text())[2:] == [
+        "1",
+        ["a.b=0.5", "+c=x", "d=1", "e=2"],
+    ]
+
+
+def test_a_record_of_other_settings_is_refused(grid, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert study(grid(), out) == 0
+    assert study(grid(), out, "--", "lr=1") == 2
+    assert "was made with" in capsys.readouterr().err
+    assert study(grid(steps=6), out) == 2
+    assert len(read_records(out / "runs")) == 4
+
+
+def test_a_run_that_fails_once_goes_on_from_its_checkpoint(grid, tmp_path, capsys):
+    body = """
+checkpoint = out / "checkpoints" / "step2"
+if checkpoint.exists():
+    row(3); row(4)
+else:
+    row(1); row(2); row(3)
+    checkpoint.mkdir(parents=True)
+    sys.exit(3)
+"""
+    out = tmp_path / "out"
+    assert study(grid(body), out, "--only", "grpo", "--seeds", "1") == 0
+    assert "failed with exit code 3; once more" in capsys.readouterr().out
+    (record,) = read_records(out / "runs")
+    assert [row["step"] for row in record.metrics.training] == [1, 2, 3, 4]
+    assert len(record.lines) == 5  # raw: step 3 is there twice
+    assert not (out / "work" / "grpo-seed1" / "checkpoints").exists()
+
+
+def test_a_run_that_fails_twice_stops_the_study_and_leaves_what_is_done(grid, tmp_path, capsys):
+    body = "if seed == 2: sys.exit(3)\n" + GOOD
+    out = tmp_path / "out"
+    assert study(grid(body), out) == 3
+    screen = capsys.readouterr().out
+    assert "grpo-seed2 failed 2 times" in screen and "the same command goes on" in screen
+    assert [record.name for record in read_records(out / "runs")] == ["egsw-seed1", "grpo-seed1"]
+    assert study(grid(), out) == 0
+    assert len(read_records(out / "runs")) == 4
+
+
+def test_a_run_without_all_steps_has_no_record(grid, tmp_path):
+    out = tmp_path / "out"
+    assert study(grid("for s in range(1, 4): row(s)\n"), out) == 1
+    assert read_records(out / "runs") == []
+
+
+def test_ctrl_c_stops_the_study_and_the_same_command_goes_on(grid, tmp_path):
+    path, out = (
+        grid("if seed == 2 and not (out / 'again').exists():\n    (out / 'again').touch(); time.sleep(60)\n" + GOOD),
+        tmp_path / "out",
+    )
+    program = str(Path(sys.executable).with_name("egsw-plugin"))
+    command = [program, "study", "run", str(path), "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        deadline = time.monotonic() + 60
+        while not (out / "work" / "grpo-seed2" / "again").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert second.returncode == 2 and "another study is running" in second.stderr
+        child.send_signal(signal.SIGINT)
+        screen, _ = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "the same command goes on" in screen and "failed" not in screen
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    assert len(read_records(out / "runs")) == 4
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"launcher": "nothing.sh"}, "launcher='nothing.sh'"),
+        ({"steps": 0}, "steps=0"),
+        ({"steps": True}, "steps=True"),
+        ({"baseline": "grpp"}, "baseline='grpp': there is no such name; did you mean 'grpo'"),
+        ({"stpes": 3}, "did you mean 'steps'"),
+        ({"cells": {"a/b": {"method": "x"}}}, "cells.a/b"),
+        ({"cells": {"grpo": {"overrides": {}}}}, "cells.grpo: method is missing"),
+        ({"cells": {"grpo": {"method": "grpo", "override": {}}}}, "did you mean 'overrides'"),
+        ({"cells": {"grpo": "grpo"}}, "cells.grpo='grpo': must be a dict"),
+        ({"cells": {"grpo": {"method": "grpo", "overrides": ["a=1"]}}}, "overrides"),
+        ({"experiments": {"m": {"seeds": 2, "cells": ["gpro"]}}}, "experiments.m.cells='gpro'"),
+        ({"experiments": {"m": {"seeds": -1, "cells": ["grpo"]}}}, "experiments.m.seeds=-1"),
+        ({"experiments": {"m": {"cells": ["grpo"]}}}, "seeds is missing"),
+    ],
+)
+def test_a_wrong_grid_is_refused(grid, tmp_path, capsys, changes, message):
+    assert study(grid(**changes), tmp_path / "out") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_names_of_cells_and_files_that_are_no_grid_are_refused(grid, tmp_path, capsys):
+    assert study(grid(), tmp_path / "out", "--only", "gprs") == 2
+    assert "--only='gprs'" in capsys.readouterr().err
+    for text in ("[", "just text", "- a"):
+        (tmp_path / "other.yaml").write_text(text)
+        assert study(tmp_path / "other.yaml", tmp_path / "out") == 2
+    assert study(tmp_path / "absent.yaml", tmp_path / "out") == 2
+    with pytest.raises(GridError, match="quick"):
+        path = grid()
+        path.write_text(path.read_text().split("quick:")[0])
+        read_grid(path, quick=True)
+
+
+def record(cell="grpo", seed=1, curve=None, scores=(0.25,) * 4, **more):
+    """A record whose validations are `curve` and whose training scores are `scores`."""
+    curve = {2: 0.3, 4: 0.5} if curve is None else curve
+    rows = [
+        {
+            "step": step,
+            "data": {"critic/score/mean": score, **more, **({SUCCESS: curve[step]} if step in curve else {})},
+        }
+        for step, score in enumerate(scores, start=1)
+    ]
+    return Record(cell, seed, cell, (), len(rows), 10.0, "machine", {"verl": "0.9.1"}, tuple(map(json.dumps, rows)))
+
+
+def test_records_survive_and_are_equal_bytes(tmp_path):
+    original = record("egsw", 3)
+    path = write_record(original, tmp_path / "a")
+    assert read_record(path) == original
+    assert write_record(original, tmp_path / "b").read_bytes() == path.read_bytes()
+    assert [p.name for p in path.parent.iterdir()] == ["egsw-seed3.json.gz"]
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x1f\x8b\x08\x00 cut"])
+def test_a_damaged_record_is_named(tmp_path, content):
+    path = tmp_path / "egsw-seed1.json.gz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"egsw-seed1\.json\.gz is no record"):
+        read_records(tmp_path)
+    write_record(record("egsw", 2), tmp_path)
+    (tmp_path / "egsw-seed2.json.gz").rename(path)
+    with pytest.raises(ValueError, match="holds the run egsw-seed2"):
+        read_records(tmp_path)
+
+
+def test_measures_of_a_run():
+    run = record(curve={2: 0.3, 4: 0.6}, scores=(0.2, 0.3, 0.4, 0.5))
+    assert success_curve(run) == {2: 0.3, 4: 0.6}
+    assert final_success(run) == 0.6
+    assert mean_success(run) == pytest.approx(0.45)
+    assert start_success([run, record(scores=(0.4,) * 4)]) == pytest.approx(0.3)
+    assert final_success(record(curve={2: 0.3})) is None
+    assert mean_success(record(curve={})) is None
+
+
+def test_steps_to_a_level_on_straight_lines():
+    assert steps_to(0.4, {0: 0.2, 2: 0.3, 4: 0.6}) == pytest.approx(2 + 2 * 0.1 / 0.3)
+    assert steps_to(0.3, {0: 0.2, 2: 0.3}) == 2
+    assert steps_to(0.7, {0: 0.2, 2: 0.3}) is None
+    assert steps_to(0.5, {4: 0.6, 0: 0.2, 2: 0.1}) == pytest.approx(2 + 2 * 0.4 / 0.5)  # a dip first
+    assert steps_to(0.5, {}) is None
+
+
+def test_differences_pair_the_seeds():
+    baseline = [record("grpo", seed, {4: value}) for seed, value in ((1, 0.1), (2, 0.5), (3, 0.3))]
+    cell = [record("egsw", seed, {4: value}) for seed, value in ((3, 0.35), (1, 0.2), (4, 0.9))]
+    found = paired(cell, baseline, final_success)
+    assert found.values == pytest.approx({3: 0.05, 1: 0.1})
+    assert found.mean == pytest.approx(0.075) and found.higher == 2
+    assert paired(cell[2:], baseline, final_success) is None
+    assert paired(cell[:1], baseline, final_success).low is None
+
+
+def test_the_interval_is_the_exact_bootstrap_one():
+    """All 4^4 resamples by enumeration, and no random draw."""
+    differences = [0.3, -0.1, 0.2, 0.05]
+    means = sorted(sum(chosen) / 4 for chosen in itertools.product(differences, repeat=4))
+    low, high = np.quantile(means, [0.025, 0.975])
+    cell = [record("egsw", seed, {4: 0.5 + d}) for seed, d in enumerate(differences)]
+    baseline = [record("grpo", seed, {4: 0.5}) for seed in range(4)]
+    found = paired(cell, baseline, final_success)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.02)
+    assert not found.shown
+
+
+def test_coverage_of_two_seeds_by_hand():
+    """With two values the interval runs from the lower to the higher one, which holds the mean half of the time."""
+    assert coverage(2) == pytest.approx(0.5, abs=0.03)
+
+
+def test_tables_say_what_the_records_hold(grid):
+    records = [record("grpo", s, {2: 0.3, 4: 0.5}) for s in (1, 2)]
+    records += [record("egsw", s, {2: 0.2, 4: 0.4 + 0.02 * s}, **{"egsw/effective_share/mean": 0.8}) for s in (1, 2)]
+    made = tables(read_grid(grid()), records)
+    assert (
+        "| grpo | 2 | 50.0 [50.0 to 50.0] | 40.0 [40.0 to 40.0] | 3.0 (2 of 2) | 4.0 (2 of 2) |"
+        in made["methods-results"]
+    )
+    assert "| egsw | 2 | 43.0 [42.0 to 44.0] | 31.5 [31.0 to 32.0] |" in made["methods-results"]
+    assert "| - (0 of 2) |" in made["methods-results"]
+    assert "from 25.0% of the start model on" in made["methods-results"]
+    assert "| egsw | -7.0 [-8.0, -6.0]* | 0 of 2 | -8.5 [-9.0, -8.0]* | 0 of 2 |" in made["methods-differences"]
+    assert "| egsw | 0.800 |" in made["methods-behaviour"] and "| grpo |  |" in made["methods-behaviour"]
+    assert "| 4 | 4 | 0:40 | machine | verl 0.9.1 |" in made["runs"]
+
+
+def test_only_the_marked_parts_of_a_page_change():
+    page = "# A\n\n<!-- table: x -->\nold | text\n<!-- end -->\nwords\n<!-- table: y.z -->\n<!-- end -->\n"
+    filled = fill(page, {"x": "new\n", "y.z": "also\n"})
+    assert (
+        filled
+        == "# A\n\n<!-- table: x -->\n\nnew\n\n<!-- end -->\nwords\n<!-- table: y.z -->\n\nalso\n\n<!-- end -->\n"
+    )
+    assert fill(filled, {"x": "new\n", "y.z": "also\n"}) == filled
+    with pytest.raises(ValueError, match="there is no such table"):
+        fill(page, {"x": ""})
+    with pytest.raises(ValueError, match="no <!-- table"):
+        fill("words", {"x": ""})
+
+
+def test_a_report_without_records_or_with_a_wrong_page_writes_nothing(grid, tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    assert report(grid(), tmp_path / "runs", None, tmp_path / "out") == 1
+    assert "holds no record" in capsys.readouterr().err
+    write_record(record(), tmp_path / "runs")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table: gone -->\n<!-- end -->\n")
+    assert report(grid(), tmp_path / "runs", page, tmp_path / "out") == 1
+    assert page.read_text() == "<!-- table: gone -->\n<!-- end -->\n" and not (tmp_path / "out").exists()
+
+
+def test_the_shipped_grid_names_methods_that_exist():
+    for quick in (False, True):
+        grid = read_grid(ROOT / "recipes/study/grid.yaml", quick)
+        for cell, _ in grid.runs():
+            assert (ROOT / "recipes/method" / f"{cell.method}.yaml").exists()
+    assert os.access(grid.launcher, os.X_OK)
