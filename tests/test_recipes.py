@@ -20,14 +20,16 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass
 
 from egsw_plugin.methods import METHODS
+from egsw_plugin.study.grid import read_grid
 from egsw_plugin.tiny.model import make_model, make_tokenizer
 from egsw_plugin.verl_adapter import startup
 from egsw_plugin.verl_adapter.policy_losses import SEQUENCE_MEAN
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
-LAUNCHERS = sorted(path for path in RECIPES.glob("*/run_*.sh") if path.parent.name != "tiny_cpu")
+LAUNCHERS = sorted(path for path in RECIPES.glob("*/run_*.sh") if path.parent.name not in ("tiny_cpu", "study"))
 TINY = RECIPES / "tiny_cpu" / "run_tiny.sh"
+GRID = read_grid(RECIPES / "study" / "grid.yaml")
 
 
 def methods_of(launcher):
@@ -111,6 +113,31 @@ def test_composes_and_is_accepted(arguments_of, monkeypatch, capsys, launcher, m
         assert actor.policy_loss.loss_mode in SEQUENCE_MEAN and actor.loss_agg_mode == "seq-mean-token-mean"
     assert log.endswith("/out/metrics.jsonl")
     assert method in config.trainer.experiment_name or config.trainer.val_only
+
+
+@pytest.mark.parametrize("cell", GRID.cells.values(), ids=GRID.cells)
+def test_cells_of_the_study_are_accepted_and_differ_in_the_method_alone(arguments_of, cell):
+    config, baseline = (
+        composed(arguments_of(GRID.launcher, *of.overrides, METHOD=of.method, NAME="x"))
+        for of in (cell, GRID.cells["grpo"])
+    )
+    accepted_by_verl(config)
+    for setting in cell.overrides:
+        key, value = setting.lstrip("+").split("=")
+        assert str(OmegaConf.select(config, key)) == value
+    method = {
+        "algorithm.adv_estimator",
+        *(f"algorithm.{name}" for name in METHODS),
+        *(f"actor_rollout_ref.actor.{name}" for name in ("policy_loss.loss_mode", "loss_agg_mode")),
+        *(f"actor_rollout_ref.actor.{name}" for name in ("clip_ratio_low", "clip_ratio_high")),
+    }
+    if cell.name == "dapo":
+        method |= {"algorithm.filter_groups", "reward", "actor_rollout_ref.actor.clip_ratio_c"}
+    for each in (config, baseline):
+        OmegaConf.set_struct(each, False)
+        for key in method:
+            OmegaConf.update(each, key, None, merge=False)
+    assert OmegaConf.to_container(config) == OmegaConf.to_container(baseline)
 
 
 def test_the_megatron_overlay_composes(arguments_of):

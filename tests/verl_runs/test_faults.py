@@ -1,4 +1,5 @@
-"""Processes of a real run killed in the middle, and what is left: nothing but a checkpoint to go on from.
+"""Processes of a real run killed in the middle, and what is left: nothing but a checkpoint to go on from. And a
+run that its reward function ends.
 
 The victim dies by SIGKILL after the second step, whose checkpoint is on the disk. Not exercised: a machine that dies,
 several nodes, and the death of Ray's own daemons.
@@ -94,3 +95,13 @@ def test_a_killed_run_leaves_nothing_behind_and_goes_on(tmp_path, victim):
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert rows[: len(kept[:saved])] == kept[:saved]
     assert segments() <= before
+
+
+@pytest.mark.combination
+@pytest.mark.timeout(TIME_LIMIT + 60)
+def test_a_reward_function_that_raises_is_named_as_the_cause(tmp_path):
+    reward = tmp_path / "reward.py"
+    reward.write_text("def compute_score(*args, **kwargs):\n    raise LookupError('no such answer key')\n")
+    run = train(tmp_path / "out", f"reward.custom_reward_function.path={reward}")
+    assert run.code != 0
+    assert "LookupError: no such answer key" in run.screen
