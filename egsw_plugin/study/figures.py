@@ -8,9 +8,9 @@ from statistics import fmean
 
 from ..report.curves import draw_curves
 from .grid import Grid
-from .measures import FINAL, MEAN, start_success, success_curve
+from .measures import start_success, success_curve
 from .record import Record
-from .tables import differences
+from .tables import SUCCESS, differences
 
 
 def draw_figures(grid: Grid, records: list[Record], folder: Path) -> list[Path]:
@@ -38,7 +38,7 @@ def draw_figures(grid: Grid, records: list[Record], folder: Path) -> list[Path]:
         path = folder / f"{experiment.name}-training.png"
         draw_curves(lines, path)
         written.append(path)
-        found = [(measure, differences(experiment, grid, records, measure)) for measure in (FINAL, MEAN)]
+        found = [(measure, differences(experiment, grid, records, measure)) for measure in SUCCESS]
         if any(values for _, values in found):
             path = folder / f"{experiment.name}-differences.png"
             _draw_differences(found, grid.baseline, path)
@@ -56,7 +56,7 @@ def _figure(width: float, height: float):
 
 
 def _draw_success(cells: dict[str, list[Record]], baseline: str, reference: list[Record], path: Path) -> None:
-    """Validation success over steps: one panel a cell, each beside the baseline."""
+    """Validation success over steps: one panel a cell, each beside the baseline in grey; bands are min to max."""
     shown = [name for name in cells if name != baseline] or [baseline]
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
@@ -73,20 +73,21 @@ def _draw_success(cells: dict[str, list[Record]], baseline: str, reference: list
             if values:
                 axes.plot(steps, [fmean(v) for v in values], color=colour, marker="o", markersize=3, label=label)
                 axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2)
-        axes.set(title=f"{name}, {len(cells[name])} seeds")
+        axes.set(title=f"{name} (n = {len(cells[name])})")
         axes.grid(alpha=0.3)
     figure.supxlabel("training step")
-    figure.supylabel(f"validation success; grey: {baseline}; band: min to max")
+    figure.supylabel("validation success")
     figure.savefig(path, dpi=110)
 
 
 def _draw_differences(found: list, baseline: str, path: Path) -> None:
-    """Paired differences with their intervals and every seed's own."""
+    """Paired differences: the mean, its interval, and in grey every seed's own."""
     names = list(found[0][1])
-    figure = _figure(9, 1.2 + 0.35 * len(names))
-    for axes, (measure, values) in zip(figure.subplots(1, 2, sharey=True), found, strict=True):
+    figure = _figure(11, 1.2 + 0.35 * len(names))
+    for axes, (measure, values) in zip(figure.subplots(1, len(found), sharey=True), found, strict=True):
         for place, name in enumerate(names):
-            difference = values[name]
+            if (difference := values.get(name)) is None:
+                continue
             seeds = [measure.scale * value for value in difference.values.values()]
             axes.plot(seeds, [place] * len(seeds), "o", color="tab:grey", markersize=3, alpha=0.6)
             if difference.low is not None:

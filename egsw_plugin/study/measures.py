@@ -48,6 +48,17 @@ def mean_success(record: Record) -> float | None:
     return fmean(curve.values()) if curve else None
 
 
+def training_success(record: Record) -> float | None:
+    """Mean reward of all that a run sampled; runs of equal seed saw equal prompts, so it is the least noisy measure.
+
+    None under dynamic sampling: what is left of a batch then is no fair sample, and DAPO's reward has a length penalty.
+    """
+    rows = record.metrics.training
+    if any(name in row for row in rows for name in DISCARDED):
+        return None
+    return over_steps(REWARD)(record)
+
+
 def start_success(records: list[Record]) -> float | None:
     """Success of the start model: all that the first step of these runs sampled, before any update."""
     values = [value for record in records if (value := find_metric(record.metrics.training[0], REWARD)) is not None]
@@ -99,6 +110,7 @@ def share_of_step(name: str) -> Callable[[Record], float | None]:
 
 FINAL = Measure("final success (%)", final_success, ".1f", 100)
 MEAN = Measure("mean success (%)", mean_success, ".1f", 100)
+TRAINING = Measure("training success (%)", training_success, ".1f", 100)
 BEHAVIOUR = [
     Measure("entropy (nats)", over_steps(ENTROPY, LAST)),
     Measure("length (tokens)", over_steps(LENGTH, LAST), ".1f"),
@@ -107,6 +119,7 @@ BEHAVIOUR = [
     Measure("weight, max", over_steps("/weight/max"), ".2f"),
     Measure("sign flips (%)", over_steps("/sign_flip/mean"), ".2f", 100),
     Measure("negative success (%)", over_steps("/negative_success/mean"), ".2f", 100),
+    Measure("advantage, mean", over_steps("critic/advantages/mean"), "+.3f"),
     Measure("gradient norm", over_steps("actor/grad_norm")),
     Measure("clipped (%)", over_steps("actor/pg_clipfrac"), ".3f", 100),
 ]

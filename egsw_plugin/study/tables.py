@@ -8,9 +8,10 @@ from statistics import fmean
 from ..report.summary import format_seconds
 from .compare import RESAMPLES, Difference, coverage, paired
 from .grid import Experiment, Grid
-from .measures import BEHAVIOUR, COST, FINAL, LAST, MEAN, Measure, start_success, steps_to, success_curve
+from .measures import BEHAVIOUR, COST, FINAL, LAST, MEAN, TRAINING, Measure, start_success, steps_to, success_curve
 from .record import Record
 
+SUCCESS = (FINAL, MEAN, TRAINING)
 LEVELS = (0.4, 0.5)
 
 
@@ -52,7 +53,7 @@ def _results(cells: dict[str, list[Record]], baseline: list[Record]) -> str:
     rows = []
     for name, records in cells.items():
         row = [name, len(records)]
-        row += [_spread([m.of(record) for record in records], m) for m in (FINAL, MEAN)]
+        row += [_spread([m.of(record) for record in records], m) for m in SUCCESS]
         for level in LEVELS:
             curves = [success_curve(record) for record in records]
             steps = [steps_to(level, curve if start is None else {0: start, **curve}) for curve in curves]
@@ -61,7 +62,7 @@ def _results(cells: dict[str, list[Record]], baseline: list[Record]) -> str:
                 f"{fmean(reached):.1f} ({len(reached)} of {len(steps)})" if reached else f"- (0 of {len(steps)})"
             )
         rows.append(row)
-    titles = ["cell", "seeds", FINAL.title, MEAN.title, *(f"steps to {level:.0%}" for level in LEVELS)]
+    titles = ["cell", "seeds", *(m.title for m in SUCCESS), *(f"steps to {level:.0%}" for level in LEVELS)]
     legend = "Mean over seeds [minimum to maximum]. Steps to a level: mean over the runs that reached it (how many did)"
     legend += f", from {start:.1%} of the start model on." if start is not None else "."
     return _table(titles, rows) + "\n" + legend + "\n"
@@ -73,7 +74,7 @@ def _differences(cells: dict[str, list[Record]], name: str, baseline: list[Recor
         if cell == name:
             continue
         row = [cell]
-        for measure in (FINAL, MEAN):
+        for measure in SUCCESS:
             difference = paired(records, baseline, measure.of)
             if difference is None:
                 row += ["", ""]
@@ -81,7 +82,7 @@ def _differences(cells: dict[str, list[Record]], name: str, baseline: list[Recor
             seeds.add(len(difference.values))
             row += [_difference(difference, measure), f"{difference.higher} of {len(difference.values)}"]
         rows.append(row)
-    titles = [f"cell minus {name}", FINAL.title, "seeds higher", MEAN.title, "seeds higher"]
+    titles = [f"cell minus {name}"] + [title for m in SUCCESS for title in (m.title, "seeds higher")]
     cover = ", ".join(f"{coverage(n):.0%} with {n} seeds" for n in sorted(seeds) if n > 1)
     legend = (
         "Mean of the differences seed by seed, in percentage points [95 % percentile bootstrap over seeds, "
