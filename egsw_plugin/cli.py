@@ -112,12 +112,15 @@ def _parser() -> argparse.ArgumentParser:
     report = actions.add_parser(
         "report",
         help="tables and figures of a study",
-        description="Makes every table and figure from the records of runs. Exit code: 1 if something is missing.",
+        usage="egsw-plugin study report GRID --runs DIR [--page FILE] [--out DIR] [--quick] [-- OVERRIDES...]",
+        description="Makes every table and figure from the records of runs; OVERRIDES are what all runs had beside "
+        "those of GRID. Exit code: 1 if something is missing or a record is not of this GRID.",
     )
     report.add_argument("grid", type=Path, metavar="GRID")
     report.add_argument("--runs", type=Path, required=True, metavar="DIR", help="folder of the records")
     report.add_argument("--page", type=Path, metavar="FILE", help="Markdown file whose tables are replaced")
-    report.add_argument("--out", type=Path, default=Path("outputs/study/report"), metavar="DIR", help="of the figures")
+    report.add_argument("--out", type=Path, metavar="DIR", help="of the figures (default: report, beside --runs)")
+    report.add_argument("--quick", action="store_true", help="the records are of GRID's small study")
     report.set_defaults(handler=_study_report)
     return parser
 
@@ -194,7 +197,8 @@ def _study_run(arguments: argparse.Namespace) -> int:
 def _study_report(arguments: argparse.Namespace) -> int:
     from .study.command import report
 
-    return report(arguments.grid, arguments.runs, arguments.page, arguments.out)
+    out = arguments.out or arguments.runs.parent / "report"
+    return report(arguments.grid, arguments.runs, arguments.page, out, arguments.quick, arguments.command)
 
 
 def _write_report(paths: list[Path], out: Path, **names) -> int:

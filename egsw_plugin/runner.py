@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -168,18 +169,37 @@ def run(command: list[str], out: Path, steps: int | None = None, time_limit: flo
             else:
                 reached = f"step {screen.step} reached" if screen.step else "validated"
                 screen.say(f"done: {reached} in {format_seconds(screen.elapsed())}")
+                _wait_until_gone(child, mark, 10.0)  # Ray's daemons notice that the trainer has ended
         except (KeyboardInterrupt, _Stopped) as stop:
             number = stop.args[0] if isinstance(stop, _Stopped) else signal.SIGINT
             screen.say(f"stopped by {signal.Signals(number).name} (last stage: {screen.stage}); ending the run")
             return 128 + number
         finally:
-            if not problem:
-                _wait_until_gone(child, mark, 10.0)  # Ray's daemons notice that the trainer has ended
             _end(child, mark)
             _release(_shared_memory() - segments)
     if code is None:
         return TIME_LIMIT_EXIT
     return 128 - code if code < 0 else code or int(bool(problem))
+
+
+def end_left_behind(out: Path) -> int:
+    """Kills what a run in `out` left when `run` itself was killed; how many processes. Needs /proc."""
+    place, mark = f"OUT={Path(out).resolve()}".encode(), f"{_MARK}=".encode()
+    ended, deadline = set(), time.monotonic() + 10.0
+    while time.monotonic() < deadline:
+        found = {
+            pid
+            for pid, variables in _environments()
+            if place in variables and any(v.startswith(mark) for v in variables)
+        }
+        if not found:
+            break
+        ended |= found
+        for pid in found:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)
+    return len(ended)
 
 
 def _start(command: list[str], out: Path, mark: str) -> subprocess.Popen:
@@ -325,11 +345,11 @@ def _release(segments: set[Path]) -> None:
 
 def _marked(mark: str) -> list[int]:
     """Processes with the run's mark in their environment; none where there is no /proc."""
-    found = []
+    return [pid for pid, variables in _environments() if f"{_MARK}={mark}".encode() in variables]
+
+
+def _environments() -> Iterator[tuple[int, list[bytes]]]:
+    """The number and the environment variables of every process that may be read."""
     for entry in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"{_MARK}={mark}".encode() in entry.read_bytes():
-                found.append(int(entry.parent.name))
-        except OSError:
-            continue
-    return found
+        with suppress(OSError):
+            yield int(entry.parent.name), entry.read_bytes().split(b"\0")

@@ -5,6 +5,7 @@ seed's. Maps to egsw_plugin/study. The launchers here are small scripts which wr
 real one runs in verl_runs/test_study_run.py.
 """
 
+import gzip
 import itertools
 import json
 import os
@@ -53,6 +54,10 @@ def row(step, **more):
 """
 )
 GOOD = "for s in range(1, steps + 1):\n    row(s, **({success: 0.1 * s + 0.01 * seed} if s % 2 == 0 else {}))\n"
+
+
+DAMAGED = bytearray(gzip.compress(b'{"cell": "a long text that is worth compressing, compressing, compressing"}' * 3))
+DAMAGED[20] ^= 0xFF
 
 
 @pytest.fixture
@@ -131,21 +136,114 @@ def test_a_record_of_other_settings_is_refused(grid, tmp_path, capsys):
 
 def test_a_run_that_fails_once_goes_on_from_its_checkpoint(grid, tmp_path, capsys):
     body = """
-checkpoint = out / "checkpoints" / "step2"
-if checkpoint.exists():
-    row(3); row(4)
+saved = out / "checkpoints" / "latest_checkpointed_iteration.txt"
+if saved.exists():
+    row(3); row(4, **{success: 0.5})
 else:
     row(1); row(2); row(3)
-    checkpoint.mkdir(parents=True)
+    saved.parent.mkdir(); saved.write_text("2")
     sys.exit(3)
 """
     out = tmp_path / "out"
     assert study(grid(body), out, "--only", "grpo", "--seeds", "1") == 0
-    assert "failed with exit code 3; once more" in capsys.readouterr().out
+    assert "try 1 of 2: exit code 3, no metrics of step 4" in capsys.readouterr().out
     (record,) = read_records(out / "runs")
     assert [row["step"] for row in record.metrics.training] == [1, 2, 3, 4]
     assert len(record.lines) == 5  # raw: step 3 is there twice
     assert not (out / "work" / "grpo-seed1" / "checkpoints").exists()
+
+
+def test_a_run_whose_checkpoint_leads_nowhere_begins_anew(grid, tmp_path, capsys):
+    body = (
+        """
+saved = out / "checkpoints" / "latest_checkpointed_iteration.txt"
+if saved.exists():
+    sys.exit(4)  # damaged
+saved.parent.mkdir()
+if not (out.parent / "grpo-seed1.old1").exists():
+    row(1); row(2); saved.write_text("2")
+    sys.exit(3)
+"""
+        + GOOD
+    )
+    out = tmp_path / "out"
+    assert study(grid(body), out, "--only", "grpo", "--seeds", "1") == 4
+    assert study(grid(body), out, "--only", "grpo", "--seeds", "1") == 0
+    assert "no step forward" in capsys.readouterr().out
+    (record,) = read_records(out / "runs")
+    assert len(record.lines) == 4  # nothing of the earlier attempts
+
+
+def test_a_step_that_was_saved_and_not_logged_is_not_lost(grid, tmp_path, capsys):
+    """verl saves a step before it logs it, and hangs in between if the weights cannot be transferred."""
+    body = (
+        """
+saved = out / "checkpoints" / "latest_checkpointed_iteration.txt"
+if not (out.parent / "grpo-seed1.old1").exists():
+    row(1); saved.parent.mkdir(); saved.write_text("2")
+    sys.exit(124)
+"""
+        + GOOD
+    )
+    out = tmp_path / "out"
+    assert study(grid(body), out, "--only", "grpo", "--seeds", "1") == 0
+    assert "lack a step before its checkpoint" in capsys.readouterr().out
+    (record,) = read_records(out / "runs")
+    assert [row["step"] for row in record.metrics.training] == [1, 2, 3, 4]
+
+
+def test_a_run_that_ended_badly_after_its_last_step_is_done(grid, tmp_path):
+    """There is nothing to resume from its last checkpoint."""
+    out = tmp_path / "out"
+    assert study(grid(GOOD + "(out / 'once').open('x'); sys.exit(124)"), out, "--only", "grpo", "--seeds", "1") == 0
+    assert len(read_records(out / "runs")) == 1
+    # A run is repeated once its record is gone, from the start.
+    (out / "runs" / "grpo-seed1.json.gz").unlink()
+    assert study(grid(), out, "--only", "grpo", "--seeds", "1") == 0
+    assert (out / "work" / "grpo-seed1.old1").exists()
+    assert len(read_records(out / "runs")[0].lines) == 4
+
+
+def test_a_partial_run_of_other_settings_is_not_gone_on_with(grid, tmp_path, capsys):
+    body = "(out / 'checkpoints').mkdir(exist_ok=True); row(1); sys.exit(3)\n"
+    out = tmp_path / "out"
+    assert study(grid(body), out, "--only", "grpo", "--seeds", "1") == 3
+    capsys.readouterr()
+    assert study(grid(steps=6), out, "--only", "grpo", "--seeds", "1") == 0
+    assert "other settings" in capsys.readouterr().out
+    (record,) = read_records(out / "runs")
+    assert (record.steps, len(record.lines)) == (6, 6)
+
+
+def test_the_users_variables_do_not_reach_the_runs(grid, tmp_path, monkeypatch):
+    body = "(out / 'seen.json').write_text(json.dumps(dict(os.environ)))\n" + GOOD
+    for name in ("QUICK", "ASSETS", "LOGGER", "NNODES", "PYTHON", "METHOD", "SEED", "STEPS", "NAME", "OUT"):
+        monkeypatch.setenv(name, "1")
+    out = tmp_path / "a folder"
+    assert study(grid(body), out, "--only", "egsw", "--seeds", "2") == 0
+    seen = json.loads((out / "work" / "egsw-seed2" / "seen.json").read_text())
+    assert not {"QUICK", "ASSETS", "LOGGER", "NNODES"} & set(seen)
+    assert [seen[name] for name in ("METHOD", "SEED", "STEPS", "NAME")] == ["egsw", "2", "4", "egsw-seed2"]
+    assert seen["PYTHON"] == sys.executable and seen["OUT"] == str(out / "work" / "egsw-seed2")
+
+
+def test_a_killed_study_leaves_a_run_that_the_next_one_ends(grid, tmp_path):
+    body = "if not (out / 'pid').exists():\n    (out / 'pid').write_text(str(os.getpid())); time.sleep(100)\n" + GOOD
+    path, out = grid(body), tmp_path / "out"
+    command = [str(Path(sys.executable).with_name("egsw-plugin")), "study", "run", str(path), "--out", str(out)]
+    command += ["--only", "grpo", "--seeds", "1"]
+    pid = out / "work" / "grpo-seed1" / "pid"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
+        deadline = time.monotonic() + 60
+        while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        child.kill()
+    orphan = Path("/proc", pid.read_text())
+    assert orphan.exists()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "had left" in done.stdout
+    assert not orphan.exists()
+    assert len(read_records(out / "runs")) == 1
 
 
 def test_a_run_that_fails_twice_stops_the_study_and_leaves_what_is_done(grid, tmp_path, capsys):
@@ -153,16 +251,38 @@ def test_a_run_that_fails_twice_stops_the_study_and_leaves_what_is_done(grid, tm
     out = tmp_path / "out"
     assert study(grid(body), out) == 3
     screen = capsys.readouterr().out
-    assert "grpo-seed2 failed 2 times" in screen and "the same command goes on" in screen
+    assert "grpo-seed2 failed; its log" in screen and "the same command goes on" in screen
     assert [record.name for record in read_records(out / "runs")] == ["egsw-seed1", "grpo-seed1"]
     assert study(grid(), out) == 0
     assert len(read_records(out / "runs")) == 4
 
 
-def test_a_run_without_all_steps_has_no_record(grid, tmp_path):
+@pytest.mark.parametrize(
+    "body, missing",
+    [
+        ("row(1); row(2); row(4, **{success: 0.5})", "no metrics of step 3"),
+        ("[row(s) for s in range(1, 5)]", "no validation after the last step"),
+        ("[row(s, **{success: 0.5}) for s in range(1, 6)]", "metrics of 5 steps"),
+    ],
+)
+def test_a_run_that_lacks_something_has_no_record(grid, tmp_path, capsys, body, missing):
     out = tmp_path / "out"
-    assert study(grid("for s in range(1, 4): row(s)\n"), out) == 1
+    assert study(grid(body), out) == 1
+    assert missing in capsys.readouterr().out
     assert read_records(out / "runs") == []
+
+
+def test_a_run_that_hangs_is_ended_and_tried_again(grid, tmp_path, capsys):
+    body = "if not (out / 'once').exists():\n    (out / 'once').touch(); time.sleep(100)\n" + GOOD
+    out = tmp_path / "out"
+    assert study(grid(body, time_limit=2), out, "--only", "grpo", "--seeds", "1") == 0
+    assert "try 1 of 2: exit code 124" in capsys.readouterr().out
+
+
+def test_validation_on_several_data_sets_is_refused(grid, tmp_path, capsys):
+    body = GOOD + "row(4, **{success: 0.5, success.replace('target', 'other'): 0.5})"
+    assert study(grid(body), tmp_path / "out") == 2
+    assert "validate on one data set" in capsys.readouterr().err
 
 
 def test_ctrl_c_stops_the_study_and_the_same_command_goes_on(grid, tmp_path):
@@ -202,6 +322,11 @@ def test_ctrl_c_stops_the_study_and_the_same_command_goes_on(grid, tmp_path):
         ({"experiments": {"m": {"seeds": 2, "cells": ["gpro"]}}}, "experiments.m.cells='gpro'"),
         ({"experiments": {"m": {"seeds": -1, "cells": ["grpo"]}}}, "experiments.m.seeds=-1"),
         ({"experiments": {"m": {"cells": ["grpo"]}}}, "seeds is missing"),
+        ({"experiments": {"m/n": {"seeds": 1, "cells": ["grpo"]}}}, "experiments.m/n"),
+        ({"experiments": {"m": {"seeds": 1, "cells": []}}}, "experiments.m.cells"),
+        ({"experiments": {"m": {"seeds": 1, "cells": [["grpo"]]}}}, "experiments.m.cells"),
+        ({"experiments": {}}, "experiments: there is none"),
+        ({"baseline": ["grpo"]}, "baseline"),
     ],
 )
 def test_a_wrong_grid_is_refused(grid, tmp_path, capsys, changes, message):
@@ -244,7 +369,7 @@ def test_records_survive_and_are_equal_bytes(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["egsw-seed3.json.gz"]
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"\x1f\x8b\x08\x00 cut"])
+@pytest.mark.parametrize("content", [b"", b"text", b"\x1f\x8b\x08\x00 cut", DAMAGED])
 def test_a_damaged_record_is_named(tmp_path, content):
     path = tmp_path / "egsw-seed1.json.gz"
     path.write_bytes(content)
@@ -274,6 +399,32 @@ def test_steps_to_a_level_on_straight_lines():
     assert steps_to(0.7, {0: 0.2, 2: 0.3}) is None
     assert steps_to(0.5, {4: 0.6, 0: 0.2, 2: 0.1}) == pytest.approx(2 + 2 * 0.4 / 0.5)  # a dip first
     assert steps_to(0.5, {}) is None
+
+
+def test_only_keeps_to_the_seeds_of_its_experiment(grid):
+    cells = {name: {"method": "grpo"} for name in ("grpo", "a", "b", "alone")}
+    experiments = {"long": {"seeds": 3, "cells": ["grpo", "a"]}, "short": {"seeds": 1, "cells": ["grpo", "b"]}}
+    made = read_grid(grid(cells=cells, experiments=experiments, quick={"seeds": 1, "steps": 1, "cells": ["a"]}))
+
+    def chosen(*names, **more):
+        return [(cell.name, seed) for cell, seed in made.runs(list(names) or None, **more)]
+
+    assert chosen("b") == [("b", 1)]
+    assert chosen("alone") == [("alone", 1), ("alone", 2), ("alone", 3)]
+    assert chosen("b", "a", seeds=[7]) == [("a", 7), ("b", 7)]
+    assert chosen() == [(n, s) for s in (1, 2, 3) for n in ("grpo", "a")] + [("b", 1)]
+
+
+def test_overrides_are_written_as_hydra_reads_them(grid):
+    cells = {"grpo": {"method": "grpo", "overrides": {"a": None, "b": True, "c": [1, 2], "d": "x", "e": 1e-6}}}
+    made = read_grid(
+        grid(
+            cells=cells,
+            experiments={"m": {"seeds": 1, "cells": ["grpo"]}},
+            quick={"seeds": 1, "steps": 1, "cells": ["grpo"]},
+        )
+    )
+    assert made.cells["grpo"].overrides == ("a=null", "b=true", "c=[1, 2]", "d=x", "e=1e-06")
 
 
 def test_differences_pair_the_seeds():
@@ -318,7 +469,7 @@ def test_tables_say_what_the_records_hold(grid):
         "| egsw | -7.0 [-8.0, -6.0]* | 0 of 2 | -8.5 [-9.0, -8.0]* | 0 of 2 | +0.0 [+0.0, +0.0] | 0 of 2 |"
         in made["methods-differences"]
     )
-    assert "| egsw | 0.800 |" in made["methods-behaviour"] and "| grpo |  |" in made["methods-behaviour"]
+    assert "| egsw | 2 | 0.800 |" in made["methods-behaviour"] and "| grpo | 2 |  |" in made["methods-behaviour"]
     assert "| 4 | 4 | 0:40 | machine | verl 0.9.1 |" in made["runs"]
 
 
@@ -334,16 +485,21 @@ def test_only_the_marked_parts_of_a_page_change():
         fill(page, {"x": ""})
     with pytest.raises(ValueError, match="no <!-- table"):
         fill("words", {"x": ""})
+    for damaged in ("<!-- table: x -->\nold\n", "<!-- table:x -->\n<!-- end -->\n" + page, page + "<!-- end -->"):
+        with pytest.raises(ValueError, match="of its own"):
+            fill(damaged, {"x": "", "y.z": ""})
 
 
 def test_a_report_without_records_or_with_a_wrong_page_writes_nothing(grid, tmp_path, capsys):
     (tmp_path / "runs").mkdir()
-    assert report(grid(), tmp_path / "runs", None, tmp_path / "out") == 1
+    assert report(grid(), tmp_path / "runs", None, tmp_path / "out", False, []) == 1
     assert "holds no record" in capsys.readouterr().err
     write_record(record(), tmp_path / "runs")
+    assert report(grid(steps=5), tmp_path / "runs", None, tmp_path / "out", False, []) == 1
+    assert "the record grpo-seed1 was made with" in capsys.readouterr().err
     page = tmp_path / "page.md"
     page.write_text("<!-- table: gone -->\n<!-- end -->\n")
-    assert report(grid(), tmp_path / "runs", page, tmp_path / "out") == 1
+    assert report(grid(), tmp_path / "runs", page, tmp_path / "out", False, []) == 1
     assert page.read_text() == "<!-- table: gone -->\n<!-- end -->\n" and not (tmp_path / "out").exists()
 
 
@@ -359,7 +515,7 @@ def test_the_published_tables_are_those_of_the_published_records():
     page = (ROOT / "docs/study.md").read_text(encoding="utf-8")
     records = read_records(ROOT / "docs/study/runs")
     assert fill(page, tables(read_grid(ROOT / "recipes/study/grid.yaml"), records)) == page
-    assert all(record.metrics.left_out == [] for record in records)
+    assert not any("damaged" in note for record in records for note in record.metrics.left_out)
 
 
 def test_published_records_have_the_settings_of_the_grid():

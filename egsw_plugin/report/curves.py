@@ -60,8 +60,9 @@ def draw_curves(lines: dict[str, list[list[dict]]], path: Path) -> None:
                 continue
             steps, mean, low, high = zip(*points, strict=True)
             colour = colour if len(lines) == 1 else f"C{number % 10}"
+            style = ("-", "--", ":", "-.")[number // 10 % 4]
             marker = "o" if len(points) <= 60 else None
-            (handles[line],) = axes.plot(steps, mean, color=colour, marker=marker, markersize=3)
+            (handles[line],) = axes.plot(steps, mean, color=colour, linestyle=style, marker=marker, markersize=3)
             if len(runs) > 1:
                 axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
         if not axes.lines:

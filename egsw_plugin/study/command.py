@@ -6,28 +6,28 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from .execute import StudyError, execute
-from .grid import Grid, GridError, read_grid
+from .execute import check_records, execute
+from .grid import Grid, read_grid
 from .page import fill, whole_page
 from .record import read_records
 from .tables import tables
 
 
-def run(
-    path: Path, out: Path, quick: bool, only: list[str] | None, seeds: list[int] | None, overrides: list[str]
-) -> int:
-    """Runs what the study lacks and reports on what it has; returns an exit code."""
+def run(path: Path, out: Path, quick: bool, only: list[str] | None, seeds: list[int] | None, extra: list[str]) -> int:
+    """Runs what the study lacks and, when all runs are done, reports; returns an exit code."""
     try:
-        grid = read_grid(path, quick)
-        grid = replace(grid, overrides=grid.overrides + tuple(overrides))
+        grid = _grid(path, quick, extra)
         code = execute(grid, grid.runs(only, seeds), out)
-    except (GridError, StudyError, OSError, ValueError) as error:
+        if code:
+            return code
+        _show(_write(grid, out / "runs", None, out / "report"))
+    except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"egsw-plugin study: {error}", file=sys.stderr)
         return 2
-    return code or report(path, out / "runs", None, out / "report", quick)
+    return 0
 
 
-def report(path: Path, runs: Path, page: Path | None, out: Path, quick: bool = False) -> int:
+def report(path: Path, runs: Path, page: Path | None, out: Path, quick: bool, extra: list[str]) -> int:
     """Writes tables and figures; returns an exit code.
 
     Args:
@@ -36,20 +36,30 @@ def report(path: Path, runs: Path, page: Path | None, out: Path, quick: bool = F
         page: a Markdown file whose tables are replaced; by default a page with all of them is written to `out`.
         out: folder of the figures, and of the page that is written by default.
         quick: the grid's small study.
+        extra: overrides that all runs had beside those of the grid.
     """
     try:
-        made = _write(read_grid(path, quick), runs, page, out)
+        _show(_write(_grid(path, quick, extra), runs, page, out))
     except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"egsw-plugin study: {error}", file=sys.stderr)
         return 1
-    print("\n".join(map(str, made)))
     return 0
+
+
+def _grid(path: Path, quick: bool, extra: list[str]) -> Grid:
+    grid = read_grid(path, quick)
+    return replace(grid, overrides=grid.overrides + tuple(extra))
+
+
+def _show(paths: list[Path]) -> None:
+    print("\n".join(map(str, paths)))
 
 
 def _write(grid: Grid, runs: Path, page: Path | None, out: Path) -> list[Path]:
     records = read_records(runs)
     if not records:
         raise ValueError(f"{runs} holds no record of a run; egsw-plugin study run writes them")
+    check_records(grid, records)
     made = tables(grid, records)
     target = page or out / "study.md"
     text = fill(page.read_text(encoding="utf-8"), made) if page else None

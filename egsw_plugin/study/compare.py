@@ -40,7 +40,7 @@ class Difference:
 def paired(cell: list[Record], baseline: list[Record], measure: Callable[[Record], float | None]) -> Difference | None:
     """The difference over the seeds that both have; None if there is none.
 
-    A seed fixes the order of the prompts, so that its two runs saw the same ones.
+    A seed fixes the order of the prompts, so that its two runs drew from the same stream of them.
     """
     theirs = {record.seed: measure(record) for record in baseline}
     values = {

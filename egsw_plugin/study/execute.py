@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import os
+import itertools
+import json
 import shutil
 import sys
 import time
@@ -13,16 +14,19 @@ from pathlib import Path
 from statistics import fmean
 
 from .. import runner
+from ..report.metrics import metrics_of, some
 from ..report.summary import format_seconds
 from .grid import Cell, Grid
-from .record import SUFFIX, Record, machine, read_lines, read_record, run_name, versions, write_record
+from .measures import success_by_step
+from .record import Record, machine, read_lines, read_records, run_name, versions, write_record
 
-_TRIES = 2  # the second one goes on from the checkpoint of the first
-_SECONDS = "seconds.txt"
-_STOPPED = range(129, 160)  # exit codes of a run that a signal ended
+_TRIES = 2
+_STATE = "study.json"  # in the folder of a run that has no record yet: its settings, the seconds spent on it
+_STOPPED = (129, 130, 143)  # exit codes after SIGHUP, Ctrl-C, SIGTERM
+_NOT_THE_USERS = ("QUICK", "ASSETS", "LOGGER", "NNODES", "NGPUS_PER_NODE")  # variables that would change the runs
 
 
-class StudyError(RuntimeError):
+class StudyError(ValueError):
     """A study that cannot go on; says why and what to do."""
 
 
@@ -46,12 +50,14 @@ def execute(
     out = Path(out).resolve()
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
-        missing = [(cell, seed) for cell, seed in runs if not _is_done(grid, cell, seed, out)]
-        print(
-            f"study: {len(runs)} runs, {len(runs) - len(missing)} of them done; records in {out / 'runs'}", flush=True
-        )
+        records = read_records(out / "runs")
+        check_records(grid, records)
+        names = {record.name for record in records}
+        missing = [(cell, seed) for cell, seed in runs if run_name(cell.name, seed) not in names]
+        done = len(runs) - len(missing)
+        print(f"study: {len(runs)} runs, {done} of them done; records in {out / 'runs'}", flush=True)
         times: list[float] = []
-        for number, (cell, seed) in enumerate(missing, start=len(runs) - len(missing) + 1):
+        for number, (cell, seed) in enumerate(missing, start=done + 1):
             left = f", {format_seconds(fmean(times) * (len(runs) - number + 1))} left" if times else ""
             print(f"\nrun {number} of {len(runs)}: {run_name(cell.name, seed)}{left}", flush=True)
             code, seconds = _run(grid, cell, seed, out, start)
@@ -74,60 +80,113 @@ def _alone(out: Path):
         yield
 
 
-def _is_done(grid: Grid, cell: Cell, seed: int, out: Path) -> bool:
-    path = out / "runs" / (run_name(cell.name, seed) + SUFFIX)
-    if not path.exists():
-        return False
-    record = read_record(path)
-    found = (record.method, record.overrides, record.steps)
-    wanted = (cell.method, cell.overrides + grid.overrides, grid.steps)
-    if found != wanted:
-        raise StudyError(
-            f"{path} was made with (method, overrides, steps) {found}, the grid has {wanted}; "
-            "choose another --out, or delete the record to run it again"
-        )
-    return True
+def check_records(grid: Grid, records: list[Record]) -> None:
+    """Refuses records that this grid did not make, so that no table mixes settings.
+
+    Raises:
+        StudyError: names the record, what it was made with, and what the grid has.
+    """
+    for record in records:
+        if (cell := grid.cells.get(record.cell)) is None:
+            raise StudyError(f"the record {record.name} is of a cell that the grid does not have; move it elsewhere")
+        found = (record.method, record.overrides, record.steps)
+        wanted = (cell.method, cell.overrides + grid.overrides, grid.steps)
+        if found != wanted:
+            raise StudyError(
+                f"the record {record.name} was made with method, overrides and steps {found}, not with {wanted}; "
+                "choose another folder, or move the record elsewhere to run it again"
+            )
 
 
 def _run(grid: Grid, cell: Cell, seed: int, out: Path, start) -> tuple[int, float]:
     """Runs one run to its end and writes its record; exit code and seconds."""
     name = run_name(cell.name, seed)
     folder = out / "work" / name
+    overrides = cell.overrides + grid.overrides
     settings = {"METHOD": cell.method, "SEED": str(seed), "NAME": name, "STEPS": str(grid.steps)}
-    settings["PYTHON"] = os.environ.get("PYTHON", sys.executable)
-    settings |= {"QUICK": "1"} if grid.quick else {}
-    command = ["env", *(f"{k}={v}" for k, v in settings.items()), "bash", str(grid.launcher.resolve())]
-    command += [*cell.overrides, *grid.overrides]
+    settings |= {"PYTHON": sys.executable} | ({"QUICK": "1"} if grid.quick else {})
+    command = ["env", *(word for variable in _NOT_THE_USERS for word in ("-u", variable))]
+    command += [*(f"{k}={v}" for k, v in settings.items()), "bash", str(grid.launcher.resolve()), *overrides]
+    if left := runner.end_left_behind(folder):
+        print(f"study: ended {left} processes that an earlier attempt at {name} had left", flush=True)
     code = 0
-    for attempt in range(_TRIES):
-        if attempt:
-            print(f"study: {name} failed with exit code {code}; once more, from its last checkpoint", flush=True)
+    for attempt in range(1, _TRIES + 1):
+        seconds = _begin(folder, command)
+        if (missing := _missing(folder, grid.steps)) is None:
+            break
+        saved = _saved(folder)
         began = time.monotonic()
         code = start(command, folder, steps=grid.steps, time_limit=grid.time_limit)
-        seconds = _spent(folder, time.monotonic() - began)
-        if code == 0 or code in _STOPPED:
-            break
-    if code:
-        if code not in _STOPPED:
-            print(f"study: {name} failed {_TRIES} times; its log: {folder / 'train.log'}", flush=True)
-        return code, seconds
+        seconds = round(seconds + time.monotonic() - began, 1)
+        _write_state(folder, command, seconds)
+        if code in _STOPPED:
+            return code, seconds
+        if (missing := _missing(folder, grid.steps)) is None:
+            break  # also if it failed after its last step
+        print(f"study: {name}, try {attempt} of {_TRIES}: exit code {code}, {missing}", flush=True)
+        if 0 < _saved(folder) == saved and attempt < _TRIES:
+            _set_aside(folder, "no step forward from its checkpoint")
+    if missing is not None:
+        print(f"study: {name} failed; its log: {folder / 'train.log'}", flush=True)
+        return code or 1, seconds
     lines = read_lines(folder)
-    record = Record(
-        cell.name, seed, cell.method, cell.overrides + grid.overrides, grid.steps, seconds, machine(), versions(), lines
-    )
-    if len(record.metrics.training) != grid.steps:
-        print(f"study: {folder} has metrics of {len(record.metrics.training)} of {grid.steps} steps", flush=True)
-        return 1, seconds
+    record = Record(cell.name, seed, cell.method, overrides, grid.steps, seconds, machine(), versions(), lines)
     write_record(record, out / "runs")
+    (folder / _STATE).unlink()  # the folder is done with: a run of this name begins anew
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    (folder / _SECONDS).unlink()
     return 0, seconds
 
 
-def _spent(folder: Path, seconds: float) -> float:
-    """Seconds that all attempts at a run took together; kept in a file, since an attempt may end the command too."""
-    path = folder / _SECONDS
-    total = round(seconds + (float(path.read_text()) if path.exists() else 0.0), 1)
+def _begin(folder: Path, command: list[str]) -> float:
+    """Makes the folder, or leaves it if it can be gone on with; the seconds spent so far."""
+    try:
+        state = json.loads((folder / _STATE).read_text())
+        seconds = float(state["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        state, seconds = None, 0.0
+    if folder.exists():
+        steps = {row["step"] for row in metrics_of(read_lines(folder)).training}
+        if state is None or state["command"] != command:
+            _set_aside(folder, "of a run that is done, or was started with other settings")
+            seconds = 0.0
+        elif not steps.issuperset(range(1, _saved(folder) + 1)):
+            _set_aside(folder, "the metrics lack a step before its checkpoint")
+    _write_state(folder, command, seconds)
+    return seconds
+
+
+def _write_state(folder: Path, command: list[str], seconds: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{total}\n")
-    return total
+    scratch = folder / f".{_STATE}"
+    scratch.write_text(json.dumps({"command": command, "seconds": seconds}))
+    scratch.replace(folder / _STATE)
+
+
+def _set_aside(folder: Path, why: str) -> None:
+    """Renames the folder of a run, which then begins anew."""
+    number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.old{n}").exists())
+    print(f"study: {folder} becomes {folder.name}.old{number}: {why}", flush=True)
+    folder.rename(folder.with_name(f"{folder.name}.old{number}"))
+
+
+def _saved(folder: Path) -> int:
+    """The step of the last checkpoint; 0 without one."""
+    try:
+        return int((folder / "checkpoints" / "latest_checkpointed_iteration.txt").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _missing(folder: Path, steps: int) -> str | None:
+    """What the metrics of a run lack to be complete, if anything."""
+    if not folder.exists():
+        return "no metrics"
+    metrics = metrics_of(read_lines(folder))
+    logged = [row["step"] for row in metrics.training]
+    if absent := sorted(set(range(1, steps + 1)) - set(logged)):
+        return f"no metrics of step {some(absent)}"
+    if len(logged) > steps:
+        return f"metrics of {len(logged)} steps instead of {steps}"
+    if steps not in success_by_step(metrics):
+        return "no validation after the last step (val-core/*/acc/mean@N; does trainer.test_freq ask for one?)"
+    return None

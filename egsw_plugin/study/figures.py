@@ -10,7 +10,7 @@ from ..report.curves import draw_curves
 from .grid import Grid
 from .measures import start_success, success_curve
 from .record import Record
-from .tables import SUCCESS, differences
+from .tables import SUCCESS, differences, experiments_of
 
 
 def draw_figures(grid: Grid, records: list[Record], folder: Path) -> list[Path]:
@@ -24,7 +24,7 @@ def draw_figures(grid: Grid, records: list[Record], folder: Path) -> list[Path]:
         cells[record.cell].append(record)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for experiment in grid.experiments.values():
+    for experiment in experiments_of(grid, records):
         present = {name: cells[name] for name in experiment.cells if cells[name]}
         if not present:
             continue

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
-_CELL_NAME = re.compile(r"[A-Za-z][\w.]*")
+_NAME = re.compile(r"[A-Za-z][\w.]*", re.ASCII)
 
 
 class GridError(ValueError):
@@ -60,8 +61,9 @@ class Grid:
         for name in only or ():
             _known(name, self.cells, "--only")
         experiments = list(self.experiments.values())
-        if only:  # also cells that no experiment has
-            experiments.append(Experiment("only", max(e.seeds for e in experiments), tuple(only)))
+        placed = {name for experiment in experiments for name in experiment.cells}
+        if others := tuple(name for name in only or () if name not in placed):
+            experiments.append(Experiment("others", max(e.seeds for e in experiments), others))
         ordered = [
             (self.cells[name], seed)
             for experiment in experiments
@@ -73,7 +75,7 @@ class Grid:
 
 
 def read_grid(path: Path, quick: bool = False) -> Grid:
-    """Reads a grid, docs/study.md#grid explains the file.
+    """Reads a grid; recipes/study/README.md explains the file.
 
     Args:
         path: of the .yaml file.
@@ -99,6 +101,8 @@ def read_grid(path: Path, quick: bool = False) -> Grid:
         name: _experiment(name, f"experiments.{name}", value, cells)
         for name, value in _of_kind(content["experiments"], dict, "experiments").items()
     }
+    if not experiments:
+        raise GridError("experiments: there is none")
     grid = Grid(
         launcher=launcher,
         steps=_count(content["steps"], "steps"),
@@ -120,20 +124,31 @@ def read_grid(path: Path, quick: bool = False) -> Grid:
 
 def _cell(name: object, value: object) -> Cell:
     key = f"cells.{name}"
-    if not isinstance(name, str) or not _CELL_NAME.fullmatch(name) or name.endswith("-"):
-        raise GridError(f"{key}: a cell's name has letters, digits, _ and . only, since its runs are folders")
+    _check_name(name, key)
     value = _section(value, key, {"method"}, {"overrides"})
     overrides = _overrides(value.get("overrides", {}), key)
     return Cell(name, _of_kind(value["method"], str, f"{key}.method"), overrides)
 
 
 def _overrides(value: object, key: str) -> tuple[str, ...]:
-    return tuple(f"{name}={setting}" for name, setting in _of_kind(value, dict, f"{key}.overrides").items())
+    """As hydra reads them: null, true and lists are not what Python prints."""
+    value = _of_kind(value, dict, f"{key}.overrides")
+    return tuple(
+        f"{name}={setting if isinstance(setting, str) else json.dumps(setting)}" for name, setting in value.items()
+    )
+
+
+def _check_name(name: object, key: str) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise GridError(f"{key}: a name has letters, digits, _ and . only and begins with a letter: it names files")
 
 
 def _experiment(name: str, key: str, value: object, cells: dict[str, Cell]) -> Experiment:
+    _check_name(name, key)
     value = _section(value, key, {"seeds", "cells"})
     names = _of_kind(value["cells"], list, f"{key}.cells")
+    if not names:
+        raise GridError(f"{key}.cells: there is none")
     for cell in names:
         _known(cell, cells, f"{key}.cells")
     return Experiment(name, _count(value["seeds"], f"{key}.seeds"), tuple(names))
@@ -161,7 +176,7 @@ def _count(value: object, key: str) -> int:
 
 
 def _known(name: object, names, key: str):
-    if name in names:
+    if isinstance(name, str) and name in names:
         return name
     close = difflib.get_close_matches(str(name), names, 1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(names))}"

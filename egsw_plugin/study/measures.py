@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 
-from ..report.metrics import EFFECTIVE_SHARE, ENTROPY, LENGTH, REWARD, STEP_TIME, find_metric
+from ..report.metrics import EFFECTIVE_SHARE, ENTROPY, LENGTH, REWARD, STEP_TIME, Metrics, find_metric
 from .record import Record
 
 _SUCCESS = re.compile(r"val-core/.+/acc/mean@\d+")
@@ -32,8 +32,24 @@ class Measure:
 
 def success_curve(record: Record) -> dict[int, float]:
     """Validation success, a share in [0, 1], by step."""
-    rows = record.metrics.training + record.metrics.validation
-    found = {row["step"]: value for row in rows for name, value in row.items() if _SUCCESS.fullmatch(name)}
+    return success_by_step(record.metrics)
+
+
+def success_by_step(metrics: Metrics) -> dict[int, float]:
+    """The same of metrics.
+
+    Raises:
+        ValueError: the validation had several data sets, of which a study has one.
+    """
+    found = {}
+    for row in metrics.training + metrics.validation:
+        values = [value for name, value in row.items() if _SUCCESS.fullmatch(name)]
+        if len(values) > 1:
+            raise ValueError(
+                f"step {row['step']} has {len(values)} values of val-core/*/acc/mean@N; validate on one data set"
+            )
+        if values:
+            found[row["step"]] = values[0]
     return dict(sorted(found.items()))
 
 

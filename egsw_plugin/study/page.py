@@ -24,6 +24,8 @@ def fill(page: str, tables: dict[str, str]) -> str:
     <BLANKLINE>
     """
     named = [match[2] for match in _BLOCK.finditer(page)]
+    if len(named) != len(re.findall("<!-- *table", page)) or len(named) != page.count("<!-- end -->"):
+        raise ValueError("every <!-- table: NAME --> needs an <!-- end --> of its own, each on a line")
     if not named:
         raise ValueError("the page has no <!-- table: NAME --> ... <!-- end -->; there are " + ", ".join(tables))
     for name in named:

@@ -6,9 +6,10 @@ import gzip
 import json
 import os
 import platform
+import zlib
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..report.metrics import Metrics, metrics_of, parts_of
@@ -26,7 +27,7 @@ class Record:
     method: str
     overrides: tuple[str, ...]
     steps: int
-    seconds: float  # from start to end, all attempts together
+    seconds: float  # from start to end, start-up included, of the attempts that the metrics are from
     machine: str
     versions: dict[str, str]
     lines: tuple[str, ...]
@@ -52,7 +53,7 @@ def run_name(cell: str, seed: int) -> str:
 
 def read_lines(folder: Path) -> tuple[str, ...]:
     """The lines of a run's metrics, of all parts if it was resumed."""
-    texts = (part.read_text(encoding="utf-8") for part in parts_of(folder / "metrics.jsonl"))
+    texts = (part.read_text(encoding="utf-8") for part in parts_of(folder / "metrics.jsonl") if part.exists())
     return tuple(line for text in texts for line in text.splitlines() if line.strip())
 
 
@@ -77,7 +78,7 @@ def read_record(path: Path) -> Record:
     try:
         content = json.loads(gzip.decompress(path.read_bytes()))
         record = Record(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
-    except (EOFError, gzip.BadGzipFile, ValueError, TypeError, AttributeError) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no record of a run ({error}); delete it and run the study again") from None
     if path.name != record.name + SUFFIX:
         raise ValueError(f"{path} holds the run {record.name}; a record has the name of its run")
@@ -108,4 +109,11 @@ def machine() -> str:
 
 def versions() -> dict[str, str]:
     """The versions of what a run depends on most."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"

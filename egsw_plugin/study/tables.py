@@ -22,7 +22,7 @@ def tables(grid: Grid, records: list[Record]) -> dict[str, str]:
     for record in records:
         cells[record.cell].append(record)
     made = {}
-    for experiment in grid.experiments.values():
+    for experiment in experiments_of(grid, records):
         present = {name: cells[name] for name in experiment.cells if cells[name]}
         if not present:
             continue
@@ -33,6 +33,14 @@ def tables(grid: Grid, records: list[Record]) -> dict[str, str]:
     if records:
         made["runs"] = _runs(grid, records)
     return made
+
+
+def experiments_of(grid: Grid, records: list[Record]) -> list[Experiment]:
+    """Those of the grid, and `others` for the cells that have runs and belong to none."""
+    experiments = list(grid.experiments.values())
+    placed = {name for experiment in experiments for name in experiment.cells}
+    others = tuple(sorted({record.cell for record in records} - placed))
+    return experiments + ([Experiment("others", 1, others)] if others else [])
 
 
 def differences(experiment: Experiment, grid: Grid, records: list[Record], measure: Measure) -> dict[str, Difference]:
@@ -101,11 +109,19 @@ def _measures(cells: dict[str, list[Record]], measures: list[Measure]) -> str:
     }
     kept = [i for i in range(len(measures)) if any(found[i] for found in values.values())]
     rows = [
-        [name, *(f"{measures[i].scale * fmean(found[i]):{measures[i].form}}" if found[i] else "" for i in kept)]
+        [
+            name,
+            len(cells[name]),
+            *(f"{measures[i].scale * fmean(found[i]):{measures[i].form}}" if found[i] else "" for i in kept),
+        ]
         for name, found in values.items()
     ]
     legend = f"Means over seeds; entropy and length over the last {LAST} steps, the rest over all steps.\n"
-    return _table(["cell", *(measures[i].title for i in kept)], rows) + "\n" + (legend if measures is BEHAVIOUR else "")
+    return (
+        _table(["cell", "seeds", *(measures[i].title for i in kept)], rows)
+        + "\n"
+        + (legend if measures is BEHAVIOUR else "")
+    )
 
 
 def _runs(grid: Grid, records: list[Record]) -> str:

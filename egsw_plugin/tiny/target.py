@@ -19,7 +19,7 @@ import re
 
 DATA_SOURCE = "egsw_plugin/target"
 MIN_DIGITS, MAX_DIGITS = 3, 4
-MAX_RESPONSE = 96  # tokens: five tries at the longest problems
+MAX_RESPONSE = 96  # tokens: six tries at the longest problems
 OPERATORS = "+-*"
 _TRY = re.compile(r"\d(?:[-+*]\d=\d)+\?\d", re.ASCII)
 

@@ -45,7 +45,7 @@ def test_quick_study(tmp_path):
     assert "adv_estimator=egsw base=grpo alpha=0.5 temperature=1.0" in done.stdout
     assert "step 2/2" in done.stdout and "run 4 of 4: egsw-seed2" in done.stdout
     page = (tmp_path / "report" / "study.md").read_text()
-    assert "| egsw | 2 |" in page and "| egsw |" in page.split("## quick-differences")[1]
+    assert "| egsw | 2 |" in page and "| egsw |" in page.split("## quick-differences")[1].split("## ")[0]
     assert (tmp_path / "report" / "quick-success.png").stat().st_size > 10_000
 
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
