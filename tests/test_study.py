@@ -8,6 +8,7 @@ real one runs in verl_runs/test_study_run.py.
 import gzip
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ import yaml
 
 from egsw_plugin.cli import main
 from egsw_plugin.study.command import report
-from egsw_plugin.study.compare import coverage, paired
+from egsw_plugin.study.compare import coverage, holm, paired
 from egsw_plugin.study.grid import GridError, read_grid
 from egsw_plugin.study.measures import (
     final_success,
@@ -446,7 +447,24 @@ def test_the_interval_is_the_exact_bootstrap_one():
     baseline = [record("grpo", seed, {4: 0.5}) for seed in range(4)]
     found = paired(cell, baseline, final_success)
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.02)
-    assert not found.shown
+    # t = mean / (s / sqrt(4)) = 0.1125 / (0.175 / 2) = 1.2857; for 3 degrees of freedom the distribution is closed.
+    mean = sum(differences) / 4
+    t = mean / math.sqrt(sum((d - mean) ** 2 for d in differences) / 3 / 4)
+    x = t / math.sqrt(3)
+    assert found.p_value == pytest.approx(1 - 2 / math.pi * (math.atan(x) + x / (1 + x * x)))
+
+
+def test_differences_without_spread_have_p_values_too():
+    baseline = [record("grpo", seed, {4: 0.5}) for seed in (1, 2)]
+    assert paired(baseline, baseline, final_success).p_value == 1
+    assert paired([record("egsw", seed, {4: 0.75}) for seed in (1, 2)], baseline, final_success).p_value == 0
+    assert paired(baseline[:1], baseline, final_success).p_value is None
+
+
+def test_holm_never_lowers_and_keeps_the_order():
+    assert holm({"a": 0.04, "b": 0.04, "c": 0.5}) == {"a": pytest.approx(0.12), "b": pytest.approx(0.12), "c": 0.5}
+    assert holm({"a": 0.6, "b": 0.9}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
 
 
 def test_coverage_of_two_seeds_by_hand():
@@ -466,7 +484,7 @@ def test_tables_say_what_the_records_hold(grid):
     assert "| - (0 of 2) |" in made["methods-results"]
     assert "from 25.0% of the start model on" in made["methods-results"]
     assert (
-        "| egsw | -7.0 [-8.0, -6.0]* | 0 of 2 | -8.5 [-9.0, -8.0]* | 0 of 2 | +0.0 [+0.0, +0.0] | 0 of 2 |"
+        "| egsw | -7.0 [-8.0, -6.0] | 0 of 2 | -8.5 [-9.0, -8.0]* | 0 of 2 | +0.0 [+0.0, +0.0] | 0 of 2 |"
         in made["methods-differences"]
     )
     assert "| egsw | 2 | 0.800 |" in made["methods-behaviour"] and "| grpo | 2 |  |" in made["methods-behaviour"]

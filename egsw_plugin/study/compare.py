@@ -1,4 +1,4 @@
-"""Paired differences between two cells, seed by seed, with intervals over seeds."""
+"""Paired differences between two cells, seed by seed: intervals over seeds, and what is left after many comparisons."""
 
 from __future__ import annotations
 
@@ -32,9 +32,35 @@ class Difference:
         return sum(value > 0 for value in self.values.values())
 
     @property
-    def shown(self) -> bool:
-        """Whether the interval excludes 0."""
-        return self.low is not None and (self.low > 0 or self.high < 0)
+    def p_value(self) -> float | None:
+        """Of a two-sided paired t-test that the mean is 0; None for fewer than two seeds.
+
+        Raises:
+            ModuleNotFoundError: scipy is not installed.
+        """
+        values = np.array(list(self.values.values()))
+        if len(values) < 2:
+            return None
+        if np.ptp(values) == 0:
+            return 0.0 if values[0] else 1.0  # no spread: the statistic is infinite, or 0 / 0
+        try:
+            from scipy.stats import ttest_1samp
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("the tables of a study need scipy: pip install scipy") from error
+        return float(ttest_1samp(values, 0.0).pvalue)
+
+
+def holm(p_values: dict[str, float]) -> dict[str, float]:
+    """Holm's correction: each p-value as large as it has to be for all comparisons together.
+
+    >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    {'a': 0.03, 'c': 0.06, 'b': 0.06}
+    """
+    corrected, largest = {}, 0.0
+    for place, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p))
+        corrected[name] = largest
+    return corrected
 
 
 def paired(cell: list[Record], baseline: list[Record], measure: Callable[[Record], float | None]) -> Difference | None:

@@ -6,13 +6,14 @@ from collections import defaultdict
 from statistics import fmean
 
 from ..report.summary import format_seconds
-from .compare import RESAMPLES, Difference, coverage, paired
+from .compare import RESAMPLES, Difference, coverage, holm, paired
 from .grid import Experiment, Grid
 from .measures import BEHAVIOUR, COST, FINAL, LAST, MEAN, TRAINING, Measure, start_success, steps_to, success_curve
 from .record import Record
 
 SUCCESS = (FINAL, MEAN, TRAINING)
 LEVELS = (0.4, 0.5)
+SIGNIFICANT = 0.05
 
 
 def tables(grid: Grid, records: list[Record]) -> dict[str, str]:
@@ -77,29 +78,30 @@ def _results(cells: dict[str, list[Record]], baseline: list[Record]) -> str:
 
 
 def _differences(cells: dict[str, list[Record]], name: str, baseline: list[Record]) -> str:
-    rows, seeds = [], set()
-    for cell, records in cells.items():
-        if cell == name:
-            continue
-        row = [cell]
-        for measure in SUCCESS:
-            difference = paired(records, baseline, measure.of)
+    others = {cell: records for cell, records in cells.items() if cell != name}
+    rows: dict[str, list] = {cell: [cell] for cell in others}
+    seeds = set()
+    for measure in SUCCESS:
+        found = {cell: paired(records, baseline, measure.of) for cell, records in others.items()}
+        p_values = {cell: d.p_value for cell, d in found.items() if d is not None}
+        corrected = holm({cell: p for cell, p in p_values.items() if p is not None})
+        for cell, difference in found.items():
             if difference is None:
-                row += ["", ""]
+                rows[cell] += ["", ""]
                 continue
             seeds.add(len(difference.values))
-            row += [_difference(difference, measure), f"{difference.higher} of {len(difference.values)}"]
-        rows.append(row)
+            star = "*" if corrected.get(cell, 1.0) < SIGNIFICANT else ""
+            rows[cell].append(_difference(difference, measure) + star)
+            rows[cell].append(f"{difference.higher} of {len(difference.values)}")
     titles = [f"cell minus {name}"] + [title for m in SUCCESS for title in (m.title, "seeds higher")]
-    cover = ", ".join(f"{coverage(n):.0%} with {n} seeds" for n in sorted(seeds) if n > 1)
     legend = (
         "Mean of the differences seed by seed, in percentage points [95 % percentile bootstrap over seeds, "
-        f"{RESAMPLES} resamples]; * where the interval excludes 0."
+        f"{RESAMPLES} resamples]. * p < {SIGNIFICANT} in a paired t-test, after Holm's correction for the cells of the "
+        "column."
     )
-    legend += (
-        f" Such an interval is too narrow: it holds the true mean of normal differences in {cover}." if cover else ""
-    )
-    return _table(titles, rows) + "\n" + legend + "\n"
+    if cover := ", ".join(f"{coverage(n):.0%} with {n} seeds" for n in sorted(seeds) if n > 1):
+        legend += f" The interval alone is too narrow: it holds the true mean of normal differences in {cover}."
+    return _table(titles, list(rows.values())) + "\n" + legend + "\n"
 
 
 def _measures(cells: dict[str, list[Record]], measures: list[Measure]) -> str:
@@ -149,7 +151,7 @@ def _difference(difference: Difference, measure: Measure) -> str:
     if difference.low is None:
         return text
     low, high = (f"{measure.scale * end:+{measure.form}}" for end in (difference.low, difference.high))
-    return f"{text} [{low}, {high}]" + ("*" if difference.shown else "")
+    return f"{text} [{low}, {high}]"
 
 
 def _table(titles: list[str], rows: list[list]) -> str:
