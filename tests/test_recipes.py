@@ -124,14 +124,14 @@ def test_cells_of_the_study_are_accepted_and_differ_in_the_method_alone(argument
     accepted_by_verl(config)
     for setting in cell.overrides:
         key, value = setting.lstrip("+").split("=")
-        assert str(OmegaConf.select(config, key)) == value
+        assert str(OmegaConf.select(config, key)).lower() == value
     method = {
         "algorithm.adv_estimator",
         *(f"algorithm.{name}" for name in METHODS),
         *(f"actor_rollout_ref.actor.{name}" for name in ("policy_loss.loss_mode", "loss_agg_mode")),
         *(f"actor_rollout_ref.actor.{name}" for name in ("clip_ratio_low", "clip_ratio_high")),
     }
-    if cell.name == "dapo":
+    if cell.method == "dapo":
         method |= {"algorithm.filter_groups", "reward", "actor_rollout_ref.actor.clip_ratio_c"}
     for each in (config, baseline):
         OmegaConf.set_struct(each, False)
