@@ -187,3 +187,18 @@ def test_old_trainer_of_a_patched_verl(tmp_path):
     assert_in_effect(run, "gtpo", changed=0.05)
     assert run.column("gtpo/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
     assert "on verl 0.9.1: adv_estimator=gtpo" in run.log
+
+
+def test_grpo_s_with_its_loss_and_a_reference_policy(tmp_path):
+    run = train(
+        tmp_path,
+        f"{LOSS_MODE}=grpo_s_geometric",
+        "actor_rollout_ref.actor.use_kl_loss=True",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=8",
+        "+algorithm.grpo_s={entropy_scope: batch, overlong: {enable: true}}",
+        ADV="grpo_s",
+    )
+    assert_in_effect(run, "grpo_s", changed=0.3)
+    assert run.column("actor/grpo_s_ratio/mean") == pytest.approx([1, 1], abs=0.2)
+    assert all("actor/kl_loss" in step for step in run.steps)
+    assert "and a KL loss is not the objective of arXiv 2508.04349" in run.screen

@@ -1,7 +1,7 @@
 """The quick study through the real trainer: two methods, two seeds, two steps, with its records, tables and figures.
 
-It is also the real run of EGSW with its defaults. Maps to study/ and recipes/study; what a study does when runs fail is
-in test_study.py.
+It is also the real run of GRPO-S with its own objective. Maps to study/ and recipes/study; what a study does when runs
+fail is in test_study.py.
 """
 
 import subprocess
@@ -14,7 +14,7 @@ from launch import ROOT, TIME_LIMIT
 from egsw_plugin.study.measures import success_curve
 from egsw_plugin.study.record import read_records
 
-RUNS = ["egsw-seed1", "egsw-seed2", "grpo-seed1", "grpo-seed2"]
+RUNS = ["grpo-seed1", "grpo-seed2", "grpo_s-seed1", "grpo_s-seed2"]
 
 
 @pytest.mark.verl_run
@@ -32,20 +32,21 @@ def test_quick_study(tmp_path):
         assert list(success_curve(record)) == [2]
         assert record.metrics.left_out == []
     # The method ran where it should, and nowhere else.
-    for name, record in records.items():
+    for record in records.values():
         for row in record.metrics.training:
-            if name.startswith("grpo"):
-                assert not any(metric.startswith("egsw/") for metric in row)
+            if record.cell == "grpo":
+                assert not any(name.startswith(("grpo_s/", "actor/grpo_s")) for name in row)
                 continue
-            assert row["egsw/entropy/mean"] == pytest.approx(row["actor/entropy"], rel=1e-4)
-            assert 0 < row["egsw/effective_share/mean"] < 1 < row["egsw/weight/max"]
-            assert row["egsw/changed/mean"] > 0.1 and row["actor/grad_norm"] > 0
-    log = (tmp_path / "work" / "egsw-seed1" / "train.log").read_text()
+            assert 0 < row["grpo_s/effective_share/mean"] < 1 < row["grpo_s/weight/max"]
+            assert row["grpo_s/changed/mean"] > 0.1 and row["actor/grad_norm"] > 0
+            assert row["actor/grpo_s_ratio/mean"] == pytest.approx(1, abs=0.2)
+    log = (tmp_path / "work" / "grpo_s-seed1" / "train.log").read_text()
     assert log.count("[egsw] egsw-plugin") == 1 and "arrives in bfloat16" not in log
-    assert "adv_estimator=egsw base=grpo alpha=0.5 temperature=1.0" in done.stdout
-    assert "step 2/2" in done.stdout and "run 4 of 4: egsw-seed2" in done.stdout
+    assert "adv_estimator=grpo_s" in done.stdout and "policy loss grpo_s" in done.stdout
+    assert "is not the objective of" not in done.stdout
+    assert "step 2/2" in done.stdout and "run 4 of 4: grpo_s-seed2" in done.stdout
     page = (tmp_path / "report" / "study.md").read_text()
-    assert "| egsw | 2 |" in page and "| egsw |" in page.split("## quick-differences")[1].split("## ")[0]
+    assert "| grpo_s | 2 |" in page and "| grpo_s |" in page.split("## quick-differences")[1].split("## ")[0]
     assert (tmp_path / "report" / "quick-success.png").stat().st_size > 10_000
 
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -2,7 +2,7 @@
 
 Everything else in the suite would pass with a bridge that is never called; these tests read verl's own metrics file.
 Each run is a few steps long and under a time limit. Maps to bridge.py, startup.py, cpu/ and recipes/tiny_cpu. EGSW with
-its defaults runs in test_study_run.py and, by this launcher, in test_faults.py.
+its defaults runs in test_faults.py, GRPO-S with its own in test_study_run.py.
 """
 
 import pytest
@@ -65,21 +65,6 @@ def test_gtpo_with_dapo(tmp_path):
     assert "this length penalty does not reach the advantages" in run.screen
     assert "policy loss gtpo" in run.screen
     assert "is not the objective of" not in run.screen
-
-
-def test_grpo_s_with_its_loss_and_a_reference_policy(tmp_path):
-    run = train(
-        tmp_path,
-        f"{LOSS_MODE}=grpo_s_geometric",
-        "actor_rollout_ref.actor.use_kl_loss=True",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=8",
-        "+algorithm.grpo_s={entropy_scope: batch, overlong: {enable: true}}",
-        ADV="grpo_s",
-    )
-    assert_in_effect(run, "grpo_s", changed=0.3)
-    assert run.column("actor/grpo_s_ratio/mean") == pytest.approx([1, 1], abs=0.2)
-    assert all("actor/kl_loss" in step for step in run.steps)
-    assert "and a KL loss is not the objective of arXiv 2508.04349" in run.screen
 
 
 def test_egsw_over_ppo_with_weights_in_the_policy_and_kl_losses(tmp_path):
