@@ -546,3 +546,13 @@ def test_published_records_have_the_settings_of_the_grid():
         assert final_success(record) is not None
     done = {(record.cell, record.seed) for record in records}
     assert done >= {(name, seed) for name in grid.experiments["methods"].cells for seed in range(1, 6)}
+
+
+def test_a_page_gets_the_figures_that_it_shows(grid, tmp_path):
+    for seed in (1, 2):
+        write_record(record("grpo", seed), tmp_path / "runs")
+    page = tmp_path / "page.md"
+    page.write_text("![x](figures/methods-success.png)\n<!-- table: runs -->\n<!-- end -->\n")
+    assert report(grid(), tmp_path / "runs", page, tmp_path / "figures", False, []) == 0
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["methods-success.png"]
+    assert "| 2 | 4 |" in page.read_text()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .execute import check_records, execute
 from .grid import Grid, read_grid
-from .page import fill, whole_page
+from .page import figures_of, fill, whole_page
 from .record import read_records
 from .tables import tables
 
@@ -68,7 +68,7 @@ def _write(grid: Grid, runs: Path, page: Path | None, out: Path) -> list[Path]:
     try:
         from .figures import draw_figures
 
-        written = draw_figures(grid, records, out)
+        written = draw_figures(grid, records, out, None if text is None else figures_of(text))
     finally:  # the tables do without matplotlib
         target.write_text(whole_page(made, written) if text is None else text, encoding="utf-8")
     return [target, *written]

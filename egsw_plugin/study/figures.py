@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -13,8 +14,14 @@ from .record import Record
 from .tables import SUCCESS, differences, experiments_of
 
 
-def draw_figures(grid: Grid, records: list[Record], folder: Path) -> list[Path]:
+def draw_figures(grid: Grid, records: list[Record], folder: Path, only: set[str] | None = None) -> list[Path]:
     """Writes, for each experiment that has runs, `EXPERIMENT-success.png`, `-training.png` and `-differences.png`.
+
+    Args:
+        grid: with the experiments.
+        records: of all runs.
+        folder: for the files; made if it is not there.
+        only: the names of the files to write, for a page that shows some of them.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -28,22 +35,26 @@ def draw_figures(grid: Grid, records: list[Record], folder: Path) -> list[Path]:
         present = {name: cells[name] for name in experiment.cells if cells[name]}
         if not present:
             continue
-        path = folder / f"{experiment.name}-success.png"
-        _draw_success(present, grid.baseline, cells[grid.baseline], path)
-        written.append(path)
-        lines = {
-            f"{name}: mean of {len(runs)} runs, band min to max": [run.metrics.training for run in runs]
-            for name, runs in present.items()
+        draws = {
+            "success": partial(_draw_success, present, grid.baseline, cells[grid.baseline]),
+            "training": partial(draw_curves, _lines(present)),
         }
-        path = folder / f"{experiment.name}-training.png"
-        draw_curves(lines, path)
-        written.append(path)
         found = [(measure, differences(experiment, grid, records, measure)) for measure in SUCCESS]
         if any(values for _, values in found):
-            path = folder / f"{experiment.name}-differences.png"
-            _draw_differences(found, grid.baseline, path)
-            written.append(path)
+            draws["differences"] = partial(_draw_differences, found, grid.baseline)
+        for kind, draw in draws.items():
+            path = folder / f"{experiment.name}-{kind}.png"
+            if only is None or path.name in only:
+                draw(path)
+                written.append(path)
     return written
+
+
+def _lines(cells: dict[str, list[Record]]) -> dict[str, list[list[dict]]]:
+    return {
+        f"{name}: mean of {len(runs)} runs, band min to max": [run.metrics.training for run in runs]
+        for name, runs in cells.items()
+    }
 
 
 def _figure(width: float, height: float):
@@ -82,7 +93,7 @@ def _draw_success(cells: dict[str, list[Record]], baseline: str, reference: list
 
 def _draw_differences(found: list, baseline: str, path: Path) -> None:
     """Paired differences: the mean, its interval, and in grey every seed's own."""
-    names = list(found[0][1])
+    names = list(dict.fromkeys(name for _, values in found for name in values))
     figure = _figure(11, 1.2 + 0.35 * len(names))
     for axes, (measure, values) in zip(figure.subplots(1, len(found), sharey=True), found, strict=True):
         for place, name in enumerate(names):

@@ -34,6 +34,15 @@ def fill(page: str, tables: dict[str, str]) -> str:
     return _BLOCK.sub(lambda match: f"{match[1]}\n{tables[match[2]]}\n{match[3]}", page)
 
 
+def figures_of(page: str) -> set[str]:
+    """The file names of the pictures that a page shows.
+
+    >>> sorted(figures_of("![One](study/a.png) and ![](b.png), [no picture](c.png)"))
+    ['a.png', 'b.png']
+    """
+    return {Path(place).name for place in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page)}
+
+
 def whole_page(tables: dict[str, str], figures: list[Path]) -> str:
     """A page with every table and figure, for a study that has no words of its own."""
     parts = [f"## {name}\n\n{text}" for name, text in tables.items()]
