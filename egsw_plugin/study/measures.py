@@ -130,12 +130,13 @@ TRAINING = Measure("training success (%)", training_success, ".1f", 100)
 BEHAVIOUR = [
     Measure("entropy (nats)", over_steps(ENTROPY, LAST)),
     Measure("length (tokens)", over_steps(LENGTH, LAST), ".1f"),
+    Measure("cut off (%)", over_steps("response_length/clip_ratio", LAST), ".1f", 100),
     Measure("effective share", over_steps(EFFECTIVE_SHARE)),
     Measure("mixed groups", over_steps("/mixed_groups/mean")),
     Measure("weight, max", over_steps("/weight/max"), ".2f"),
-    Measure("sign flips (%)", over_steps("/sign_flip/mean"), ".2f", 100),
     Measure("negative success (%)", over_steps("/negative_success/mean"), ".2f", 100),
     Measure("advantage, mean", over_steps("critic/advantages/mean"), "+.3f"),
+    Measure("advantage, max", over_steps("critic/advantages/max"), ".1f"),
     Measure("gradient norm", over_steps("actor/grad_norm")),
     Measure("clipped (%)", over_steps("actor/pg_clipfrac"), ".3f", 100),
 ]

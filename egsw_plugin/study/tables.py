@@ -118,7 +118,7 @@ def _measures(cells: dict[str, list[Record]], measures: list[Measure]) -> str:
         ]
         for name, found in values.items()
     ]
-    legend = f"Means over seeds; entropy and length over the last {LAST} steps, the rest over all steps.\n"
+    legend = f"Means over seeds; entropy, length and cut off over the last {LAST} steps, the rest over all steps.\n"
     return (
         _table(["cell", "seeds", *(measures[i].title for i in kept)], rows)
         + "\n"
