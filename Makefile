@@ -2,7 +2,7 @@
 # make smoke  any recipe, unchanged, for two steps on the CPU with the tiny model   RECIPE=recipes/gtpo/run_qwen2.5_7b.sh
 # make smoke-all   all of them (about 12 minutes)
 # make test   run all tests                              ARGS='-k name'
-# make test-combinations   verl on more bases, rewards and trainers (about 45 minutes)   ARGS='-k name'
+# make test-combinations   verl on more bases, rewards and trainers (about 50 minutes)   ARGS='-k name'
 # make study  compare the methods over seeds (hours; the same command goes on)   ARGS='--quick' '--only egsw --seeds 6 7'
 # make study-report   rebuild docs/study.md's tables and figures from the records in docs/study/
 # make newest-verl   try the newest verl that pip finds and report; what it finds does not fail (a minute or two)

@@ -67,22 +67,6 @@ def test_gtpo_with_dapo(tmp_path):
     assert "is not the objective of" not in run.screen
 
 
-def test_egsw_over_ppo_with_weights_in_the_policy_and_kl_losses(tmp_path):
-    """A critic, a reference policy, a KL penalty in the reward and one in the loss: what a base with values needs."""
-    run = train(
-        tmp_path,
-        "+algorithm.egsw={base: gae, channel: loss, weigh_kl: true}",
-        "critic.enable=True",
-        f"{LOSS_MODE}=egsw",
-        "algorithm.use_kl_in_reward=True",
-        "actor_rollout_ref.actor.use_kl_loss=True",
-    )
-    assert_in_effect(run)
-    assert all(step["actor/egsw_weighted/mean"] > 0.5 for step in run.steps)
-    assert all("critic/vf_loss" in step and "actor/reward_kl_penalty" in step for step in run.steps)
-    assert all(0 < step["egsw/entropy_success/mean"] < 3 for step in run.steps)
-
-
 def test_a_bad_option_is_shown_at_once(tmp_path):
     run = train(tmp_path, "+algorithm.egsw.alhpa=1")
     assert run.code not in (0, 124)
