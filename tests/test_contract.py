@@ -168,6 +168,7 @@ KEYS = [
     "reward.custom_reward_function.path",
     "reward.reward_model.enable",
     "trainer.logger",
+    "trainer.test_freq",
     "trainer.use_v1",
     "trainer.v1.trainer_mode",
     "trainer.validation_data_dir",
