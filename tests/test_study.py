@@ -5,6 +5,7 @@ seed's. Maps to egsw_plugin/study. The launchers here are small scripts which wr
 real one runs in verl_runs/test_study_run.py.
 """
 
+import functools
 import gzip
 import itertools
 import json
@@ -301,7 +302,8 @@ def test_ctrl_c_stops_the_study_and_the_same_command_goes_on(grid, tmp_path):
     )
     program = str(Path(sys.executable).with_name("egsw-plugin"))
     command = [program, "study", "run", str(path), "--out", str(out)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores it
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heard) as child:
         deadline = time.monotonic() + 60
         while not (out / "work" / "grpo-seed2" / "again").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
