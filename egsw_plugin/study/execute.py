@@ -8,7 +8,6 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -30,19 +29,13 @@ class StudyError(ValueError):
     """A study that cannot go on; says why and what to do."""
 
 
-def execute(
-    grid: Grid,
-    runs: list[tuple[Cell, int]],
-    out: Path,
-    start: Callable[..., int] = runner.run,
-) -> int:
+def execute(grid: Grid, runs: list[tuple[Cell, int]], out: Path) -> int:
     """Runs each of `runs` that has no record in `out`/runs yet; returns an exit code.
 
     Args:
         grid: with launcher, steps, time limit and the overrides of all runs.
         runs: (cell, seed), in order.
         out: folder of the study: `runs` for the records, `work` for what verl writes.
-        start: starts a run as `runner.run` does.
 
     Raises:
         StudyError: another study is running in `out`, or a record there was made with other settings.
@@ -60,7 +53,7 @@ def execute(
         for number, (cell, seed) in enumerate(missing, start=done + 1):
             left = f", {format_seconds(fmean(times) * (len(runs) - number + 1))} left" if times else ""
             print(f"\nrun {number} of {len(runs)}: {run_name(cell.name, seed)}{left}", flush=True)
-            code, seconds = _run(grid, cell, seed, out, start)
+            code, seconds = _run(grid, cell, seed, out)
             if code:
                 print("study: stopped; the same command goes on from here", flush=True)
                 return code
@@ -98,7 +91,7 @@ def check_records(grid: Grid, records: list[Record]) -> None:
             )
 
 
-def _run(grid: Grid, cell: Cell, seed: int, out: Path, start) -> tuple[int, float]:
+def _run(grid: Grid, cell: Cell, seed: int, out: Path) -> tuple[int, float]:
     """Runs one run to its end and writes its record; exit code and seconds."""
     name = run_name(cell.name, seed)
     folder = out / "work" / name
@@ -116,7 +109,7 @@ def _run(grid: Grid, cell: Cell, seed: int, out: Path, start) -> tuple[int, floa
             break
         saved = _saved(folder)
         began = time.monotonic()
-        code = start(command, folder, steps=grid.steps, time_limit=grid.time_limit)
+        code = runner.run(command, folder, steps=grid.steps, time_limit=grid.time_limit)
         seconds = round(seconds + time.monotonic() - began, 1)
         _write_state(folder, command, seconds)
         if code in _STOPPED:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -10,7 +9,7 @@ from statistics import fmean
 from ..report.curves import draw_curves
 from .grid import Grid
 from .measures import start_success, success_curve
-from .record import Record
+from .record import Record, by_cell
 from .tables import SUCCESS, differences, experiments_of
 
 
@@ -26,9 +25,7 @@ def draw_figures(grid: Grid, records: list[Record], folder: Path, only: set[str]
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    cells: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        cells[record.cell].append(record)
+    cells = by_cell(records)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for experiment in experiments_of(grid, records):
@@ -77,12 +74,12 @@ def _draw_success(cells: dict[str, list[Record]], baseline: str, reference: list
     for axes in panels.flat[len(shown) :]:
         axes.set_visible(False)
     for axes, name in zip(panels.flat, shown, strict=False):
-        for label, runs, colour in ((baseline, reference, "grey"), (name, cells[name], "tab:blue")):
+        for runs, colour in ((reference, "grey"), (cells[name], "tab:blue")):
             curves = [({} if start is None else {0: start}) | success_curve(run) for run in runs]
             steps = sorted(set().union(*curves))
             values = [[curve[step] for curve in curves if step in curve] for step in steps]
             if values:
-                axes.plot(steps, [fmean(v) for v in values], color=colour, marker="o", markersize=3, label=label)
+                axes.plot(steps, [fmean(v) for v in values], color=colour, marker="o", markersize=3)
                 axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2)
         axes.set(title=f"{name} (n = {len(cells[name])})")
         axes.grid(alpha=0.3)

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import zlib
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -89,6 +90,14 @@ def read_records(folder: Path) -> list[Record]:
     """All records of a folder, by cell and seed."""
     records = [read_record(path) for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
     return sorted(records, key=lambda record: (record.cell, record.seed))
+
+
+def by_cell(records: list[Record]) -> dict[str, list[Record]]:
+    """The records of each cell; an empty list for a cell that has none."""
+    cells: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        cells[record.cell].append(record)
+    return cells
 
 
 def machine() -> str:

@@ -9,7 +9,7 @@ from ..report.summary import format_seconds
 from .compare import RESAMPLES, Difference, coverage, holm, paired
 from .grid import Experiment, Grid
 from .measures import BEHAVIOUR, COST, FINAL, LAST, MEAN, TRAINING, Measure, start_success, steps_to, success_curve
-from .record import Record
+from .record import Record, by_cell
 
 SUCCESS = (FINAL, MEAN, TRAINING)
 LEVELS = (0.4, 0.5)
@@ -19,9 +19,7 @@ SIGNIFICANT = 0.05
 def tables(grid: Grid, records: list[Record]) -> dict[str, str]:
     """Every table by its name: for each experiment `EXPERIMENT-results`, `-differences`, `-behaviour` and `-cost`,
     and for the whole study `runs`."""
-    cells: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        cells[record.cell].append(record)
+    cells = by_cell(records)
     made = {}
     for experiment in experiments_of(grid, records):
         present = {name: cells[name] for name in experiment.cells if cells[name]}
@@ -32,7 +30,7 @@ def tables(grid: Grid, records: list[Record]) -> dict[str, str]:
         made[f"{experiment.name}-behaviour"] = _measures(present, BEHAVIOUR)
         made[f"{experiment.name}-cost"] = _measures(present, COST)
     if records:
-        made["runs"] = _runs(grid, records)
+        made["runs"] = _runs(records)
     return made
 
 
@@ -46,9 +44,7 @@ def experiments_of(grid: Grid, records: list[Record]) -> list[Experiment]:
 
 def differences(experiment: Experiment, grid: Grid, records: list[Record], measure: Measure) -> dict[str, Difference]:
     """Of each cell of an experiment to the baseline."""
-    cells: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        cells[record.cell].append(record)
+    cells = by_cell(records)
     found = {
         name: paired(cells[name], cells[grid.baseline], measure.of)
         for name in experiment.cells
@@ -126,7 +122,7 @@ def _measures(cells: dict[str, list[Record]], measures: list[Measure]) -> str:
     )
 
 
-def _runs(grid: Grid, records: list[Record]) -> str:
+def _runs(records: list[Record]) -> str:
     together: dict[tuple, list[Record]] = defaultdict(list)
     for record in records:
         versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
