@@ -270,6 +270,8 @@ def test_reader_survives_damage_and_says_so(tmp_path):
     ]
     assert metrics.left_out == [
         "6 damaged line(s) of the metrics: line 2, 3, 4, 5, 6, ...",
+        "2 training step(s) without a row in the metrics: step 2, 3 "
+        "(a run that dies after saving a step and before logging it goes on with the next one)",
         "critic/score/mean: no finite number at 1 step(s): step 4",
         "actor/entropy: no finite number at 1 step(s): step 1",
     ]

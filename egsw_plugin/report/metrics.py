@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
 REWARD = "critic/score/mean"
@@ -138,8 +139,14 @@ def metrics_of(lines: Iterable[str]) -> Metrics:
 
 
 def _gaps(rows: list[dict]) -> list[str]:
-    """Steps without a metric that other steps have: it is missing, or not a finite number."""
+    """Steps that have no row, and steps without a metric that others have: it is missing, or not a finite number."""
     notes = []
+    absent = [range(before["step"] + 1, after["step"]) for before, after in pairwise(rows)]
+    if count := sum(map(len, absent)):
+        notes.append(
+            f"{count} training step(s) without a row in the metrics: step {some(chain.from_iterable(absent))} "
+            "(a run that dies after saving a step and before logging it goes on with the next one)"
+        )
     for name in (REWARD, LENGTH, ENTROPY, EFFECTIVE_SHARE):
         steps = [row["step"] for row in rows if find_metric(row, name) is None]
         if steps and len(steps) < len(rows):
@@ -151,10 +158,11 @@ def _ordered(rows: dict[int, dict]) -> list[dict]:
     return [rows[step] for step in sorted(rows)]
 
 
-def some(numbers: list[int], most: int = 5) -> str:
+def some(numbers: Iterable[int], most: int = 5) -> str:
     """The first few numbers, for a message.
 
     >>> some([1, 2, 3], most=2)
     '1, 2, ...'
     """
+    numbers = list(islice(numbers, most + 1))
     return ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")
