@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ import yaml
 from egsw_plugin.cli import main
 from egsw_plugin.study.command import report
 from egsw_plugin.study.compare import coverage, holm, paired
+from egsw_plugin.study.execute import StudyError, check_records
 from egsw_plugin.study.grid import GridError, read_grid
+from egsw_plugin.study.inputs import inputs
 from egsw_plugin.study.measures import (
     final_success,
     mean_success,
@@ -336,6 +339,7 @@ def test_ctrl_c_stops_the_study_and_the_same_command_goes_on(grid, tmp_path):
         ({"experiments": {"m/n": {"seeds": 1, "cells": ["grpo"]}}}, "experiments.m/n"),
         ({"experiments": {"m": {"seeds": 1, "cells": []}}}, "experiments.m.cells"),
         ({"experiments": {"m": {"seeds": 1, "cells": [["grpo"]]}}}, "experiments.m.cells"),
+        ({"experiments": {"m": {"seeds": 1, "cells": ["grpo"], "baseline": "gpro"}}}, "experiments.m.baseline='gpro'"),
         ({"experiments": {}}, "experiments: there is none"),
         ({"baseline": ["grpo"]}, "baseline"),
     ],
@@ -369,7 +373,7 @@ def record(cell="grpo", seed=1, curve=None, scores=(0.25,) * 4, **more):
         }
         for step, score in enumerate(scores, start=1)
     ]
-    return Record(cell, seed, cell, (), len(rows), 10.0, "machine", {"verl": "0.9.1"}, tuple(map(json.dumps, rows)))
+    return Record(cell, seed, cell, (), len(rows), 10.0, "machine", {"verl": "0.9.1"}, {}, tuple(map(json.dumps, rows)))
 
 
 def test_records_survive_and_are_equal_bytes(tmp_path):
@@ -498,7 +502,83 @@ def test_tables_say_what_the_records_hold(grid):
         in made["methods-differences"]
     )
     assert "| egsw | 2 | 0.800 |" in made["methods-behaviour"] and "| grpo | 2 |  |" in made["methods-behaviour"]
-    assert "| 4 | 4 | 0:40 | machine | verl 0.9.1 |" in made["runs"]
+    assert "| 4 | 4 | 0:40 | machine | verl 0.9.1 |  |" in made["runs"]
+
+
+def test_an_experiment_may_have_a_baseline_of_its_own(grid):
+    experiments = {name: {"seeds": 1, "cells": ["grpo", "egsw"]} for name in ("first", "second")}
+    experiments["second"]["baseline"] = "egsw"
+    records = [record("grpo", 1, {4: 0.5}), record("egsw", 1, {4: 0.4}), record("egsw", 2, {4: 0.3})]
+    made = tables(read_grid(grid(experiments=experiments)), records)
+    assert "| cell minus grpo |" in made["first-differences"] and "| egsw | -10.0 |" in made["first-differences"]
+    assert "| cell minus egsw |" in made["second-differences"] and "| grpo | +10.0 |" in made["second-differences"]
+    assert "Cells with different seeds do not compare here" in made["first-results"]
+
+
+CONFIGURATION = {
+    "actor_rollout_ref": {"model": {"path": "MODEL"}, "actor": {"optim": {"lr": 0.1}}},
+    "data": {"train_files": ["TRAIN"], "val_files": "hub/name", "seed": 1},
+    "trainer": {"experiment_name": "egsw-seed1", "default_local_dir": "/a/b"},
+}
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """Writes what a run of that name leaves of its inputs; its folder."""
+
+    def make(name, weights=b"1", train=b"rows", **changes):
+        folder = tmp_path / name
+        (folder / "hydra" / ".hydra").mkdir(parents=True)
+        (folder / "model").mkdir()
+        (folder / "model" / "model.safetensors").write_bytes(weights)
+        (folder / "train.parquet").write_bytes(train)
+        text = yaml.safe_dump({**CONFIGURATION, **changes})
+        text = text.replace("MODEL", str(folder / "model")).replace("TRAIN", str(folder / "train.parquet"))
+        (folder / "hydra" / ".hydra" / "config.yaml").write_text(text)
+        return folder
+
+    return make
+
+
+def test_inputs_of_a_run_are_told_apart_by_content_not_by_name(run_folder, tmp_path):
+    first = inputs(run_folder("first"))
+    assert sorted(first) == ["configuration", "start model", "training data", "validation data"]
+    assert first["validation data"] == "hub/name"
+    names = {"trainer": {"experiment_name": "other", "default_local_dir": "/c"}}
+    assert inputs(run_folder("named", **names)) == first
+    for name, changes in {
+        "start model": {"weights": b"2"},
+        "training data": {"train": b"other rows"},
+        "configuration": {"trainer": {"default_local_dir": "/a/b", "nnodes": 2}},
+    }.items():
+        found = inputs(run_folder(name.replace(" ", ""), **changes))
+        assert {key for key in first if found[key] != first[key]} == {name}
+    assert inputs(tmp_path / "nowhere") == {}
+
+
+@pytest.mark.parametrize(
+    "name, others",
+    [
+        ("configuration", [("egsw", 2)]),
+        ("start model", [("grpo", 1)]),
+        ("training data", [("grpo", 1)]),
+        ("validation data", [("grpo", 1)]),
+    ],
+)
+def test_records_of_different_inputs_are_refused(grid, name, others):
+    """A cell has one configuration; the runs of a seed have one start model and the same data."""
+    overrides = ("a.b=0.5", "+c=x")
+    made = read_grid(grid())
+    same = replace(record("egsw", 1), overrides=overrides, inputs={name: "1"})
+    for cell, seed in [("grpo", 1), ("egsw", 2)]:
+        other = replace(same, cell=cell, method=cell, seed=seed, overrides=overrides if cell == "egsw" else ())
+        check_records(made, [same, other])
+        other = replace(other, inputs={name: "2"})
+        if (cell, seed) in others:
+            with pytest.raises(StudyError, match=f"egsw-seed1 and {cell}-seed{seed} differ in their {name}"):
+                check_records(made, [same, other])
+        else:
+            check_records(made, [same, other])
 
 
 def test_only_the_marked_parts_of_a_page_change():
@@ -555,6 +635,8 @@ def test_published_records_have_the_settings_of_the_grid():
         assert (record.method, record.overrides, record.steps) == (cell.method, cell.overrides, grid.steps)
         assert final_success(record) is not None
     done = {(record.cell, record.seed) for record in records}
+    check_records(grid, records)
+    assert len({record.inputs["start model"] for record in records}) == 1
     assert done >= {(name, seed) for name in grid.experiments["methods"].cells for seed in range(1, 6)}
 
 

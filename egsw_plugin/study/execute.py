@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -16,6 +17,7 @@ from .. import runner
 from ..report.metrics import metrics_of, some
 from ..report.summary import format_seconds
 from .grid import Cell, Grid
+from .inputs import CONFIGURATION, FILES, inputs
 from .measures import success_by_step
 from .record import Record, machine, read_lines, read_records, run_name, versions, write_record
 
@@ -77,7 +79,8 @@ def check_records(grid: Grid, records: list[Record]) -> None:
     """Refuses records that this grid did not make, so that no table mixes settings.
 
     Raises:
-        StudyError: names the record, what it was made with, and what the grid has.
+        StudyError: names the record, what it was made with, and what the grid has; or two records of a cell whose
+            configurations differ, or of a seed whose start model or data do.
     """
     for record in records:
         if (cell := grid.cells.get(record.cell)) is None:
@@ -88,6 +91,21 @@ def check_records(grid: Grid, records: list[Record]) -> None:
             raise StudyError(
                 f"the record {record.name} was made with method, overrides and steps {found}, not with {wanted}; "
                 "choose another folder, or move the record elsewhere to run it again"
+            )
+    _check_equal(records, lambda record: record.cell, CONFIGURATION)
+    for name in FILES:
+        _check_equal(records, lambda record: record.seed, name)
+
+
+def _check_equal(records: list[Record], group: Callable[[Record], object], name: str) -> None:
+    """Refuses records of one group that differ in an input."""
+    first: dict[object, Record] = {}
+    for record in records:
+        other = first.setdefault(group(record), record)
+        if record.inputs.get(name) != other.inputs.get(name):
+            raise StudyError(
+                f"the records {other.name} and {record.name} differ in their {name}, so their runs do not compare; "
+                "choose another folder, or move the older one elsewhere to run it again"
             )
 
 
@@ -123,8 +141,21 @@ def _run(grid: Grid, cell: Cell, seed: int, out: Path) -> tuple[int, float]:
         print(f"study: {name} failed; its log: {folder / 'train.log'}", flush=True)
         return code or 1, seconds
     lines = read_lines(folder)
-    record = Record(cell.name, seed, cell.method, overrides, grid.steps, seconds, machine(), versions(), lines)
-    write_record(record, out / "runs")
+    write_record(
+        Record(
+            cell=cell.name,
+            seed=seed,
+            method=cell.method,
+            overrides=overrides,
+            steps=grid.steps,
+            seconds=seconds,
+            machine=machine(),
+            versions=versions(),
+            inputs=inputs(folder),
+            lines=lines,
+        ),
+        out / "runs",
+    )
     (folder / _STATE).unlink()  # the folder is done with: a run of this name begins anew
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return 0, seconds

@@ -33,12 +33,12 @@ def draw_figures(grid: Grid, records: list[Record], folder: Path, only: set[str]
         if not present:
             continue
         draws = {
-            "success": partial(_draw_success, present, grid.baseline, cells[grid.baseline]),
+            "success": partial(_draw_success, present, experiment.baseline, cells[experiment.baseline]),
             "training": partial(draw_curves, _lines(present)),
         }
-        found = [(measure, differences(experiment, grid, records, measure)) for measure in SUCCESS]
+        found = [(measure, differences(experiment, records, measure)) for measure in SUCCESS]
         if any(values for _, values in found):
-            draws["differences"] = partial(_draw_differences, found, grid.baseline)
+            draws["differences"] = partial(_draw_differences, found, experiment.baseline)
         for kind, draw in draws.items():
             path = folder / f"{experiment.name}-{kind}.png"
             if only is None or path.name in only:

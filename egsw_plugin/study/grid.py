@@ -33,6 +33,7 @@ class Experiment:
     name: str
     seeds: int
     cells: tuple[str, ...]
+    baseline: str  # the cell that differences are against
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Grid:
     launcher: Path
     steps: int
     time_limit: float
-    baseline: str
+    baseline: str  # of the experiments that name none
     cells: dict[str, Cell]
     experiments: dict[str, Experiment]
     overrides: tuple[str, ...] = ()  # of every run
@@ -63,7 +64,7 @@ class Grid:
         experiments = list(self.experiments.values())
         placed = {name for experiment in experiments for name in experiment.cells}
         if others := tuple(name for name in only or () if name not in placed):
-            experiments.append(Experiment("others", max(e.seeds for e in experiments), others))
+            experiments.append(Experiment("others", max(e.seeds for e in experiments), others, self.baseline))
         ordered = [
             (self.cells[name], seed)
             for experiment in experiments
@@ -97,8 +98,9 @@ def read_grid(path: Path, quick: bool = False) -> Grid:
     if not launcher.is_file():
         raise GridError(f"launcher={content['launcher']!r}: there is no {launcher}")
     cells = {name: _cell(name, value) for name, value in _of_kind(content["cells"], dict, "cells").items()}
+    baseline = _known(content["baseline"], cells, "baseline")
     experiments = {
-        name: _experiment(name, f"experiments.{name}", value, cells)
+        name: _experiment(name, f"experiments.{name}", value, cells, baseline)
         for name, value in _of_kind(content["experiments"], dict, "experiments").items()
     }
     if not experiments:
@@ -107,7 +109,7 @@ def read_grid(path: Path, quick: bool = False) -> Grid:
         launcher=launcher,
         steps=_count(content["steps"], "steps"),
         time_limit=_count(content["time_limit"], "time_limit"),
-        baseline=_known(content["baseline"], cells, "baseline"),
+        baseline=baseline,
         cells=cells,
         experiments=experiments,
     )
@@ -118,7 +120,7 @@ def read_grid(path: Path, quick: bool = False) -> Grid:
     small = _section(content["quick"], "quick", {"seeds", "steps", "cells"}, {"overrides"})
     steps = _count(small.pop("steps"), "quick.steps")
     overrides = _overrides(small.pop("overrides", {}), "quick")
-    experiments = {"quick": _experiment("quick", "quick", small, cells)}
+    experiments = {"quick": _experiment("quick", "quick", small, cells, baseline)}
     return replace(grid, steps=steps, overrides=overrides, experiments=experiments, quick=True)
 
 
@@ -143,15 +145,16 @@ def _check_name(name: object, key: str) -> None:
         raise GridError(f"{key}: a name has letters, digits, _ and . only and begins with a letter: it names files")
 
 
-def _experiment(name: str, key: str, value: object, cells: dict[str, Cell]) -> Experiment:
+def _experiment(name: str, key: str, value: object, cells: dict[str, Cell], baseline: str) -> Experiment:
     _check_name(name, key)
-    value = _section(value, key, {"seeds", "cells"})
+    value = _section(value, key, {"seeds", "cells"}, {"baseline"})
     names = _of_kind(value["cells"], list, f"{key}.cells")
     if not names:
         raise GridError(f"{key}.cells: there is none")
     for cell in names:
         _known(cell, cells, f"{key}.cells")
-    return Experiment(name, _count(value["seeds"], f"{key}.seeds"), tuple(names))
+    baseline = _known(value.get("baseline", baseline), cells, f"{key}.baseline")
+    return Experiment(name, _count(value["seeds"], f"{key}.seeds"), tuple(names), baseline)
 
 
 def _section(value: object, key: str, needed: set[str], allowed: set[str] = frozenset()) -> dict:

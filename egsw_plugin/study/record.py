@@ -31,6 +31,7 @@ class Record:
     seconds: float  # from start to end, start-up included, of the attempts that the metrics are from
     machine: str
     versions: dict[str, str]
+    inputs: dict[str, str]  # digests of the configuration, the start model and the data
     lines: tuple[str, ...]
 
     @property

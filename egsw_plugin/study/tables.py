@@ -8,12 +8,14 @@ from statistics import fmean
 from ..report.summary import format_seconds
 from .compare import RESAMPLES, Difference, coverage, holm, paired
 from .grid import Experiment, Grid
+from .inputs import FILES
 from .measures import BEHAVIOUR, COST, FINAL, LAST, MEAN, TRAINING, Measure, start_success, steps_to, success_curve
 from .record import Record, by_cell
 
 SUCCESS = (FINAL, MEAN, TRAINING)
 LEVELS = (0.4, 0.5)
 SIGNIFICANT = 0.05
+_DIGITS = 8  # of a digest
 
 
 def tables(grid: Grid, records: list[Record]) -> dict[str, str]:
@@ -26,7 +28,7 @@ def tables(grid: Grid, records: list[Record]) -> dict[str, str]:
         if not present:
             continue
         made[f"{experiment.name}-results"] = _results(present, cells[grid.baseline])
-        made[f"{experiment.name}-differences"] = _differences(present, grid.baseline, cells[grid.baseline])
+        made[f"{experiment.name}-differences"] = _differences(present, experiment.baseline, cells[experiment.baseline])
         made[f"{experiment.name}-behaviour"] = _measures(present, BEHAVIOUR)
         made[f"{experiment.name}-cost"] = _measures(present, COST)
     if records:
@@ -39,16 +41,16 @@ def experiments_of(grid: Grid, records: list[Record]) -> list[Experiment]:
     experiments = list(grid.experiments.values())
     placed = {name for experiment in experiments for name in experiment.cells}
     others = tuple(sorted({record.cell for record in records} - placed))
-    return experiments + ([Experiment("others", 1, others)] if others else [])
+    return experiments + ([Experiment("others", 1, others, grid.baseline)] if others else [])
 
 
-def differences(experiment: Experiment, grid: Grid, records: list[Record], measure: Measure) -> dict[str, Difference]:
-    """Of each cell of an experiment to the baseline."""
+def differences(experiment: Experiment, records: list[Record], measure: Measure) -> dict[str, Difference]:
+    """Of each cell of an experiment to its baseline."""
     cells = by_cell(records)
     found = {
-        name: paired(cells[name], cells[grid.baseline], measure.of)
+        name: paired(cells[name], cells[experiment.baseline], measure.of)
         for name in experiment.cells
-        if name != grid.baseline
+        if name != experiment.baseline
     }
     return {name: difference for name, difference in found.items() if difference}
 
@@ -70,6 +72,8 @@ def _results(cells: dict[str, list[Record]], baseline: list[Record]) -> str:
     titles = ["cell", "seeds", *(m.title for m in SUCCESS), *(f"steps to {level:.0%}" for level in LEVELS)]
     legend = "Mean over seeds [minimum to maximum]. Steps to a level: mean over the runs that reached it (how many did)"
     legend += f", from {start:.1%} of the start model on." if start is not None else "."
+    if len({len(records) for records in cells.values()}) > 1:
+        legend += " Cells with different seeds do not compare here; their differences, seed by seed, do."
     return _table(titles, rows) + "\n" + legend + "\n"
 
 
@@ -126,12 +130,13 @@ def _runs(records: list[Record]) -> str:
     together: dict[tuple, list[Record]] = defaultdict(list)
     for record in records:
         versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
-        together[record.machine, versions, record.steps].append(record)
+        files = ", ".join(f"{name} {record.inputs[name][:_DIGITS]}" for name in FILES if name in record.inputs)
+        together[record.machine, versions, files, record.steps].append(record)
     rows = [
-        [len(members), steps, format_seconds(sum(r.seconds for r in members)), machine, versions]
-        for (machine, versions, steps), members in sorted(together.items())
+        [len(members), steps, format_seconds(sum(r.seconds for r in members)), machine, versions, files]
+        for (machine, versions, files, steps), members in sorted(together.items())
     ]
-    return _table(["runs", "steps each", "time", "machine", "versions"], rows)
+    return _table(["runs", "steps each", "time", "machine", "versions", "SHA-256"], rows)
 
 
 def _spread(values: list[float | None], measure: Measure) -> str:
