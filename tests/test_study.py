@@ -27,7 +27,7 @@ from egsw_plugin.study.command import report
 from egsw_plugin.study.compare import coverage, holm, paired
 from egsw_plugin.study.execute import StudyError, check_records
 from egsw_plugin.study.grid import GridError, read_grid
-from egsw_plugin.study.inputs import inputs
+from egsw_plugin.study.inputs import read_inputs
 from egsw_plugin.study.measures import (
     final_success,
     mean_success,
@@ -79,7 +79,7 @@ def grid(tmp_path):
             "baseline": "grpo",
             "cells": {"grpo": {"method": "grpo"}, "egsw": {"method": "egsw", "overrides": {"a.b": 0.5, "+c": "x"}}},
             "experiments": {"methods": {"seeds": 2, "cells": ["grpo", "egsw"]}},
-            "quick": {"seeds": 1, "steps": 2, "cells": ["egsw"], "overrides": {"d": 1}},
+            "quick": {"seeds": 1, "steps": 2, "cells": ["grpo", "egsw"], "overrides": {"d": 1}},
             **changes,
         }
         path = tmp_path / "grid.yaml"
@@ -121,7 +121,7 @@ def test_a_study_runs_every_cell_and_seed_once(grid, tmp_path, capsys):
 
 def test_quick_has_its_own_cells_steps_and_overrides(grid, tmp_path):
     out = tmp_path / "out"
-    assert study(grid(), out, "--quick", "--", "e=2") == 0
+    assert study(grid(), out, "--quick", "--only", "egsw", "--", "e=2") == 0
     (record,) = read_records(out / "runs")
     assert (record.name, record.steps, record.overrides) == ("egsw-seed1", 2, ("a.b=0.5", "+c=x", "d=1", "e=2"))
     assert json.loads((out / "work" / "egsw-seed1" / "told.json").read_text())[2:] == [
@@ -373,7 +373,9 @@ def record(cell="grpo", seed=1, curve=None, scores=(0.25,) * 4, **more):
         }
         for step, score in enumerate(scores, start=1)
     ]
-    return Record(cell, seed, cell, (), len(rows), 10.0, "machine", {"verl": "0.9.1"}, {}, tuple(map(json.dumps, rows)))
+    return Record(
+        cell, seed, cell, (), len(rows), 10.0, "machine", {"verl": "0.9.1"}, {}, {}, tuple(map(json.dumps, rows))
+    )
 
 
 def test_records_survive_and_are_equal_bytes(tmp_path):
@@ -470,8 +472,8 @@ def test_the_interval_is_the_exact_bootstrap_one():
 
 def test_differences_without_spread_have_p_values_too():
     baseline = [record("grpo", seed, {4: 0.5}) for seed in (1, 2)]
-    assert paired(baseline, baseline, final_success).p_value == 1
-    assert paired([record("egsw", seed, {4: 0.75}) for seed in (1, 2)], baseline, final_success).p_value == 0
+    tied = paired([record("egsw", seed, {4: 0.75}) for seed in (1, 2)], baseline, final_success)
+    assert tied.p_value is None and tied.half_width is None  # counts tie by chance
     assert paired(baseline[:1], baseline, final_success).p_value is None
 
 
@@ -495,12 +497,14 @@ def test_tables_say_what_the_records_hold(grid):
         in made["methods-results"]
     )
     assert "| egsw | 2 | 43.0 [42.0 to 44.0] | 31.5 [31.0 to 32.0] |" in made["methods-results"]
-    assert "| - (0 of 2) |" in made["methods-results"]
-    assert "from 25.0% of the start model on" in made["methods-results"]
+    assert "| > 4.0 (0 of 2) |" in made["methods-results"]  # 50 %, within the four steps of the runs
+    assert "The start model succeeds at 25.0%" in made["methods-results"]
     assert (
-        "| egsw | -7.0 [-8.0, -6.0] | 0 of 2 | -8.5 [-9.0, -8.0]* | 0 of 2 | +0.0 [+0.0, +0.0] | 0 of 2 |"
-        in made["methods-differences"]
+        "| egsw | -7.0 [-8.0, -6.0] | 0 of 2 | -8.5 [-9.0, -8.0]* | 0 of 2 | +0.0 [+0.0, +0.0] | 0 of 2 "
+        "| +0.7 [+0.7, +0.8] | 2 of 2 |" in made["methods-differences"]
     )
+    # standard errors of 1 and 0.5 points, times 12.706 with one degree of freedom
+    assert "final success (%) ±12.7, mean success (%) ±6.4" in made["methods-differences"]
     assert "| egsw | 2 | 0.800 |" in made["methods-behaviour"] and "| grpo | 2 |  |" in made["methods-behaviour"]
     assert "| 4 | 4 | 0:40 | machine | verl 0.9.1 |  |" in made["runs"]
 
@@ -512,13 +516,15 @@ def test_an_experiment_may_have_a_baseline_of_its_own(grid):
     made = tables(read_grid(grid(experiments=experiments)), records)
     assert "| cell minus grpo |" in made["first-differences"] and "| egsw | -10.0 |" in made["first-differences"]
     assert "| cell minus egsw |" in made["second-differences"] and "| grpo | +10.0 |" in made["second-differences"]
-    assert "Cells with different seeds do not compare here" in made["first-results"]
+    assert "| egsw | 1 | 40.0 |" in made["first-results"] and "Seeds: 1, those that all" in made["first-results"]
+    with pytest.raises(GridError, match="the baseline 'grpo' is not among them"):
+        read_grid(grid(experiments={"m": {"seeds": 1, "cells": ["egsw"]}}))
 
 
 CONFIGURATION = {
-    "actor_rollout_ref": {"model": {"path": "MODEL"}, "actor": {"optim": {"lr": 0.1}}},
+    "actor_rollout_ref": {"model": {"path": "MODEL"}, "actor": {"optim": {"lr": 0.1, "betas": [0.9, 0.99]}}},
     "data": {"train_files": ["TRAIN"], "val_files": "hub/name", "seed": 1},
-    "trainer": {"experiment_name": "egsw-seed1", "default_local_dir": "/a/b"},
+    "trainer": {"experiment_name": "egsw-seed1", "default_local_dir": "/a/b", "note": None},
 }
 
 
@@ -541,44 +547,111 @@ def run_folder(tmp_path):
 
 
 def test_inputs_of_a_run_are_told_apart_by_content_not_by_name(run_folder, tmp_path):
-    first = inputs(run_folder("first"))
-    assert sorted(first) == ["configuration", "start model", "training data", "validation data"]
-    assert first["validation data"] == "hub/name"
-    names = {"trainer": {"experiment_name": "other", "default_local_dir": "/c"}}
-    assert inputs(run_folder("named", **names)) == first
-    for name, changes in {
-        "start model": {"weights": b"2"},
-        "training data": {"train": b"other rows"},
-        "configuration": {"trainer": {"default_local_dir": "/a/b", "nnodes": 2}},
-    }.items():
-        found = inputs(run_folder(name.replace(" ", ""), **changes))
-        assert {key for key in first if found[key] != first[key]} == {name}
-    assert inputs(tmp_path / "nowhere") == {}
+    configuration, digests = read_inputs(run_folder("first"))
+    assert configuration == {
+        "actor_rollout_ref.actor.optim.lr": 0.1,
+        "actor_rollout_ref.actor.optim.betas": [0.9, 0.99],
+        "data.val_files": "hub/name",
+    }
+    assert sorted(digests) == ["egsw_plugin", "start model", "training data", "validation data"]
+    assert digests["validation data"] == "hub/name" and len(digests["start model"]) == 64
+    named = {"trainer": {"experiment_name": "other", "default_local_dir": "/c"}}
+    assert read_inputs(run_folder("named", **named)) == (configuration, digests)
+    for name, change in {"start model": {"weights": b"2"}, "training data": {"train": b"other rows"}}.items():
+        same, found = read_inputs(run_folder(name.replace(" ", ""), **change))
+        assert same == configuration and {key for key in digests if found[key] != digests[key]} == {name}
+    assert read_inputs(run_folder("more", trainer={"nnodes": 2})) == ({**configuration, "trainer.nnodes": 2}, digests)
+    assert read_inputs(tmp_path / "nowhere") == ({}, {"egsw_plugin": digests["egsw_plugin"]})
 
 
 @pytest.mark.parametrize(
-    "name, others",
+    "change, cell, seed, named",
     [
-        ("configuration", [("egsw", 2)]),
-        ("start model", [("grpo", 1)]),
-        ("training data", [("grpo", 1)]),
-        ("validation data", [("grpo", 1)]),
+        ({"configuration": {"lr": 2, "same": 0}}, "egsw", 2, r"configuration, \{'lr': 1\} and \{'lr': 2\}"),
+        ({"inputs": {"start model": "2"}}, "grpo", 1, "start model"),
+        ({"inputs": {"training data": "2"}}, "grpo", 1, "training data"),
+        ({"versions": {"verl": "0.9.1", "torch": "2"}}, "grpo", 1, "version of torch"),
     ],
 )
-def test_records_of_different_inputs_are_refused(grid, name, others):
-    """A cell has one configuration; the runs of a seed have one start model and the same data."""
-    overrides = ("a.b=0.5", "+c=x")
+def test_records_that_do_not_compare_are_refused(grid, change, cell, seed, named):
+    """A cell has one configuration; the runs of a seed have one start model, the same data and libraries."""
     made = read_grid(grid())
-    same = replace(record("egsw", 1), overrides=overrides, inputs={name: "1"})
-    for cell, seed in [("grpo", 1), ("egsw", 2)]:
-        other = replace(same, cell=cell, method=cell, seed=seed, overrides=overrides if cell == "egsw" else ())
-        check_records(made, [same, other])
-        other = replace(other, inputs={name: "2"})
-        if (cell, seed) in others:
-            with pytest.raises(StudyError, match=f"egsw-seed1 and {cell}-seed{seed} differ in their {name}"):
-                check_records(made, [same, other])
-        else:
-            check_records(made, [same, other])
+    overrides = {"egsw": ("a.b=0.5", "+c=x"), "grpo": ()}
+    first = replace(record("egsw", 1), overrides=overrides["egsw"], configuration={"lr": 1, "same": 0})
+    other = replace(first, cell=cell, method=cell, seed=seed, overrides=overrides[cell])
+    check_records(made, [first, other])
+    with pytest.raises(StudyError, match=f"egsw-seed1 and {cell}-seed{seed} differ in their {named}"):
+        check_records(made, [first, replace(other, **change)])
+    elsewhere = ("grpo", 1) if cell == "egsw" else ("egsw", 2)
+    other = replace(first, cell=elsewhere[0], method=elsewhere[0], seed=elsewhere[1], overrides=overrides[elsewhere[0]])
+    check_records(made, [first, replace(other, **change)])
+
+
+COMPOSED = """
+(out / "hydra" / ".hydra").mkdir(parents=True, exist_ok=True)
+(out / "hydra" / ".hydra" / "config.yaml").write_text("lr: " + Path(__file__).with_name("lr").read_text())
+"""
+
+
+@pytest.mark.parametrize("ended", ["stopped", "killed"])
+def test_a_run_that_went_on_with_other_settings_begins_anew(grid, tmp_path, capsys, ended):
+    body = (
+        COMPOSED
+        + """
+saved = out / "checkpoints" / "latest_checkpointed_iteration.txt"
+if saved.exists():
+    row(3); row(4, **{success: 0.5})
+    sys.exit(0)
+if not (out.parent / "grpo-seed1.old1").exists():
+    row(1); row(2); saved.parent.mkdir(); saved.write_text("2")
+    sys.exit(143)
+"""
+        + GOOD
+    )
+    path, out = grid(body), tmp_path / "out"
+    (tmp_path / "lr").write_text("1")
+    assert study(path, out, "--only", "grpo", "--seeds", "1") == 143
+    if ended == "killed":  # before it could say what it was made from
+        state = out / "work" / "grpo-seed1" / "study.json"
+        state.write_text(json.dumps({**json.loads(state.read_text()), "made_from": None}))
+    (tmp_path / "lr").write_text("2")
+    assert study(path, out, "--only", "grpo", "--seeds", "1") == 0
+    assert "are not those of the attempt that it went on from" in capsys.readouterr().out
+    (found,) = read_records(out / "runs")
+    assert found.configuration == {"lr": 2} and len(found.lines) == 4
+
+
+def test_settings_that_changed_between_runs_stop_the_study(grid, tmp_path, capsys):
+    path, out = grid(COMPOSED + GOOD), tmp_path / "out"
+    (tmp_path / "lr").write_text("1")
+    assert study(path, out, "--only", "grpo", "--seeds", "1") == 0
+    (tmp_path / "lr").write_text("2")
+    assert study(path, out, "--only", "grpo", "--seeds", "1", "2", "3") == 2
+    assert "grpo-seed1 and grpo-seed2 differ in their configuration, {'lr': 1} and {'lr': 2}" in capsys.readouterr().err
+    assert len(read_records(out / "runs")) == 2  # and not only after all runs
+    assert study(grid(GOOD), tmp_path / "other", "--only", "grpo", "--seeds", "1") == 0
+    assert "changed settings go unnoticed" in capsys.readouterr().out
+
+
+def test_seconds_are_those_of_the_attempts_that_were_kept(grid, tmp_path):
+    """An attempt that left no checkpoint is repeated; its time is no cost of the method."""
+    body = "if not (out / 'once').exists():\n    (out / 'once').touch(); row(1); time.sleep(5); sys.exit(3)\n" + GOOD
+    out = tmp_path / "out"
+    assert study(grid(body), out, "--only", "grpo", "--seeds", "1") == 0
+    assert read_records(out / "runs")[0].seconds < 5
+
+
+def test_controls_and_settings_have_tables(grid):
+    cells = {"grpo": {"method": "grpo"}, "egsw": {"method": "egsw", "control": "grpo"}}
+    records = [record("grpo", s, {4: 0.5}) for s in (1, 2)] + [record("egsw", s, {4: 0.5 + 0.1 * s}) for s in (1, 2)]
+    records = [
+        replace(r, configuration={"a": 1, "b": r.cell} | ({"c": 2} if r.cell == "egsw" else {})) for r in records
+    ]
+    made = tables(read_grid(grid(cells=cells)), records)
+    assert "| egsw minus grpo | +15.0 [+10.0, +20.0] | 2 of 2 |" in made["controls"]
+    assert "| egsw | `b=egsw` `c=2` |" in made["settings"] and "`a=" not in made["settings"]
+    with pytest.raises(GridError, match=r"cells\.egsw\.control='gpro'"):
+        read_grid(grid(cells={**cells, "egsw": {"method": "egsw", "control": "gpro"}}))
 
 
 def test_only_the_marked_parts_of_a_page_change():
@@ -636,7 +709,6 @@ def test_published_records_have_the_settings_of_the_grid():
         assert final_success(record) is not None
     done = {(record.cell, record.seed) for record in records}
     check_records(grid, records)
-    assert len({record.inputs["start model"] for record in records}) == 1
     assert done >= {(name, seed) for name in grid.experiments["methods"].cells for seed in range(1, 6)}
 
 

@@ -33,7 +33,7 @@ class Difference:
 
     @property
     def p_value(self) -> float | None:
-        """Of a two-sided paired t-test that the mean is 0; None for fewer than two seeds.
+        """Of a two-sided paired t-test that the mean is 0; None for fewer than two seeds, or equal differences.
 
         Raises:
             ModuleNotFoundError: scipy is not installed.
@@ -42,12 +42,25 @@ class Difference:
         if len(values) < 2:
             return None
         if np.ptp(values) == 0:
-            return 0.0 if values[0] else 1.0  # no spread: the statistic is infinite, or 0 / 0
-        try:
-            from scipy.stats import ttest_1samp
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("the tables of a study need scipy: pip install scipy") from error
-        return float(ttest_1samp(values, 0.0).pvalue)
+            return None  # success is a count: two seeds tie by chance, which is no certainty
+        return float(_stats().ttest_1samp(values, 0.0).pvalue)
+
+    @property
+    def half_width(self) -> float | None:
+        """Of the 95 % t-interval around the mean; None where there is no `p_value`."""
+        values = np.array(list(self.values.values()))
+        if len(values) < 2 or np.ptp(values) == 0:
+            return None
+        error = np.std(values, ddof=1) / np.sqrt(len(values))
+        return float(error * _stats().t.ppf(0.975, len(values) - 1))
+
+
+def _stats():
+    try:
+        from scipy import stats
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("the tables of a study need scipy: pip install scipy") from error
+    return stats
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:

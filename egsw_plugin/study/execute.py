@@ -17,11 +17,12 @@ from .. import runner
 from ..report.metrics import metrics_of, some
 from ..report.summary import format_seconds
 from .grid import Cell, Grid
-from .inputs import CONFIGURATION, FILES, inputs
+from .inputs import FILES, read_inputs
 from .measures import success_by_step
-from .record import Record, machine, read_lines, read_records, run_name, versions, write_record
+from .record import Record, by_cell, machine, read_lines, read_records, run_name, versions, write_record
 
 _TRIES = 2
+_LIBRARIES = ("verl", "vllm", "torch", "transformers")
 _STATE = "study.json"  # in the folder of a run that has no record yet: its settings, the seconds spent on it
 _STOPPED = (129, 130, 143)  # exit codes after SIGHUP, Ctrl-C, SIGTERM
 _NOT_THE_USERS = ("QUICK", "ASSETS", "LOGGER", "NNODES", "NGPUS_PER_NODE")  # variables that would change the runs
@@ -60,6 +61,7 @@ def execute(grid: Grid, runs: list[tuple[Cell, int]], out: Path) -> int:
                 print("study: stopped; the same command goes on from here", flush=True)
                 return code
             times.append(seconds)
+            check_records(grid, read_records(out / "runs"))
         print(f"\nstudy: all {len(runs)} runs are done", flush=True)
         return 0
 
@@ -80,7 +82,7 @@ def check_records(grid: Grid, records: list[Record]) -> None:
 
     Raises:
         StudyError: names the record, what it was made with, and what the grid has; or two records of a cell whose
-            configurations differ, or of a seed whose start model or data do.
+            configurations differ, or of a seed whose start models, data or libraries do.
     """
     for record in records:
         if (cell := grid.cells.get(record.cell)) is None:
@@ -92,21 +94,27 @@ def check_records(grid: Grid, records: list[Record]) -> None:
                 f"the record {record.name} was made with method, overrides and steps {found}, not with {wanted}; "
                 "choose another folder, or move the record elsewhere to run it again"
             )
-    _check_equal(records, lambda record: record.cell, CONFIGURATION)
-    for name in FILES:
-        _check_equal(records, lambda record: record.seed, name)
+    for members in by_cell(records).values():
+        _check_equal(members, "configuration", lambda record: record.configuration)
+    for seed in {record.seed for record in records}:
+        members = [record for record in records if record.seed == seed]
+        for name in FILES:
+            _check_equal(members, name, lambda record, name=name: record.inputs.get(name))
+        for name in _LIBRARIES:
+            _check_equal(members, f"version of {name}", lambda record, name=name: record.versions.get(name))
 
 
-def _check_equal(records: list[Record], group: Callable[[Record], object], name: str) -> None:
-    """Refuses records of one group that differ in an input."""
-    first: dict[object, Record] = {}
-    for record in records:
-        other = first.setdefault(group(record), record)
-        if record.inputs.get(name) != other.inputs.get(name):
-            raise StudyError(
-                f"the records {other.name} and {record.name} differ in their {name}, so their runs do not compare; "
-                "choose another folder, or move the older one elsewhere to run it again"
-            )
+def _check_equal(records: list[Record], what: str, value: Callable[[Record], object]) -> None:
+    for record in records[1:]:
+        mine, other = value(record), value(records[0])
+        if mine == other:
+            continue
+        if isinstance(mine, dict):
+            mine, other = ({k: v for k, v in a.items() if b.get(k) != v} for a, b in ((mine, other), (other, mine)))
+        raise StudyError(
+            f"the records {records[0].name} and {record.name} differ in their {what}, {other} and {mine}, so their "
+            "runs do not compare; choose another folder, or move one of them elsewhere to run it again"
+        )
 
 
 def _run(grid: Grid, cell: Cell, seed: int, out: Path) -> tuple[int, float]:
@@ -122,16 +130,21 @@ def _run(grid: Grid, cell: Cell, seed: int, out: Path) -> tuple[int, float]:
         print(f"study: ended {left} processes that an earlier attempt at {name} had left", flush=True)
     code = 0
     for attempt in range(1, _TRIES + 1):
-        seconds = _begin(folder, command)
+        seconds, earlier = _begin(folder, command)
         if (missing := _missing(folder, grid.steps)) is None:
             break
         saved = _saved(folder)
         began = time.monotonic()
         code = runner.run(command, folder, steps=grid.steps, time_limit=grid.time_limit)
         seconds = round(seconds + time.monotonic() - began, 1)
-        _write_state(folder, command, seconds)
+        made_from = list(read_inputs(folder))
+        _write_state(folder, command, seconds, made_from)
         if code in _STOPPED:
             return code, seconds
+        if earlier not in (None, made_from):
+            missing = "its configuration, start model or data are not those of the attempt that it went on from"
+            _set_aside(folder, missing)
+            continue
         if (missing := _missing(folder, grid.steps)) is None:
             break  # also if it failed after its last step
         print(f"study: {name}, try {attempt} of {_TRIES}: exit code {code}, {missing}", flush=True)
@@ -141,6 +154,9 @@ def _run(grid: Grid, cell: Cell, seed: int, out: Path) -> tuple[int, float]:
         print(f"study: {name} failed; its log: {folder / 'train.log'}", flush=True)
         return code or 1, seconds
     lines = read_lines(folder)
+    configuration, digests = read_inputs(folder)
+    if not configuration:
+        print(f"study: {name} has no hydra/.hydra/config.yaml, so that changed settings go unnoticed", flush=True)
     write_record(
         Record(
             cell=cell.name,
@@ -151,7 +167,8 @@ def _run(grid: Grid, cell: Cell, seed: int, out: Path) -> tuple[int, float]:
             seconds=seconds,
             machine=machine(),
             versions=versions(),
-            inputs=inputs(folder),
+            configuration=configuration,
+            inputs=digests,
             lines=lines,
         ),
         out / "runs",
@@ -161,28 +178,30 @@ def _run(grid: Grid, cell: Cell, seed: int, out: Path) -> tuple[int, float]:
     return 0, seconds
 
 
-def _begin(folder: Path, command: list[str]) -> float:
-    """Makes the folder, or leaves it if it can be gone on with; the seconds spent so far."""
+def _begin(folder: Path, command: list[str]) -> tuple[float, list | None]:
+    """Makes the folder, or leaves it if it can be gone on with; seconds spent on what is kept, and its inputs."""
+    seconds, made_from = 0.0, None
     try:
         state = json.loads((folder / _STATE).read_text())
-        seconds = float(state["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
-        state, seconds = None, 0.0
+    except (OSError, ValueError):
+        state = None
     if folder.exists():
         steps = {row["step"] for row in metrics_of(read_lines(folder)).training}
-        if state is None or state["command"] != command:
+        if not isinstance(state, dict) or state.get("command") != command:
             _set_aside(folder, "of a run that is done, or was started with other settings")
-            seconds = 0.0
         elif not steps.issuperset(range(1, _saved(folder) + 1)):
             _set_aside(folder, "the metrics lack a step before its checkpoint")
-    _write_state(folder, command, seconds)
-    return seconds
+        elif _saved(folder):
+            seconds = float(state.get("seconds", 0))
+            made_from = state.get("made_from") or list(read_inputs(folder))  # none if the study itself was killed
+    _write_state(folder, command, seconds, made_from)
+    return seconds, made_from
 
 
-def _write_state(folder: Path, command: list[str], seconds: float) -> None:
+def _write_state(folder: Path, command: list[str], seconds: float, made_from: list | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / f".{_STATE}"
-    scratch.write_text(json.dumps({"command": command, "seconds": seconds}))
+    scratch.write_text(json.dumps({"command": command, "seconds": seconds, "made_from": made_from}))
     scratch.replace(folder / _STATE)
 
 

@@ -25,7 +25,7 @@ def draw_figures(grid: Grid, records: list[Record], folder: Path, only: set[str]
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    cells = by_cell(records)
+    cells, start = by_cell(records), start_success(records)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for experiment in experiments_of(grid, records):
@@ -33,7 +33,7 @@ def draw_figures(grid: Grid, records: list[Record], folder: Path, only: set[str]
         if not present:
             continue
         draws = {
-            "success": partial(_draw_success, present, experiment.baseline, cells[experiment.baseline]),
+            "success": partial(_draw_success, present, experiment.baseline, cells[experiment.baseline], start),
             "training": partial(draw_curves, _lines(present)),
         }
         found = [(measure, differences(experiment, records, measure)) for measure in SUCCESS]
@@ -63,14 +63,15 @@ def _figure(width: float, height: float):
     return figure
 
 
-def _draw_success(cells: dict[str, list[Record]], baseline: str, reference: list[Record], path: Path) -> None:
+def _draw_success(
+    cells: dict[str, list[Record]], baseline: str, reference: list[Record], start: float | None, path: Path
+) -> None:
     """Validation success over steps: one panel a cell, each beside the baseline in grey; bands are min to max."""
     shown = [name for name in cells if name != baseline] or [baseline]
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure = _figure(3 * columns, 2.6 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    start = start_success(reference)
     for axes in panels.flat[len(shown) :]:
         axes.set_visible(False)
     for axes, name in zip(panels.flat, shown, strict=False):

@@ -24,6 +24,7 @@ class Cell:
     name: str
     method: str  # a file of recipes/method
     overrides: tuple[str, ...] = ()
+    control: str | None = None  # the cell that lacks one thing of this one
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def read_grid(path: Path, quick: bool = False) -> Grid:
     launcher = path.parent / _of_kind(content["launcher"], str, "launcher")
     if not launcher.is_file():
         raise GridError(f"launcher={content['launcher']!r}: there is no {launcher}")
-    cells = {name: _cell(name, value) for name, value in _of_kind(content["cells"], dict, "cells").items()}
+    named = _of_kind(content["cells"], dict, "cells")
+    cells = {name: _cell(name, value, named) for name, value in named.items()}
     baseline = _known(content["baseline"], cells, "baseline")
     experiments = {
         name: _experiment(name, f"experiments.{name}", value, cells, baseline)
@@ -124,12 +126,13 @@ def read_grid(path: Path, quick: bool = False) -> Grid:
     return replace(grid, steps=steps, overrides=overrides, experiments=experiments, quick=True)
 
 
-def _cell(name: object, value: object) -> Cell:
+def _cell(name: object, value: object, cells: dict) -> Cell:
     key = f"cells.{name}"
     _check_name(name, key)
-    value = _section(value, key, {"method"}, {"overrides"})
+    value = _section(value, key, {"method"}, {"overrides", "control"})
     overrides = _overrides(value.get("overrides", {}), key)
-    return Cell(name, _of_kind(value["method"], str, f"{key}.method"), overrides)
+    control = _known(value["control"], cells, f"{key}.control") if "control" in value else None
+    return Cell(name, _of_kind(value["method"], str, f"{key}.method"), overrides, control)
 
 
 def _overrides(value: object, key: str) -> tuple[str, ...]:
@@ -154,6 +157,10 @@ def _experiment(name: str, key: str, value: object, cells: dict[str, Cell], base
     for cell in names:
         _known(cell, cells, f"{key}.cells")
     baseline = _known(value.get("baseline", baseline), cells, f"{key}.baseline")
+    if baseline not in names:
+        raise GridError(
+            f"{key}.cells={names!r}: the baseline {baseline!r} is not among them, so nothing would be compared"
+        )
     return Experiment(name, _count(value["seeds"], f"{key}.seeds"), tuple(names), baseline)
 
 

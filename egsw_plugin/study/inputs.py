@@ -1,57 +1,74 @@
-"""What a run was made from, as digests: records that are compared must not differ in what the grid does not name."""
+"""What a run was made from: the configuration that verl composed, and digests of the files that it was given."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import yaml
 
-CONFIGURATION = "configuration"
 FILES = {
     "start model": ("actor_rollout_ref", "model", "path"),
     "training data": ("data", "train_files"),
     "validation data": ("data", "val_files"),
 }
+SOURCES = "egsw_plugin"
 _OF_THE_RUN = {"seed", "experiment_name"}
+_IN_A_RUN = ("cpu", "kernels", "methods", "options", "rewards", "verl_adapter")  # of this package, what verl runs
 
 
-def inputs(folder: Path) -> dict[str, str]:
-    """SHA-256 digests of what verl composed and was given, from a run's folder; none if hydra left nothing there.
+def read_inputs(folder: Path) -> tuple[dict[str, object], dict[str, str]]:
+    """The configuration of a run, and SHA-256 digests of its start model, its data and this package's sources.
 
-    `configuration` leaves out what names the run: seeds, its name, absolute paths. The start model and the data are
-    digests of the files; a name on a hub, which is no path here, stands for itself.
+    The configuration is flat ({"actor_rollout_ref.actor.optim.lr": 1e-6}), without empty values and without what names
+    the run: its seeds, its name, absolute paths. Files with a relative path, and models of a hub, stand for themselves
+    in place of a digest. A folder without hydra's outputs has neither configuration nor files.
+
+    Args:
+        folder: of the run, with hydra's outputs in `hydra`.
     """
+    digests = {SOURCES: _digest(_sources())}
     try:
         composed = yaml.safe_load((folder / "hydra" / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {}
-    text = json.dumps(_without_names(composed), sort_keys=True)
-    found = {CONFIGURATION: hashlib.sha256(text.encode()).hexdigest()}
+        return {}, digests
     for name, keys in FILES.items():
         value = composed
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
         if value:
-            found[name] = _digest(value if isinstance(value, list) else [value])
-    return found
+            digests[name] = _of_places(_listed(value))
+    return dict(_leaves(composed)), digests
 
 
-def _without_names(value: object) -> object:
-    if isinstance(value, dict):
-        return {k: _without_names(v) for k, v in value.items() if k not in _OF_THE_RUN}
-    if isinstance(value, list):
-        return [_without_names(v) for v in value]
-    return None if isinstance(value, str) and os.path.isabs(value) else value
+def _leaves(value: object, key: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            if name not in _OF_THE_RUN:
+                yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+    elif value is not None and not any(isinstance(v, str) and os.path.isabs(v) for v in _listed(value)):
+        yield key, value if isinstance(value, bool | int | float | str | list) else str(value)
 
 
-def _digest(places: list[str]) -> str:
+def _listed(value: object) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def _of_places(places: list[str]) -> str:
     paths = [Path(place) for place in places]
-    if not all(path.exists() for path in paths):
+    if not all(path.is_absolute() and path.exists() for path in paths):
         return ", ".join(places)
-    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    return _digest(file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path]))
+
+
+def _sources() -> Iterator[Path]:
+    root = Path(__file__).parents[1]
+    return (path for part in _IN_A_RUN for path in sorted((root / part).rglob("*.py")))
+
+
+def _digest(files: Iterable[Path]) -> str:
     total = hashlib.sha256()
     for file in files:
         if file.is_file():

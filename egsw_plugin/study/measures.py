@@ -76,8 +76,12 @@ def training_success(record: Record) -> float | None:
 
 
 def start_success(records: list[Record]) -> float | None:
-    """Success of the start model: all that the first step of these runs sampled, before any update."""
-    values = [value for record in records if (value := find_metric(record.metrics.training[0], REWARD)) is not None]
+    """Success of the start model: all that the first step of these runs sampled, before any update.
+
+    On training prompts, and without the runs whose training success means something else.
+    """
+    rows = [record.metrics.training[0] for record in records if training_success(record) is not None]
+    values = [value for row in rows if (value := find_metric(row, REWARD)) is not None]
     return fmean(values) if values else None
 
 
@@ -127,6 +131,14 @@ def share_of_step(name: str) -> Callable[[Record], float | None]:
 FINAL = Measure("final success (%)", final_success, ".1f", 100)
 MEAN = Measure("mean success (%)", mean_success, ".1f", 100)
 TRAINING = Measure("training success (%)", training_success, ".1f", 100)
+
+
+def measure_of_steps_to(level: float, start: float | None) -> Measure:
+    """The step at which validation success reaches a level, from `start` at step 0 on if that is known."""
+    before = {} if start is None else {0: start}
+    return Measure(f"steps to {level:.0%}", lambda record: steps_to(level, before | success_curve(record)), ".1f")
+
+
 BEHAVIOUR = [
     Measure("entropy (nats)", over_steps(ENTROPY, LAST)),
     Measure("length (tokens)", over_steps(LENGTH, LAST), ".1f"),
@@ -141,7 +153,7 @@ BEHAVIOUR = [
     Measure("clipped (%)", over_steps("actor/pg_clipfrac"), ".3f", 100),
 ]
 COST = [
-    Measure("trained on (1000 tokens)", total(TOKENS), ".0f", 1e-3),
+    Measure("prompts and responses (1000 tokens)", total(TOKENS), ".0f", 1e-3),
     Measure("groups discarded", total(*DISCARDED), ".0f"),
     Measure("time of steps (s)", total(STEP_TIME), ".0f"),
     Measure("of it advantages (%)", share_of_step("timing_s/adv"), ".1f", 100),

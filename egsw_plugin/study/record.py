@@ -31,7 +31,8 @@ class Record:
     seconds: float  # from start to end, start-up included, of the attempts that the metrics are from
     machine: str
     versions: dict[str, str]
-    inputs: dict[str, str]  # digests of the configuration, the start model and the data
+    configuration: dict[str, object]  # as verl composed it, without what names the run
+    inputs: dict[str, str]  # digests of start model, data and sources
     lines: tuple[str, ...]
 
     @property
@@ -81,7 +82,9 @@ def read_record(path: Path) -> Record:
         content = json.loads(gzip.decompress(path.read_bytes()))
         record = Record(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
     except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no record of a run ({error}); delete it and run the study again") from None
+        raise ValueError(
+            f"{path} is no record of a run that this version reads ({error}); move it elsewhere and run the study again"
+        ) from None
     if path.name != record.name + SUFFIX:
         raise ValueError(f"{path} holds the run {record.name}; a record has the name of its run")
     return record

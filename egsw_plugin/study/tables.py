@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from statistics import fmean
 
 from ..report.summary import format_seconds
 from .compare import RESAMPLES, Difference, coverage, holm, paired
 from .grid import Experiment, Grid
-from .inputs import FILES
-from .measures import BEHAVIOUR, COST, FINAL, LAST, MEAN, TRAINING, Measure, start_success, steps_to, success_curve
+from .measures import BEHAVIOUR, COST, FINAL, LAST, MEAN, TRAINING, Measure, measure_of_steps_to, start_success
 from .record import Record, by_cell
 
 SUCCESS = (FINAL, MEAN, TRAINING)
 LEVELS = (0.4, 0.5)
 SIGNIFICANT = 0.05
-_DIGITS = 8  # of a digest
+_DIGEST = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 
 
 def tables(grid: Grid, records: list[Record]) -> dict[str, str]:
     """Every table by its name: for each experiment `EXPERIMENT-results`, `-differences`, `-behaviour` and `-cost`,
-    and for the whole study `runs`."""
+    and for the whole study `controls`, `settings` and `runs`."""
     cells = by_cell(records)
+    start = start_success(records)
     made = {}
     for experiment in experiments_of(grid, records):
         present = {name: cells[name] for name in experiment.cells if cells[name]}
         if not present:
             continue
-        made[f"{experiment.name}-results"] = _results(present, cells[grid.baseline])
-        made[f"{experiment.name}-differences"] = _differences(present, experiment.baseline, cells[experiment.baseline])
-        made[f"{experiment.name}-behaviour"] = _measures(present, BEHAVIOUR)
-        made[f"{experiment.name}-cost"] = _measures(present, COST)
+        pairs = {
+            name: (members, cells[experiment.baseline])
+            for name, members in present.items()
+            if name != experiment.baseline
+        }
+        shared = _of_shared_seeds(present)
+        made[f"{experiment.name}-results"] = _results(shared, start)
+        made[f"{experiment.name}-differences"] = _differences(f"cell minus {experiment.baseline}", pairs, start)
+        made[f"{experiment.name}-behaviour"] = _measures(shared, BEHAVIOUR)
+        made[f"{experiment.name}-cost"] = _measures(shared, COST)
+    pairs = {
+        f"{name} minus {cell.control}": (cells[name], cells[cell.control])
+        for name, cell in grid.cells.items()
+        if cell.control and cells[name] and cells[cell.control]
+    }
+    if pairs:
+        made["controls"] = _differences("cell minus its control", pairs, start)
     if records:
+        made["settings"] = _settings({name: cells[name] for name in grid.cells}, grid.baseline)
         made["runs"] = _runs(records)
     return made
 
@@ -55,53 +70,91 @@ def differences(experiment: Experiment, records: list[Record], measure: Measure)
     return {name: difference for name, difference in found.items() if difference}
 
 
-def _results(cells: dict[str, list[Record]], baseline: list[Record]) -> str:
-    start = start_success(baseline)
+def _of_shared_seeds(cells: dict[str, list[Record]]) -> dict[str, list[Record]]:
+    """The records of the seeds that all cells have, since seeds differ by more than cells; all of them if none is."""
+    shared = set.intersection(*({record.seed for record in records} for records in cells.values()))
+    return {
+        name: [record for record in records if record.seed in shared] if shared else records
+        for name, records in cells.items()
+    }
+
+
+def _results(cells: dict[str, list[Record]], start: float | None) -> str:
+    levels = [(level, measure_of_steps_to(level, start)) for level in LEVELS]
     rows = []
     for name, records in cells.items():
         row = [name, len(records)]
         row += [_spread([m.of(record) for record in records], m) for m in SUCCESS]
-        for level in LEVELS:
-            curves = [success_curve(record) for record in records]
-            steps = [steps_to(level, curve if start is None else {0: start, **curve}) for curve in curves]
+        for _, measure in levels:
+            steps = [measure.of(record) for record in records]
             reached = [step for step in steps if step is not None]
-            row.append(
-                f"{fmean(reached):.1f} ({len(reached)} of {len(steps)})" if reached else f"- (0 of {len(steps)})"
-            )
+            least = fmean(record.steps if step is None else step for record, step in zip(records, steps, strict=True))
+            mark = "" if len(reached) == len(steps) else "> "
+            row.append(f"{mark}{least:{measure.form}} ({len(reached)} of {len(steps)})")
         rows.append(row)
-    titles = ["cell", "seeds", *(m.title for m in SUCCESS), *(f"steps to {level:.0%}" for level in LEVELS)]
-    legend = "Mean over seeds [minimum to maximum]. Steps to a level: mean over the runs that reached it (how many did)"
-    legend += f", from {start:.1%} of the start model on." if start is not None else "."
-    if len({len(records) for records in cells.values()}) > 1:
-        legend += " Cells with different seeds do not compare here; their differences, seed by seed, do."
+    titles = ["cell", "seeds", *(m.title for m in SUCCESS), *(measure.title for _, measure in levels)]
+    legend = (
+        "Mean over seeds [minimum to maximum]. Steps to a level: mean (how many runs reached it); a run that did not "
+        "counts with its last step, so that the mean is above the number"
+    )
+    legend += f". The start model succeeds at {start:.1%} on the training prompts." if start is not None else "."
+    seeds = {name: sorted(record.seed for record in records) for name, records in cells.items()}
+    if len(set(map(tuple, seeds.values()))) > 1:
+        legend += " The cells have no seed in common: these means do not compare."
+    else:
+        legend += f" Seeds: {', '.join(map(str, next(iter(seeds.values()))))}, those that all these cells have."
     return _table(titles, rows) + "\n" + legend + "\n"
 
 
-def _differences(cells: dict[str, list[Record]], name: str, baseline: list[Record]) -> str:
-    others = {cell: records for cell, records in cells.items() if cell != name}
-    rows: dict[str, list] = {cell: [cell] for cell in others}
-    seeds = set()
-    for measure in SUCCESS:
-        found = {cell: paired(records, baseline, measure.of) for cell, records in others.items()}
-        p_values = {cell: d.p_value for cell, d in found.items() if d is not None}
-        corrected = holm({cell: p for cell, p in p_values.items() if p is not None})
-        for cell, difference in found.items():
+def _differences(title: str, pairs: dict[str, tuple[list[Record], list[Record]]], start: float | None) -> str:
+    """Of each label's first records to its second ones."""
+    measures = (*SUCCESS, measure_of_steps_to(LEVELS[0], start))
+    rows: dict[str, list] = {label: [label] for label in pairs}
+    seeds, widths = set(), []
+    for measure in measures:
+        found = {label: paired(*pair, measure.of) for label, pair in pairs.items()}
+        p_values = {label: d.p_value for label, d in found.items() if d is not None}
+        corrected = holm({label: p for label, p in p_values.items() if p is not None})
+        for label, difference in found.items():
             if difference is None:
-                rows[cell] += ["", ""]
+                rows[label] += ["", ""]
                 continue
             seeds.add(len(difference.values))
-            star = "*" if corrected.get(cell, 1.0) < SIGNIFICANT else ""
-            rows[cell].append(_difference(difference, measure) + star)
-            rows[cell].append(f"{difference.higher} of {len(difference.values)}")
-    titles = [f"cell minus {name}"] + [title for m in SUCCESS for title in (m.title, "seeds higher")]
+            star = "*" if corrected.get(label, 1.0) < SIGNIFICANT else ""
+            rows[label].append(_difference(difference, measure) + star)
+            rows[label].append(f"{difference.higher} of {len(difference.values)}")
+        half = [measure.scale * d.half_width for d in found.values() if d is not None and d.half_width is not None]
+        if half:
+            ends = dict.fromkeys(f"±{end:{measure.form}}" for end in (min(half), max(half)))
+            widths.append(f"{measure.title} {' to '.join(ends)}")
+    titles = [title] + [text for m in measures for text in (m.title, "seeds higher" if m in SUCCESS else "seeds later")]
     legend = (
-        "Mean of the differences seed by seed, in percentage points [95 % percentile bootstrap over seeds, "
+        "Mean of the differences seed by seed, of success in percentage points [95 % percentile bootstrap over seeds, "
         f"{RESAMPLES} resamples]. * p < {SIGNIFICANT} in a paired t-test, after Holm's correction for the cells of the "
         "column."
     )
     if cover := ", ".join(f"{coverage(n):.0%} with {n} seeds" for n in sorted(seeds) if n > 1):
         legend += f" The interval alone is too narrow: it holds the true mean of normal differences in {cover}."
+    if widths:
+        legend += f" The t-test's own 95 % intervals: {', '.join(widths)}."
     return _table(titles, list(rows.values())) + "\n" + legend + "\n"
+
+
+def _settings(cells: dict[str, list[Record]], baseline: str) -> str:
+    """What verl was told otherwise than for the baseline, from the configurations that the runs had."""
+    if not cells[baseline]:
+        return f"There is no run of {baseline}.\n"
+    reference = cells[baseline][0].configuration
+    rows = []
+    for name, records in cells.items():
+        if not records or name == baseline:
+            continue
+        own = records[0].configuration
+        changed = [
+            f"`{key}={own.get(key)}`" for key in sorted({*own, *reference}) if own.get(key) != reference.get(key)
+        ]
+        rows.append([name, " ".join(changed)])
+    return _table(["cell", f"configuration, where it is not that of {baseline}"], rows, "|---|---|")
 
 
 def _measures(cells: dict[str, list[Record]], measures: list[Measure]) -> str:
@@ -130,13 +183,14 @@ def _runs(records: list[Record]) -> str:
     together: dict[tuple, list[Record]] = defaultdict(list)
     for record in records:
         versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
-        files = ", ".join(f"{name} {record.inputs[name][:_DIGITS]}" for name in FILES if name in record.inputs)
+        digests = {name: _DIGEST.sub(r"\1", value) for name, value in record.inputs.items()}
+        files = ", ".join(f"{name} {value}" for name, value in digests.items())
         together[record.machine, versions, files, record.steps].append(record)
     rows = [
         [len(members), steps, format_seconds(sum(r.seconds for r in members)), machine, versions, files]
         for (machine, versions, files, steps), members in sorted(together.items())
     ]
-    return _table(["runs", "steps each", "time", "machine", "versions", "SHA-256"], rows)
+    return _table(["runs", "steps each", "time", "machine", "versions", "SHA-256 of"], rows)
 
 
 def _spread(values: list[float | None], measure: Measure) -> str:
@@ -155,6 +209,6 @@ def _difference(difference: Difference, measure: Measure) -> str:
     return f"{text} [{low}, {high}]"
 
 
-def _table(titles: list[str], rows: list[list]) -> str:
-    lines = ["| " + " | ".join(titles) + " |", "|---|" + "---:|" * (len(titles) - 1)]
+def _table(titles: list[str], rows: list[list], rule: str | None = None) -> str:
+    lines = ["| " + " | ".join(titles) + " |", rule or "|---|" + "---:|" * (len(titles) - 1)]
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]) + "\n"
