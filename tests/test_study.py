@@ -470,10 +470,11 @@ def test_the_interval_is_the_exact_bootstrap_one():
     assert found.p_value == pytest.approx(1 - 2 / math.pi * (math.atan(x) + x / (1 + x * x)))
 
 
-def test_differences_without_spread_have_p_values_too():
-    baseline = [record("grpo", seed, {4: 0.5}) for seed in (1, 2)]
-    tied = paired([record("egsw", seed, {4: 0.75}) for seed in (1, 2)], baseline, final_success)
+def test_differences_without_spread_or_of_two_seeds_have_no_p_value():
+    baseline = [record("grpo", seed, {4: 0.5}) for seed in (1, 2, 3)]
+    tied = paired([record("egsw", seed, {4: 0.75}) for seed in (1, 2, 3)], baseline, final_success)
     assert tied.p_value is None and tied.half_width is None  # counts tie by chance
+    assert paired([record("egsw", s, {4: 0.7 + s / 10}) for s in (1, 2)], baseline, final_success).p_value is None
     assert paired(baseline[:1], baseline, final_success).p_value is None
 
 
@@ -489,24 +490,25 @@ def test_coverage_of_two_seeds_by_hand():
 
 
 def test_tables_say_what_the_records_hold(grid):
-    records = [record("grpo", s, {2: 0.3, 4: 0.5}) for s in (1, 2)]
-    records += [record("egsw", s, {2: 0.2, 4: 0.4 + 0.02 * s}, **{"egsw/effective_share/mean": 0.8}) for s in (1, 2)]
+    seeds = (1, 2, 3)
+    records = [record("grpo", s, {2: 0.3, 4: 0.5}) for s in seeds]
+    records += [record("egsw", s, {2: 0.2, 4: 0.4 + 0.02 * s}, **{"egsw/effective_share/mean": 0.8}) for s in seeds]
     made = tables(read_grid(grid()), records)
     assert (
-        "| grpo | 2 | 50.0 [50.0 to 50.0] | 40.0 [40.0 to 40.0] | 25.0 [25.0 to 25.0] | 3.0 (2 of 2) | 4.0 (2 of 2) |"
+        "| grpo | 3 | 50.0 [50.0 to 50.0] | 40.0 [40.0 to 40.0] | 25.0 [25.0 to 25.0] | 3.0 (3 of 3) | 4.0 (3 of 3) |"
         in made["methods-results"]
     )
-    assert "| egsw | 2 | 43.0 [42.0 to 44.0] | 31.5 [31.0 to 32.0] |" in made["methods-results"]
-    assert "| > 4.0 (0 of 2) |" in made["methods-results"]  # 50 %, within the four steps of the runs
+    assert "| egsw | 3 | 44.0 [42.0 to 46.0] | 32.0 [31.0 to 33.0] |" in made["methods-results"]
+    assert "| > 4.0 (0 of 3) |" in made["methods-results"]  # 50 %, within the four steps of the runs
     assert "The start model succeeds at 25.0%" in made["methods-results"]
     assert (
-        "| egsw | -7.0 [-8.0, -6.0] | 0 of 2 | -8.5 [-9.0, -8.0]* | 0 of 2 | +0.0 [+0.0, +0.0] | 0 of 2 "
-        "| +0.7 [+0.7, +0.8] | 2 of 2 |" in made["methods-differences"]
-    )
-    # standard errors of 1 and 0.5 points, times 12.706 with one degree of freedom
-    assert "final success (%) ±12.7, mean success (%) ±6.4" in made["methods-differences"]
-    assert "| egsw | 2 | 0.800 |" in made["methods-behaviour"] and "| grpo | 2 |  |" in made["methods-behaviour"]
-    assert "| 4 | 4 | 0:40 | machine | verl 0.9.1 |  |" in made["runs"]
+        "| egsw | -6.0 [-8.0, -4.0]* | 0 of 3 | -8.0 [-9.0, -7.0]* | 0 of 3 | +0.0 [+0.0, +0.0] | 0 of 3 "
+        "| +0.7 [+0.5, +0.8]* | 3 of 3 |"
+    ) in made["methods-differences"]
+    # standard errors of 2 and 1 points over the root of 3, times 4.303 with two degrees of freedom
+    assert "final success (%) ±5.0, mean success (%) ±2.5" in made["methods-differences"]
+    assert "| egsw | 3 | 0.800 |" in made["methods-behaviour"] and "| grpo | 3 |  |" in made["methods-behaviour"]
+    assert "| 6 | 4 | 1:00 | machine | verl 0.9.1 |  |" in made["runs"]
 
 
 def test_an_experiment_may_have_a_baseline_of_its_own(grid):

@@ -33,23 +33,26 @@ class Difference:
 
     @property
     def p_value(self) -> float | None:
-        """Of a two-sided paired t-test that the mean is 0; None for fewer than two seeds, or equal differences.
+        """Of a two-sided paired t-test that the mean is 0; None where there is no `half_width`.
+
+        Raises:
+            ModuleNotFoundError: scipy is not installed.
+        """
+        if self.half_width is None:
+            return None
+        return float(_stats().ttest_1samp(list(self.values.values()), 0.0).pvalue)
+
+    @property
+    def half_width(self) -> float | None:
+        """Of the 95 % t-interval around the mean; None for fewer than three seeds, or equal differences.
+
+        Success is a count, so that two differences are equal by chance now and then, which is no certainty.
 
         Raises:
             ModuleNotFoundError: scipy is not installed.
         """
         values = np.array(list(self.values.values()))
-        if len(values) < 2:
-            return None
-        if np.ptp(values) == 0:
-            return None  # success is a count: two seeds tie by chance, which is no certainty
-        return float(_stats().ttest_1samp(values, 0.0).pvalue)
-
-    @property
-    def half_width(self) -> float | None:
-        """Of the 95 % t-interval around the mean; None where there is no `p_value`."""
-        values = np.array(list(self.values.values()))
-        if len(values) < 2 or np.ptp(values) == 0:
+        if len(values) < 3 or np.ptp(values) == 0:
             return None
         error = np.std(values, ddof=1) / np.sqrt(len(values))
         return float(error * _stats().t.ppf(0.975, len(values) - 1))
