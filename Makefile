@@ -3,7 +3,7 @@
 # make smoke-all   all of them (about 12 minutes)
 # make test   run all tests                              ARGS='-k name'
 # make test-combinations   verl on more bases, rewards and trainers (about 50 minutes)   ARGS='-k name'
-# make study  compare the methods over seeds (hours; the same command goes on)   ARGS='--quick' '--only egsw --seeds 6 7'
+# make study  compare the methods over seeds (hours; the same command goes on)   ARGS='--quick' '--only grpo --only gtpo --seeds 6 7'
 # make study-report   rebuild docs/study.md's tables and figures from the records in docs/study/
 # make newest-verl   try the newest verl that pip finds and report; what it finds does not fail (a minute or two)
 # Each first makes .venv/, once.

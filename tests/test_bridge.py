@@ -164,7 +164,7 @@ def base_of(batch):
 def expected(batch, entropy):
     """The loop's weights of the batch's policy tokens, as a tensor that is zero elsewhere."""
     weights = reference.egsw_weights(
-        base_of(batch).tolist(), entropy.tolist(), batch.mask.tolist(), batch.index, 0.5, 1.0
+        base_of(batch).tolist(), entropy.tolist(), batch.mask.tolist(), batch.index, 0.5, 3.0
     )
     result = torch.zeros_like(batch.rewards)
     for place, weight in weights.items():
@@ -374,7 +374,7 @@ def test_sessions_with_several_outputs_under_egsw(stored, model, base, channel):
     )[0]
     level = [float(row[own.bool()][0]) if own.any() else 0.0 for row, own in zip(level, batch.mask[last], strict=True)]
     advantages = [[value] * len(joined.mask[0]) for value in level]
-    weights = reference.egsw_weights(advantages, joined.entropy, joined.mask, joined.index, 0.5, 1.0)
+    weights = reference.egsw_weights(advantages, joined.entropy, joined.mask, joined.index, 0.5, 3.0)
     expected, plain = torch.zeros_like(batch.rewards), torch.zeros_like(batch.rewards)
     for (row, t), weight in weights.items():
         expected[joined.places[row][t]] = weight * (level[row] if channel == "advantage" else 1)

@@ -61,6 +61,21 @@ def test_every_option_equals_the_loop(seed, granularity, scope, denominator, nor
         assert float(result[row, column]) == pytest.approx(weight * float(base[row, column]), rel=2e-5, abs=1e-7)
 
 
+@pytest.mark.parametrize(
+    "size, temperature, written",
+    [(8, 1, 5.66), (8, 3, 2.15), (8, 10, 1.27), (16, 1, 12.55), (16, 3, 3.23), (16, 10, 1.45)],
+)
+def test_weight_of_a_lone_success_is_as_docs_say(size, temperature, written):
+    """The numbers of docs/egsw.md: A = (G - 1) / sqrt(G) for the success, -1 / sqrt(G) for the others."""
+    rewards = torch.zeros(size, 1)
+    rewards[0] = 1
+    batch = (rewards, torch.ones(size, 1), np.array(["a"] * size), torch.zeros(size, 1))
+    weight = float(estimate(batch, alpha=0, temperature=temperature)[0][0, 0] / base_of(batch)[0, 0])
+    high, low = (size - 1) / math.sqrt(size) / temperature, -1 / math.sqrt(size) / temperature
+    assert weight == pytest.approx(size * math.exp(high) / (math.exp(high) + (size - 1) * math.exp(low)), rel=1e-4)
+    assert weight == pytest.approx(written, abs=0.006)
+
+
 @pytest.mark.parametrize("granularity", ["step", "trajectory"])
 def test_advantages_that_vary_within_a_response(granularity):
     """A base with token-level advantages, as from a critic."""
@@ -313,7 +328,7 @@ def test_metrics_equal_the_loop(granularity, scope, denominator):
     assert metrics["egsw/sign_flip/mean"] == metrics["egsw/negative_success/mean"] == 0
 
     settings = dict(granularity=granularity, scope=scope, denominator=denominator)
-    weights = reference.egsw_weights(base.tolist(), entropy.tolist(), mask.tolist(), index, 0.5, 1.0, **settings)
+    weights = reference.egsw_weights(base.tolist(), entropy.tolist(), mask.tolist(), index, 0.5, 3.0, **settings)
     share = reference.effective_share(weights, mask.tolist(), index, scope, granularity)
     assert metrics["egsw/effective_share/mean"] == pytest.approx(share, rel=1e-5)
     assert metrics["egsw/weight/max"] == pytest.approx(max(weights.values()), rel=1e-5)
@@ -371,7 +386,7 @@ def test_groups_of_any_size(size):
     result, base = estimate(batch)[0], base_of(batch)
     if size == 1:
         assert torch.equal(result, base)
-    weights = reference.egsw_weights(base.tolist(), batch[3].tolist(), batch[1].tolist(), batch[2], 0.5, 1.0)
+    weights = reference.egsw_weights(base.tolist(), batch[3].tolist(), batch[1].tolist(), batch[2], 0.5, 3.0)
     for place, weight in weights.items():
         assert float(result[place]) == pytest.approx(weight * float(base[place]), rel=1e-4, abs=1e-6)
 

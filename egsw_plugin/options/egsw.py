@@ -17,7 +17,7 @@ class EGSWOptions(Options):
     `alpha` and `temperature` are ours.
 
     >>> EGSWOptions().describe()
-    'base=grpo alpha=0.5 temperature=1.0 granularity=step scope=group denominator=alive ...'
+    'base=grpo alpha=0.5 temperature=3.0 granularity=step scope=group denominator=alive ...'
     """
 
     base: str = option(
@@ -31,7 +31,7 @@ class EGSWOptions(Options):
     alpha: float = option(
         0.5, finite, "weight of the entropy (nats) in the logit; any finite number", "alpha", "not public"
     )
-    temperature: float = option(1.0, positive, "temperature of the softmax over responses; > 0", "P", "not public")
+    temperature: float = option(3.0, positive, "temperature of the softmax over responses; > 0", "P", "not public")
     granularity: str = option(
         "step",
         one_of("step", "trajectory"),

@@ -5,8 +5,8 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # ---- user-adjustable -------------------------------------------------------------------------------------------------
-ALPHAS=${ALPHAS:-0.1 0.3 1.0}
-TEMPERATURES=${TEMPERATURES:-0.5 1.0 2.0}   # P
+ALPHAS=${ALPHAS:-0.0 0.5 2.0}
+TEMPERATURES=${TEMPERATURES:-1.0 3.0 10.0}   # P
 SEEDS=${SEEDS:-1}
 LAUNCHER=${LAUNCHER:-$HERE/run_qwen2.5_math_7b.sh}
 RUNS=${RUNS:-outputs/egsw-sweep}
