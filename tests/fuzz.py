@@ -197,7 +197,7 @@ def expected(case):
             entropy.tolist(),
             mask,
             uids,
-            **{"alpha": 0.5, "temperature": 1.0, **options},
+            **{"alpha": 0.5, "temperature": 3.0, **options},
         )
         for place, weight in weights.items():
             result[place] = weight * base[place]
@@ -717,7 +717,7 @@ def compare(case, result, wanted):
     if case.method == "egsw" and case.mask.ne(0).any():
         entropy = get_main(case).detach().double()[case.mask.ne(0)].abs().max()
         logit = (wanted.abs().max() + abs(case.options.get("alpha", 0.5)) * entropy) / case.options.get(
-            "temperature", 1.0
+            "temperature", 3.0
         )
         tolerance = 1e-5 + 5e-7 * float(logit)
     worst = ((result - wanted).abs() / wanted.abs().clamp(min=1)).max() if result.numel() else 0.0

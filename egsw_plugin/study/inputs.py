@@ -22,7 +22,7 @@ _IN_A_RUN = ("cpu", "kernels", "methods", "options", "rewards", "verl_adapter") 
 def read_inputs(folder: Path) -> tuple[dict[str, object], dict[str, str]]:
     """The configuration of a run, and SHA-256 digests of its start model, its data and this package's sources.
 
-    The configuration is flat ({"actor_rollout_ref.actor.optim.lr": 1e-6}), without empty values and without what names
+    The configuration is flat, {"section.key": value}, without empty values and without what names
     the run: its seeds, its name, absolute paths. Files with a relative path, and models of a hub, stand for themselves
     in place of a digest. A folder without hydra's outputs has neither configuration nor files.
 
