@@ -31,10 +31,12 @@ def test_quick_study(tmp_path):
         assert [row["step"] for row in record.metrics.training] == [1, 2]
         assert list(success_curve(record)) == [2]
         assert record.metrics.left_out == []
-        assert sorted(record.inputs) == ["configuration", "start model", "training data", "validation data"]
-    files = {tuple(v for name, v in r.inputs.items() if name != "configuration") for r in records.values()}
-    assert len(files) == 1
-    assert len({(record.cell, record.inputs["configuration"]) for record in records.values()}) == 2
+        assert sorted(record.inputs) == ["egsw_plugin", "start model", "training data", "validation data"]
+        assert all(len(digest) == 64 for digest in record.inputs.values())
+        assert record.configuration["algorithm.adv_estimator"] == record.cell
+    assert len({tuple(record.inputs.items()) for record in records.values()}) == 1
+    for cell in ("grpo", "grpo_s"):
+        assert records[f"{cell}-seed1"].configuration == records[f"{cell}-seed2"].configuration
     # The method ran where it should, and nowhere else.
     for record in records.values():
         for row in record.metrics.training:
