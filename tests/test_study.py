@@ -29,6 +29,7 @@ from egsw_plugin.study.execute import StudyError, check_records
 from egsw_plugin.study.grid import GridError, read_grid
 from egsw_plugin.study.inputs import read_inputs
 from egsw_plugin.study.measures import (
+    FINAL,
     final_success,
     mean_success,
     start_success,
@@ -38,7 +39,7 @@ from egsw_plugin.study.measures import (
 )
 from egsw_plugin.study.page import fill
 from egsw_plugin.study.record import Record, read_record, read_records, write_record
-from egsw_plugin.study.tables import tables
+from egsw_plugin.study.tables import differences, tables
 
 ROOT = Path(__file__).parents[1]
 SUCCESS = "val-core/egsw_plugin/target/acc/mean@2"
@@ -335,6 +336,9 @@ def test_ctrl_c_stops_the_study_and_the_same_command_goes_on(grid, tmp_path):
         ({"cells": {"grpo": {"method": "grpo", "overrides": ["a=1"]}}}, "overrides"),
         ({"experiments": {"m": {"seeds": 2, "cells": ["gpro"]}}}, "experiments.m.cells='gpro'"),
         ({"experiments": {"m": {"seeds": -1, "cells": ["grpo"]}}}, "experiments.m.seeds=-1"),
+        ({"experiments": {"m": {"seeds": [4, "5"], "cells": ["grpo"]}}}, "experiments.m.seeds[1]='5'"),
+        ({"experiments": {"m": {"seeds": [4, 4], "cells": ["grpo"]}}}, "experiments.m.seeds=[4, 4]"),
+        ({"experiments": {"m": {"seeds": [], "cells": ["grpo"]}}}, "experiments.m.seeds=[]"),
         ({"experiments": {"m": {"cells": ["grpo"]}}}, "seeds is missing"),
         ({"experiments": {"m/n": {"seeds": 1, "cells": ["grpo"]}}}, "experiments.m/n"),
         ({"experiments": {"m": {"seeds": 1, "cells": []}}}, "experiments.m.cells"),
@@ -521,6 +525,22 @@ def test_an_experiment_may_have_a_baseline_of_its_own(grid):
     assert "| egsw | 1 | 40.0 |" in made["first-results"] and "Seeds: 1, those that all" in made["first-results"]
     with pytest.raises(GridError, match="the baseline 'grpo' is not among them"):
         read_grid(grid(experiments={"m": {"seeds": 1, "cells": ["egsw"]}}))
+
+
+def test_an_experiment_that_lists_its_seeds_has_no_others(grid, tmp_path):
+    both = ["grpo", "egsw"]
+    experiments = {"all": {"seeds": 2, "cells": both}, "fresh": {"seeds": [5, 2], "cells": both}}
+    made = read_grid(grid(experiments=experiments))
+    assert [(cell.name, seed) for cell, seed in made.runs()] == [(n, s) for s in (1, 2, 5) for n in both]
+    records = [record("grpo", s, {4: 0.5}) for s in (1, 2, 5, 8)]
+    records += [record("egsw", s, {4: 0.5 + 0.01 * s}) for s in (1, 2, 5, 8)]
+    shown = tables(made, records)
+    assert "| egsw | 4 | 54.0 [51.0 to 58.0] |" in shown["all-results"] and "| +4.0 [" in shown["all-differences"]
+    assert "| egsw | 2 | 53.5 [52.0 to 55.0] |" in shown["fresh-results"] and "Seeds: 2, 5," in shown["fresh-results"]
+    assert "| egsw | +3.5 [+2.0, +5.0] | 2 of 2 |" in shown["fresh-differences"]
+    assert set(differences(made.experiments["fresh"], records, FINAL)["egsw"].values) == {2, 5}
+    unseen = tables(made, [r for r in records if r.seed in (1, 8)])
+    assert "all-results" in unseen and "fresh-results" not in unseen
 
 
 CONFIGURATION = {

@@ -9,8 +9,8 @@ from statistics import fmean
 from ..report.curves import draw_curves
 from .grid import Grid
 from .measures import start_success, success_curve
-from .record import Record, by_cell
-from .tables import SUCCESS, differences, experiments_of
+from .record import Record
+from .tables import SUCCESS, cells_of, differences, experiments_of
 
 
 def draw_figures(grid: Grid, records: list[Record], folder: Path, only: set[str] | None = None) -> list[Path]:
@@ -25,15 +25,17 @@ def draw_figures(grid: Grid, records: list[Record], folder: Path, only: set[str]
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    cells, start = by_cell(records), start_success(records)
+    start = start_success(records)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for experiment in experiments_of(grid, records):
-        present = {name: cells[name] for name in experiment.cells if cells[name]}
+        present = cells_of(experiment, records)
         if not present:
             continue
         draws = {
-            "success": partial(_draw_success, present, experiment.baseline, cells[experiment.baseline], start),
+            "success": partial(
+                _draw_success, present, experiment.baseline, present.get(experiment.baseline, []), start
+            ),
             "training": partial(draw_curves, _lines(present)),
         }
         found = [(measure, differences(experiment, records, measure)) for measure in SUCCESS]

@@ -29,12 +29,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Cells that are compared with each other, each with seeds 1 to `seeds`."""
+    """Cells that are compared with each other, each with the same seeds."""
 
     name: str
-    seeds: int
+    seeds: tuple[int, ...]
     cells: tuple[str, ...]
     baseline: str  # the cell that differences are against
+    chosen: bool = False  # the seeds were listed: its tables leave others out
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,13 @@ class Grid:
         experiments = list(self.experiments.values())
         placed = {name for experiment in experiments for name in experiment.cells}
         if others := tuple(name for name in only or () if name not in placed):
-            experiments.append(Experiment("others", max(e.seeds for e in experiments), others, self.baseline))
+            experiments.append(
+                Experiment("others", max((e.seeds for e in experiments), key=len), others, self.baseline)
+            )
         ordered = [
             (self.cells[name], seed)
             for experiment in experiments
-            for seed in (seeds or range(1, experiment.seeds + 1))
+            for seed in (seeds or experiment.seeds)
             for name in experiment.cells
             if not only or name in only
         ]
@@ -161,7 +164,18 @@ def _experiment(name: str, key: str, value: object, cells: dict[str, Cell], base
         raise GridError(
             f"{key}.cells={names!r}: the baseline {baseline!r} is not among them, so nothing would be compared"
         )
-    return Experiment(name, _count(value["seeds"], f"{key}.seeds"), tuple(names), baseline)
+    seeds, chosen = _seeds(value["seeds"], f"{key}.seeds")
+    return Experiment(name, seeds, tuple(names), baseline, chosen)
+
+
+def _seeds(value: object, key: str) -> tuple[tuple[int, ...], bool]:
+    """Those from 1 to a number, or those of a list; whether it was a list."""
+    if not isinstance(value, list):
+        return tuple(range(1, _count(value, key) + 1)), False
+    seeds = tuple(_count(seed, f"{key}[{i}]") for i, seed in enumerate(value))
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise GridError(f"{key}={value!r}: must be a number, for the seeds from 1, or a list of different seeds")
+    return seeds, True
 
 
 def _section(value: object, key: str, needed: set[str], allowed: set[str] = frozenset()) -> dict:

@@ -25,17 +25,14 @@ def tables(grid: Grid, records: list[Record]) -> dict[str, str]:
     start = start_success(records)
     made = {}
     for experiment in experiments_of(grid, records):
-        present = {name: cells[name] for name in experiment.cells if cells[name]}
+        present = cells_of(experiment, records)
         if not present:
             continue
-        pairs = {
-            name: (members, cells[experiment.baseline])
-            for name, members in present.items()
-            if name != experiment.baseline
-        }
         shared = _of_shared_seeds(present)
         made[f"{experiment.name}-results"] = _results(shared, start)
-        made[f"{experiment.name}-differences"] = _differences(f"cell minus {experiment.baseline}", pairs, start)
+        made[f"{experiment.name}-differences"] = _differences(
+            f"cell minus {experiment.baseline}", _beside_baseline(experiment, present), start
+        )
         made[f"{experiment.name}-behaviour"] = _measures(shared, BEHAVIOUR)
         made[f"{experiment.name}-cost"] = _measures(shared, COST)
     pairs = {
@@ -56,18 +53,28 @@ def experiments_of(grid: Grid, records: list[Record]) -> list[Experiment]:
     experiments = list(grid.experiments.values())
     placed = {name for experiment in experiments for name in experiment.cells}
     others = tuple(sorted({record.cell for record in records} - placed))
-    return experiments + ([Experiment("others", 1, others, grid.baseline)] if others else [])
+    return experiments + ([Experiment("others", (1,), others, grid.baseline)] if others else [])
+
+
+def cells_of(experiment: Experiment, records: list[Record]) -> dict[str, list[Record]]:
+    """The records of each of its cells that has any: of all seeds, unless the experiment lists its own."""
+    cells = by_cell([r for r in records if not experiment.chosen or r.seed in experiment.seeds])
+    return {name: cells[name] for name in experiment.cells if cells[name]}
 
 
 def differences(experiment: Experiment, records: list[Record], measure: Measure) -> dict[str, Difference]:
     """Of each cell of an experiment to its baseline."""
-    cells = by_cell(records)
-    found = {
-        name: paired(cells[name], cells[experiment.baseline], measure.of)
-        for name in experiment.cells
-        if name != experiment.baseline
-    }
+    pairs = _beside_baseline(experiment, cells_of(experiment, records))
+    found = {name: paired(*pair, measure.of) for name, pair in pairs.items()}
     return {name: difference for name, difference in found.items() if difference}
+
+
+def _beside_baseline(
+    experiment: Experiment, cells: dict[str, list[Record]]
+) -> dict[str, tuple[list[Record], list[Record]]]:
+    """The records of each cell, and those of the baseline."""
+    baseline = cells.get(experiment.baseline, [])
+    return {name: (members, baseline) for name, members in cells.items() if name != experiment.baseline}
 
 
 def _of_shared_seeds(cells: dict[str, list[Record]]) -> dict[str, list[Record]]:
