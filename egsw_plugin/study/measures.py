@@ -145,6 +145,7 @@ BEHAVIOUR = [
     Measure("cut off (%)", over_steps("response_length/clip_ratio", LAST), ".1f", 100),
     Measure("effective share", over_steps(EFFECTIVE_SHARE)),
     Measure("mixed groups", over_steps("/mixed_groups/mean")),
+    Measure("weight, min", over_steps("/weight/min"), ".2f"),
     Measure("weight, max", over_steps("/weight/max"), ".2f"),
     Measure("negative success (%)", over_steps("/negative_success/mean"), ".2f", 100),
     Measure("advantage, mean", over_steps("critic/advantages/mean"), "+.3f"),
