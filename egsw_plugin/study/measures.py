@@ -154,7 +154,7 @@ BEHAVIOUR = [
     Measure("clipped (%)", over_steps("actor/pg_clipfrac"), ".3f", 100),
 ]
 COST = [
-    Measure("trained on (1000 tokens)", total(TOKENS), ".0f", 1e-3),
+    Measure("training batches, with prompts (1000 tokens)", total(TOKENS), ".0f", 1e-3),
     Measure("groups discarded", total(*DISCARDED), ".0f"),
     Measure("time of steps (s)", total(STEP_TIME), ".0f"),
     Measure("of it advantages (%)", share_of_step("timing_s/adv"), ".1f", 100),
