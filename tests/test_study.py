@@ -30,6 +30,8 @@ from egsw_plugin.study.grid import GridError, read_grid
 from egsw_plugin.study.inputs import read_inputs
 from egsw_plugin.study.measures import (
     FINAL,
+    MEAN,
+    TRAINING,
     final_success,
     mean_success,
     start_success,
@@ -38,7 +40,7 @@ from egsw_plugin.study.measures import (
     training_success,
 )
 from egsw_plugin.study.page import fill
-from egsw_plugin.study.record import Record, read_record, read_records, write_record
+from egsw_plugin.study.record import Record, by_cell, read_record, read_records, write_record
 from egsw_plugin.study.tables import differences, tables
 
 ROOT = Path(__file__).parents[1]
@@ -527,7 +529,7 @@ def test_an_experiment_may_have_a_baseline_of_its_own(grid):
         read_grid(grid(experiments={"m": {"seeds": 1, "cells": ["egsw"]}}))
 
 
-def test_an_experiment_that_lists_its_seeds_has_no_others(grid, tmp_path):
+def test_an_experiment_that_lists_its_seeds_has_no_others(grid):
     both = ["grpo", "egsw"]
     experiments = {"all": {"seeds": 2, "cells": both}, "fresh": {"seeds": [5, 2], "cells": both}}
     made = read_grid(grid(experiments=experiments))
@@ -719,6 +721,39 @@ def test_the_published_tables_are_those_of_the_published_records():
     records = read_records(ROOT / "docs/study/runs")
     assert fill(page, tables(read_grid(ROOT / "recipes/study/grid.yaml"), records)) == page
     assert not any("damaged" in note for record in records for note in record.metrics.left_out)
+
+
+def test_what_the_study_page_says_beyond_its_tables():
+    """Of intervals and p-values that no table has: docs/study.md, "Defaults" and "What this does not show"."""
+    grid = read_grid(ROOT / "recipes/study/grid.yaml")
+    records = read_records(ROOT / "docs/study/runs")
+    cells = by_cell(records)
+    pairs = {(name, e.baseline) for e in grid.experiments.values() for name in e.cells if name != e.baseline}
+    pairs |= {(name, cell.control) for name, cell in grid.cells.items() if cell.control}
+    widest, to_grpo = [], []
+    for measure in (FINAL, MEAN, TRAINING):
+        widths = {}
+        for pair in pairs:
+            found = paired(*(cells[name] for name in pair), measure.of)
+            if found and found.half_width is not None:
+                widths[pair] = len(found.values), measure.scale * found.half_width
+        widest.append([round(max(w for n, w in widths.values() if (n >= 5) == many)) for many in (True, False)])
+        ends = [w for (_, baseline), (n, w) in widths.items() if n >= 5 and baseline == "grpo"]
+        to_grpo.append((min(ends), max(ends)))
+    assert widest == [[9, 25], [5, 12], [3, 9]]
+    for (low, high), (least, most) in zip(to_grpo, [(1.5, 7), (1, 3.5), (0.5, 2.5)], strict=True):
+        assert least <= low and high <= most
+
+    corrected = {}
+    for measure in (MEAN, TRAINING):  # both tables of seeds 4 to 8 as one family
+        found = {
+            (experiment, name): d.p_value
+            for experiment in ("chosen", "chosen_options")
+            for name, d in differences(grid.experiments[experiment], records, measure).items()
+        }
+        assert len(found) == 5
+        corrected[measure.title] = holm(found)["chosen_options", "egsw_alpha0.5_p3"]
+    assert corrected[MEAN.title] > 0.05 > corrected[TRAINING.title]
 
 
 def test_published_records_have_the_settings_of_the_grid():

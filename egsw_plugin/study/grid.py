@@ -35,7 +35,7 @@ class Experiment:
     seeds: tuple[int, ...]
     cells: tuple[str, ...]
     baseline: str  # the cell that differences are against
-    chosen: bool = False  # the seeds were listed: its tables leave others out
+    listed: bool = False  # the grid lists the seeds: its tables leave others out
 
 
 @dataclass(frozen=True)
@@ -164,18 +164,18 @@ def _experiment(name: str, key: str, value: object, cells: dict[str, Cell], base
         raise GridError(
             f"{key}.cells={names!r}: the baseline {baseline!r} is not among them, so nothing would be compared"
         )
-    seeds, chosen = _seeds(value["seeds"], f"{key}.seeds")
-    return Experiment(name, seeds, tuple(names), baseline, chosen)
+    seeds = value["seeds"]
+    return Experiment(name, _seeds(seeds, f"{key}.seeds"), tuple(names), baseline, listed=isinstance(seeds, list))
 
 
-def _seeds(value: object, key: str) -> tuple[tuple[int, ...], bool]:
-    """Those from 1 to a number, or those of a list; whether it was a list."""
+def _seeds(value: object, key: str) -> tuple[int, ...]:
+    """Those from 1 to a number, or those of a list."""
     if not isinstance(value, list):
-        return tuple(range(1, _count(value, key) + 1)), False
+        return tuple(range(1, _count(value, key) + 1))
     seeds = tuple(_count(seed, f"{key}[{i}]") for i, seed in enumerate(value))
     if not seeds or len(set(seeds)) < len(seeds):
         raise GridError(f"{key}={value!r}: must be a number, for the seeds from 1, or a list of different seeds")
-    return seeds, True
+    return seeds
 
 
 def _section(value: object, key: str, needed: set[str], allowed: set[str] = frozenset()) -> dict:

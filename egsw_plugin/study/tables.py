@@ -58,7 +58,7 @@ def experiments_of(grid: Grid, records: list[Record]) -> list[Experiment]:
 
 def cells_of(experiment: Experiment, records: list[Record]) -> dict[str, list[Record]]:
     """The records of each of its cells that has any: of all seeds, unless the experiment lists its own."""
-    cells = by_cell([r for r in records if not experiment.chosen or r.seed in experiment.seeds])
+    cells = by_cell([r for r in records if not experiment.listed or r.seed in experiment.seeds])
     return {name: cells[name] for name in experiment.cells if cells[name]}
 
 
