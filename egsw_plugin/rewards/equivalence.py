@@ -6,16 +6,14 @@ True
 """
 
 import logging
-import math
-import resource
 import warnings
 from functools import lru_cache
 
-import psutil
 from latex2sympy2_extended.antlr_parser import PSParser
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-MEMORY = 2**30  # bytes that a grading process may take beyond what it has when it starts
+from .limits import limit_memory, limit_time
+
 _MARKED = (
     LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False),
     ExprExtractionConfig(try_extract_without_anchor=False),
@@ -31,8 +29,7 @@ def prepare() -> None:
     """Limit this process and load what the first comparison would; a grading process calls it once."""
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own time limit is off
     warnings.simplefilter("ignore")  # Python's remarks about the syntax of what sympy evaluates
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _limit(resource.RLIMIT_AS, psutil.Process().memory_info().vms + MEMORY)
+    limit_memory()
     equivalent(r"\boxed{\frac{1}{3}}", r"\boxed{x^2}")
 
 
@@ -41,8 +38,7 @@ def equivalent_within(answer: str, truth: str, seconds: float) -> bool:
 
     The kernel's limit holds even where the process that keeps the pool, and the wall clock, was itself killed.
     """
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    _limit(resource.RLIMIT_CPU, math.ceil(usage.ru_utime + usage.ru_stime + seconds) + 1)
+    limit_time(seconds)
     return equivalent(answer, truth)
 
 
@@ -63,8 +59,3 @@ def equivalent(answer: str, truth: str) -> bool:
 def _read(text: str) -> list:
     # Only the last marked text counts: with math-verify's default, text that cannot be read makes it look further up.
     return parse(text, _MARKED, extraction_mode="first_match", parsing_timeout=None)
-
-
-def _limit(kind: int, soft: int) -> None:
-    hard = resource.getrlimit(kind)[1]
-    resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))

@@ -12,10 +12,12 @@ import logging
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import CancelledError, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing import util
+from typing import Any
 
 from ..errors import GraderError
 
@@ -33,10 +35,15 @@ START = 120.0  # seconds in which a grading process must start, on a busy machin
 logger = logging.getLogger(__name__)
 
 
-class _Pool:
-    """This process's grading processes."""
+class Pool:
+    """This process's grading processes.
 
-    def __init__(self):
+    Args:
+        prepare: What each of them calls first; by default, what comparing by math-verify needs.
+    """
+
+    def __init__(self, prepare: Callable[[], None] | None = None):
+        self._prepare = prepare
         self._lock = threading.Lock()
         self._free = threading.BoundedSemaphore(PROCESSES)  # so that no comparison waits inside pebble's queue
         self._pool: ProcessPool | None = None
@@ -46,9 +53,9 @@ class _Pool:
         with self._lock:
             if self._pool is None:
                 # Spawned: a fork of a threaded process (a Ray worker) can inherit a lock that nobody will release.
-                self._pool = ProcessPool(
-                    PROCESSES, COMPARISONS, initializer=_prepare, context=multiprocessing.get_context("spawn")
-                )
+                prepare = self._prepare or _prepare
+                context = multiprocessing.get_context("spawn")
+                self._pool = ProcessPool(PROCESSES, COMPARISONS, initializer=prepare, context=context)
                 if self._at_exit is None:
                     # Unlike atexit this runs in children of multiprocessing too, and before their children are joined.
                     self._at_exit = util.Finalize(None, self.discard, exitpriority=100)
@@ -64,14 +71,15 @@ class _Pool:
             pool.stop()
             pool.join()
 
-    def run(self, answer: str, truth: str, seconds: float) -> bool | None:
-        """One comparison; see `grade`."""
+    def run(self, function: Callable, *arguments: Any, seconds: float) -> Any:
+        """``function(*arguments, seconds)`` in a grading process; see `grade`. The last argument is the answer."""
+        answer = str(arguments[-1])
         with self._free:
             deaths = 0
             for _attempt in range(3):
                 pool = self.current()
                 try:
-                    future = pool.schedule(_compare, (answer, truth, seconds), timeout=seconds)
+                    future = pool.schedule(function, (*arguments, seconds), timeout=seconds)
                 except RuntimeError:  # it broke between two comparisons
                     self.discard(pool)
                     continue
@@ -98,7 +106,7 @@ def _prepare() -> None:
     prepare()
 
 
-def _compare(answer: str, truth: str, seconds: float) -> bool:
+def _compare(truth: str, answer: str, seconds: float) -> bool:
     from .equivalence import equivalent_within
 
     return equivalent_within(answer, truth, seconds)
@@ -124,12 +132,12 @@ def grade(answer: str, truth: str, seconds: float = 10.0) -> bool | None:
     >>> grade(r"\\boxed{3}", r"\\boxed{4}")
     False
     """
-    return _pool.run(answer, truth, seconds)
+    return _pool.run(_compare, truth, answer, seconds=seconds)
 
 
 def _renew() -> None:
     global _pool
-    _pool = _Pool()
+    _pool = Pool()
 
 
 _renew()
