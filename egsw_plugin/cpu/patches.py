@@ -56,9 +56,17 @@ def short_poll(module) -> None:
     module.ReplayBuffer.__init__ = __init__
 
 
+def engines(module) -> None:
+    """verl registers its engines for cuda and npu only."""
+    from . import engine
+
+    engine.register()
+
+
 PATCHES = {
     "verl.utils.distributed": gloo_process_group,
     "verl.workers.engine.fsdp.transformer_impl": unpinned_offload,
+    "verl.workers.engine.fsdp": engines,
     "verl.utils.model": value_model_attention,
     "verl.trainer.ppo.v1.replay_buffer": short_poll,
 }

@@ -1,6 +1,5 @@
 # Sourced: the environment of a run without an accelerator.
 export VERL_PLATFORM=cpu           # egsw_plugin.cpu
-export VERL_ENGINE_DEVICE=cuda     # verl registers its FSDP engine for cuda and npu only
 export VLLM_CPU_KVCACHE_SPACE=1    # GiB
 export VLLM_CPU_OMP_THREADS_BIND=nobind
 export OMP_NUM_THREADS=1           # the processes take turns on few cores

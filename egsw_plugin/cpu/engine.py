@@ -1,0 +1,113 @@
+"""verl's FSDP engine on the CPU: with ``use_remove_padding=True`` a micro-batch is stored as in `shared_prompts`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.modeling_utils import AttentionInterface
+from verl.utils import tensordict_utils as tu
+from verl.utils.model import extract_multi_modal_inputs
+from verl.workers.engine.base import EngineRegistry
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
+
+from . import shared_prompts
+
+BACKENDS = ["fsdp", "fsdp2"]
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    shared_prompts_layout: shared_prompts.Layout | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """`shared_prompts.attention` as transformers calls it: [1, heads, N, width] in, [1, N, heads, width] out."""
+    layout = shared_prompts_layout
+    if layout is None or dropout:
+        raise ValueError(f"attention {shared_prompts.NAME} needs the engine's layout of the micro-batch and no dropout")
+    if sliding_window is not None and int(layout.position_ids.max()) >= sliding_window:
+        raise ValueError(
+            f"actor_rollout_ref.model.use_remove_padding=True on the CPU: a response reaches beyond the model's "
+            f"sliding window of {sliding_window} tokens; set it to False"
+        )
+    return shared_prompts.attention(query, key, value, layout, scaling).transpose(1, 2), None
+
+
+class CPUEngineWithLMHead(FSDPEngineWithLMHead):
+    """verl's engine, which stores each prompt of a micro-batch once and computes no logits of prompts.
+
+    Where padding is not removed it is verl's in every respect.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._shares_prompts = self.use_remove_padding and not self.use_ulysses_sp
+
+    def _build_module(self):
+        module = super()._build_module()
+        if self._shares_prompts:
+            module.set_attn_implementation(shared_prompts.NAME)
+        return module
+
+    def prepare_model_inputs(self, micro_batch):
+        if not self._shares_prompts:
+            return super().prepare_model_inputs(micro_batch)
+        for key in ("use_fused_kernels", "distillation_use_topk", "calculate_sum_pi_squared"):
+            if tu.get_non_tensor_data(data=micro_batch, key=key, default=False):
+                raise ValueError(f"{key} with actor_rollout_ref.model.use_remove_padding=True: not on the CPU")
+        input_ids, position_ids = micro_batch["input_ids"], micro_batch["position_ids"]
+        if position_ids.dim() == 3 or extract_multi_modal_inputs(micro_batch.get("multi_modal_inputs", [])):
+            raise ValueError("images with actor_rollout_ref.model.use_remove_padding=True: not on the CPU")
+        lengths = _prompt_lengths(micro_batch)
+        layout = shared_prompts.Layout.of(input_ids.unbind(), position_ids.unbind(), lengths)
+        temperature = torch.as_tensor(micro_batch["temperature"], dtype=torch.float32).unique()
+        if len(temperature) != 1:
+            raise ValueError("rows of one micro-batch have several temperatures: not on the CPU")
+        inputs = {
+            "input_ids": layout.input_ids.unsqueeze(0),
+            "attention_mask": None,
+            "position_ids": layout.position_ids.unsqueeze(0),
+            "logits_to_keep": layout.keep,
+            "shared_prompts_layout": layout,
+        }
+        return inputs, {"layout": layout, "temperature": max(float(temperature), 1e-8)}
+
+    def prepare_model_outputs(self, output, output_args, micro_batch, logits_processor_func):
+        if not self._shares_prompts:
+            return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        layout: shared_prompts.Layout = output_args["layout"]
+        log_probs, entropy = shared_prompts.log_probs_and_entropy(
+            output.logits.squeeze(0), layout.labels, layout.source, output_args["temperature"]
+        )
+        offsets = micro_batch["input_ids"].offsets()
+
+        def in_rows(values: torch.Tensor) -> torch.Tensor:
+            """Where verl looks for a response token's number: at the token before it."""
+            flat = values.new_zeros(int(offsets[-1])).index_put((layout.place,), values)
+            return torch.nested.nested_tensor_from_jagged(flat, offsets)
+
+        result = {"log_probs": in_rows(log_probs)}
+        if tu.get_non_tensor_data(data=micro_batch, key="calculate_entropy", default=False):
+            result["entropy"] = in_rows(entropy)
+        return result
+
+
+def _prompt_lengths(micro_batch) -> list[int]:
+    prompts = micro_batch["prompts"]
+    if prompts.is_nested:
+        return prompts.offsets().diff().tolist()
+    return micro_batch["attention_mask"][:, : prompts.shape[1]].sum(1).tolist()
+
+
+def register() -> None:
+    """Make the engines known to verl for the device "cpu", and the attention to transformers."""
+    AttentionInterface.register(shared_prompts.NAME, attend)
+    EngineRegistry.register(model_type="language_model", backend=BACKENDS, device="cpu")(CPUEngineWithLMHead)
+    EngineRegistry.register(model_type="value_model", backend=BACKENDS, device="cpu")(FSDPEngineWithValueHead)
