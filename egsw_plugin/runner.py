@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from statistics import fmean
 
 from .report.cause import clean, find_cause
 from .report.metrics import EFFECTIVE_SHARE as SHARE
@@ -105,15 +106,16 @@ class _Screen:
             row = parse_row(line)
         except (ValueError, RecursionError):
             return
-        if not is_training(row):
+        trained = is_training(row)
+        if trained:
+            self.step = row["step"]
+            self.times.append((self.step, time.monotonic()))
+            self.stage = f"training, after step {self.step}"
+            print(self.step_line(row), flush=True)
+        if validated := _validation(row):
+            print(f"validation  {validated}", flush=True)
+        if validated or not trained:
             self.validations += 1
-            values = [f"{name} {value:.3f}" for name, value in row.items() if name.startswith("val-core/")]
-            print("  ".join(["validation", *values[:2]]), flush=True)
-            return
-        self.step = row["step"]
-        self.times.append((self.step, time.monotonic()))
-        self.stage = f"training, after step {self.step}"
-        print(self.step_line(row), flush=True)
 
     def step_line(self, row: dict) -> str:
         total = self.total or self.announced
@@ -140,6 +142,19 @@ class _Screen:
         return None
 
 
+def _validation(row: dict) -> str:
+    """What a row says about a validation: one or two numbers, or the mean over more data sets than that.
+
+    >>> _validation({"val-core/a/acc/mean@2": 0.5, "val-core/a/acc/best@2/mean": 0.6, "val-aux/a/score/mean@2": 0.5})
+    'val-core/a/acc/mean@2 0.500'
+    """
+    values = {name: value for name, value in row.items() if name.startswith("val-core/")}
+    values = {name: value for name, value in values.items() if "/mean@" in name} or values
+    if len(values) > 2:
+        return f"{fmean(values.values()):.3f}, mean of {len(values)} data sets"
+    return "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+
+
 def run(command: list[str], out: Path, steps: int | None = None, time_limit: float | None = None) -> int:
     """Runs `command` to its end and returns an exit code: its own, 124 for the time limit, 130 for Ctrl-C.
 
@@ -149,8 +164,14 @@ def run(command: list[str], out: Path, steps: int | None = None, time_limit: flo
             if it has checkpoints to go on from.
         steps: training steps expected; by default what verl's progress bar announces.
         time_limit: seconds.
+
+    A run whose last checkpoint has `steps` steps is left as it is.
     """
     out = Path(out).resolve()
+    if steps and (saved := saved_step(out)) >= steps:
+        print(f"{out} holds a run that has done its {saved} steps: nothing to do. More steps go on from there; another")
+        print("folder, or this one removed, begins anew.", flush=True)
+        return 0
     _set_aside(out)
     mark = uuid.uuid4().hex  # in the environment of every descendant, also of those that left our session
     segments = _shared_memory()
@@ -180,6 +201,14 @@ def run(command: list[str], out: Path, steps: int | None = None, time_limit: flo
     if code is None:
         return TIME_LIMIT_EXIT
     return 128 - code if code < 0 else code or int(bool(problem))
+
+
+def saved_step(out: Path) -> int:
+    """The step of a run's last checkpoint; 0 without one."""
+    try:
+        return int((out / "checkpoints" / "latest_checkpointed_iteration.txt").read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def end_left_behind(out: Path) -> int:

@@ -38,19 +38,27 @@ class Dumps:
     evaluations: list[Evaluation] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    first: list["Response"] = field(default_factory=list)  # all of the first and of the last step, if they differ
+    last: list["Response"] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class _Response:
+class Response:
+    """One response of a validation."""
+
     step: int
     data_set: str | None
     prompt: str | None  # uid without session and output; None where the dump has no uid
     session: int
     output: int
-    text: str  # of the prompt, with the ground truth
+    key: str  # of the prompt: its text, with the ground truth
     right: bool
     judged_by: str
     answer: str | None
+    well_formed: bool  # an answer was stated, in the form asked for if the reward function says so (format)
+    asked: str
+    truth: str  # the right answer as the data have it; "" for none
+    text: str
 
 
 def read_dumps(folder: Path, data_sets: list[str], expected: bool = True) -> Dumps:
@@ -67,7 +75,7 @@ def read_dumps(folder: Path, data_sets: list[str], expected: bool = True) -> Dum
     files = sorted(folder.glob("*.jsonl"), key=_file_order)
     if not files and expected:
         dumps.left_out.append(f"validation results: there is no {folder / '*.jsonl'}")
-    by_step: dict[int, list[_Response]] = {}
+    by_step: dict[int, list[Response]] = {}
     for path in files:
         for step, responses in _read_file(path, dumps).items():
             if step in by_step:
@@ -76,6 +84,8 @@ def read_dumps(folder: Path, data_sets: list[str], expected: bool = True) -> Dum
                 by_step[step] = responses
     found = [evaluation for step in by_step for evaluation in _evaluate(step, by_step[step], data_sets, dumps)]
     dumps.evaluations = sorted(found, key=lambda e: (e.data_set, e.step))
+    if len(by_step) > 1:
+        dumps.first, dumps.last = by_step[min(by_step)], by_step[max(by_step)]
     dumps.left_out, dumps.notes = list(dict.fromkeys(dumps.left_out)), list(dict.fromkeys(dumps.notes))
     return dumps
 
@@ -86,11 +96,11 @@ def _file_order(path: Path) -> tuple:
     return (not plain, int(path.stem[:18]) if plain else 0, path.name)
 
 
-def _read_file(path: Path, dumps: Dumps) -> dict[int, list[_Response]]:
+def _read_file(path: Path, dumps: Dumps) -> dict[int, list[Response]]:
     """The responses of one file by step, each once."""
     other_name, number, _ = _file_order(path)
     unused: dict[str, list[int]] = defaultdict(list)
-    kept: dict[object, _Response] = {}
+    kept: dict[object, Response] = {}
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             for line_number, line in enumerate(file, start=1):
@@ -112,7 +122,7 @@ def _read_file(path: Path, dumps: Dumps) -> dict[int, list[_Response]]:
         if not kept and not unused:
             dumps.left_out.append(f"{path.name}: empty")
     dumps.left_out += [f"{path.name}: {len(lines)} {reason}: line {some(lines)}" for reason, lines in unused.items()]
-    by_step: dict[int, list[_Response]] = defaultdict(list)
+    by_step: dict[int, list[Response]] = defaultdict(list)
     for response in kept.values():
         by_step[response.step].append(response)
     return by_step
@@ -122,14 +132,14 @@ class _Unusable(Exception):
     """Why a line cannot be used."""
 
 
-def _parse(line: str, step: int | None) -> _Response:
+def _parse(line: str, step: int | None) -> Response:
     try:
         return _response(json.loads(line), step)
     except (ValueError, RecursionError) as error:
         raise _Unusable("damaged line(s)") from error
 
 
-def _response(row: object, step: int | None) -> _Response:
+def _response(row: object, step: int | None) -> Response:
     if not isinstance(row, dict):
         raise _Unusable("damaged line(s)")
     if (step := step_number(row.get("step"), step)) is None:
@@ -143,16 +153,21 @@ def _response(row: object, step: int | None) -> _Response:
     source = row.get("data_source")
     prompt, session, output = _split_uid(row.get("uid"))
     text = row.get("input") if row.get("input") is not None else prompt or row["uid"]
-    return _Response(
+    answer, form = _answer(row.get("pred")), finite_number(row.get("format"))
+    return Response(
         step,
         None if source is None else str(source).encode("utf-8", "replace").decode(),  # half a surrogate pair
         prompt,
         session,
         output,
-        text=json.dumps([text, row.get("gts")]),
+        key=json.dumps([text, row.get("gts")]),
         right=value > 0.5,
         judged_by=judged_by,
-        answer=_answer(row.get("pred")),
+        answer=answer,
+        well_formed=answer is not None if form is None else form > 0.5,
+        asked=str(text),
+        truth="" if row.get("gts") is None else str(row["gts"]),
+        text=str(row.get("output") or ""),
     )
 
 
@@ -175,22 +190,22 @@ def _answer(pred: object) -> str | None:
     return None if text in _NO_ANSWER else text
 
 
-def _vote(response: _Response) -> str | None:
+def _vote(response: Response) -> str | None:
     """The answer as maj@k counts it: one that is right may be written in many ways and is one answer all the same."""
     return (
         "right" if response.right and response.answer is not None else response.answer and f"wrong: {response.answer}"
     )
 
 
-def _evaluate(step: int, responses: list[_Response], data_sets: list[str], dumps: Dumps) -> list[Evaluation]:
+def _evaluate(step: int, responses: list[Response], data_sets: list[str], dumps: Dumps) -> list[Evaluation]:
     name = _default_name(responses, data_sets, dumps)
-    by_data_set: dict[str, list[_Response]] = defaultdict(list)
+    by_data_set: dict[str, list[Response]] = defaultdict(list)
     for response in responses:
         by_data_set[response.data_set or name].append(response)
     return [_count(data_set, step, rows, dumps) for data_set, rows in by_data_set.items()]
 
 
-def _default_name(responses: list[_Response], data_sets: list[str], dumps: Dumps) -> str:
+def _default_name(responses: list[Response], data_sets: list[str], dumps: Dumps) -> str:
     """The data set of responses that do not name it."""
     if all(response.data_set for response in responses):
         return ""
@@ -206,11 +221,11 @@ def _default_name(responses: list[_Response], data_sets: list[str], dumps: Dumps
     return " + ".join(data_sets)
 
 
-def _count(data_set: str, step: int, responses: list[_Response], dumps: Dumps) -> Evaluation:
+def _count(data_set: str, step: int, responses: list[Response], dumps: Dumps) -> Evaluation:
     first_text: dict[str, str] = {}  # later sessions of a prompt may have edited its text
-    prompts: dict[str, list[_Response]] = defaultdict(list)
+    prompts: dict[str, list[Response]] = defaultdict(list)
     for response in responses:
-        text = first_text.setdefault(response.prompt, response.text) if response.prompt else response.text
+        text = first_text.setdefault(response.prompt, response.key) if response.prompt else response.key
         prompts[text].append(response)
     if len(first_text) > len(set(first_text.values())):
         dumps.notes.append(

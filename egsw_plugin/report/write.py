@@ -4,6 +4,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from .curves import draw_curves
+from .held_out import compare
 from .runs import Run
 from .summary import summarise
 from .tables import group_means, measure, own_tables, published_csv, published_tables, results_csv
@@ -26,21 +27,22 @@ def write_report(runs: list[Run], out: Path) -> list[Path]:
     """
     notes = {run.label: _notes(run) for run in runs}
     summary = "\n".join(_section(run, notes[run.label], len(runs) > 1) for run in runs)
-    print("\n" + summary)
     results = [result for run in runs for found in run.validation.evaluations for result in measure(run.label, found)]
     training = [run for run in runs if run.metrics.training]
     if not training and not results:
+        print("\n" + summary)
         return []
     out.mkdir(parents=True, exist_ok=True)
     written = [_write(out / "summary.md", summary)]
     if results:
         results += group_means(results, {run.label: run.group for run in runs})
         own = own_tables(results)
-        print(own)
+        print("\n" + own, end="")
         remarks = "".join(f"* {run.label}: {note}\n" for run in runs for note in notes[run.label])
         page = "\n".join(part for part in (own, remarks, published_tables()) if part)
         written += [_write(out / "results.md", page), _write(out / "results.csv", results_csv(results))]
         written.append(_write(out / "published.csv", published_csv()))
+    print("\n" + summary)  # last, where it is read
     if training:
         draw_curves(_lines(training), out / "curves.png")
         written.append(out / "curves.png")
@@ -54,7 +56,9 @@ def _notes(run: Run) -> list[str]:
 
 def _section(run: Run, notes: list[str], titled: bool) -> str:
     title = f"## {run.label}\n\n" if titled else ""
-    return title + summarise(run.metrics) + "".join(f"\n* {note}" for note in notes) + ("\n" if notes else "")
+    text = title + summarise(run.metrics) + "".join(f"\n* {note}" for note in notes) + ("\n" if notes else "")
+    held_out = compare(run.validation.first, run.validation.last)
+    return text + (f"\n{held_out}" if held_out else "")
 
 
 def _lines(runs: list[Run]) -> dict[str, list[list[dict]]]:
