@@ -1,4 +1,5 @@
 # make demo   train a tiny model with verl on the CPU   ADV=grpo  SEED=2  STEPS=40  ARGS='key=value +key=value'
+# make demo MODEL=smollm2   a real language model, 135 M parameters (about half an hour)   ADV=grpo  SEED=2  STEPS=3
 # make smoke  any recipe, unchanged, for two steps on the CPU with the tiny model   RECIPE=recipes/gtpo/run_qwen2.5_7b.sh
 # make smoke-all   all of them (about 12 minutes)
 # make test   run all tests                              ARGS='-k name'
@@ -10,9 +11,10 @@
 VENV := .venv
 ADV ?= egsw
 SEED ?= 1
-STEPS ?= 40
-OUT ?= outputs/demo
-TIME_LIMIT ?= 900
+MODEL ?= tiny
+STEPS ?= $(if $(filter smollm2,$(MODEL)),60,40)
+OUT ?= outputs/demo$(if $(filter smollm2,$(MODEL)),-smollm2/$(ADV)-seed$(SEED))
+TIME_LIMIT ?= $(if $(filter smollm2,$(MODEL)),7200,900)
 ARGS ?=
 FAST = $(VENV)/bin/pytest -n 2 --dist loadfile -m 'not verl_run and not combination'
 
@@ -21,9 +23,13 @@ SMOKE_OUT ?= outputs/smoke
 
 .PHONY: demo smoke smoke-all test test-fast test-combinations study study-report newest-verl lint setup clean
 
+LAUNCHER_tiny = recipes/tiny_cpu/run_tiny.sh
+LAUNCHER_smollm2 = recipes/reasoning_gym/run_smollm2_135m_cpu.sh
+
 demo: setup
-	ADV=$(ADV) SEED=$(SEED) STEPS=$(STEPS) TIME_LIMIT=$(TIME_LIMIT) $(VENV)/bin/egsw-plugin run \
-	  --out $(OUT) --steps $(STEPS) --time-limit $(TIME_LIMIT) -- bash recipes/tiny_cpu/run_tiny.sh $(ARGS)
+	$(if $(LAUNCHER_$(MODEL)),,$(error MODEL=$(MODEL): use tiny or smollm2))
+	ADV=$(ADV) METHOD=$(ADV) SEED=$(SEED) STEPS=$(STEPS) TIME_LIMIT=$(TIME_LIMIT) $(VENV)/bin/egsw-plugin run \
+	  --out $(OUT) --steps $(STEPS) --time-limit $(TIME_LIMIT) -- bash $(LAUNCHER_$(MODEL)) $(ARGS)
 
 # pytest's 5 means that ARGS chose none of these tests.
 test: lint
@@ -40,7 +46,7 @@ smoke: setup
 
 smoke-all: setup
 	@for recipe in recipes/*/run_*.sh; do \
-	  case $$recipe in */tiny_cpu/* | */study/*) ;; *) $(MAKE) --no-print-directory smoke RECIPE=$$recipe || exit 1 ;; esac; \
+	  case $$recipe in */tiny_cpu/* | */study/* | */reasoning_gym/*) ;; *) $(MAKE) --no-print-directory smoke RECIPE=$$recipe || exit 1 ;; esac; \
 	done
 
 test-combinations: setup

@@ -1,9 +1,11 @@
 # Sourced by every launcher, which has set CONFIG (a file of this folder, without .yaml), METHOD, MODEL_PATH, TRAIN_FILES,
-# VAL_FILES and NAME. Arguments are hydra overrides; --cfg job as the last one prints the configuration and trains nothing.
+# VAL_FILES and NAME, and may define a function prepare that makes them. Arguments are hydra overrides; --cfg job as the
+# last one prints the configuration and trains nothing.
 RECIPES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 OUT=${OUT:-outputs/$NAME}          # metrics.jsonl, validation/, checkpoints/
 SEED=${SEED:-1}
+STEPS=${STEPS:-}                   # training steps, if not the configuration's; a run goes on with more of them
 NNODES=${NNODES:-1}                # more: start Ray on all nodes first; OUT, data and model on a shared disk
 NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}
 LOGGER=${LOGGER:-[console,file]}   # for example [console,file,wandb]
@@ -16,6 +18,8 @@ printing=false
 for argument in "$@"; do
     case $argument in --cfg* | -c | --info* | --help | -h | --hydra-help) printing=true ;; esac
 done
+
+if ! $printing && declare -F prepare > /dev/null; then prepare; fi
 
 # Workers of a Ray cluster that is already running have another working directory.
 OUT=$(realpath -m "$OUT")
@@ -61,6 +65,7 @@ TRAINER=(
     +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH="$(quoted "$OUT/metrics.jsonl")"
     hydra.searchpath='[pkg://verl.trainer.config]'
 )
+[ -z "$STEPS" ] || TRAINER+=(trainer.total_training_steps="$STEPS")
 
 exec "$PYTHON" -m verl.trainer.main_ppo --config-path "$RECIPES" --config-name "$CONFIG" \
     method="$METHOD" "${DATA[@]}" "${MODEL[@]}" "${ROLLOUT[@]}" "${TRAINER[@]}" "$@"

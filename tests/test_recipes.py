@@ -60,7 +60,8 @@ def arguments_of(tmp_path, model):
     stand_in.chmod(0o755)
 
     def run(launcher, *arguments, **environment):
-        environment = {"PYTHON": str(stand_in), "OUT": str(tmp_path / "out"), "MODEL_PATH": model, **environment}
+        given = {"MODEL_PATH": model, "TRAIN_FILES": "/data/train.parquet"}  # else a launcher may make them
+        environment = {"PYTHON": str(stand_in), "OUT": str(tmp_path / "out"), **given, **environment}
         command = ["bash", str(launcher), *arguments]
         done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr

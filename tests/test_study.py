@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from egsw_plugin.cli import main
+from egsw_plugin.report.metrics import Metrics
 from egsw_plugin.study.command import report
 from egsw_plugin.study.compare import coverage, holm, paired
 from egsw_plugin.study.execute import StudyError, check_records
@@ -36,6 +37,7 @@ from egsw_plugin.study.measures import (
     mean_success,
     start_success,
     steps_to,
+    success_by_step,
     success_curve,
     training_success,
 )
@@ -295,10 +297,10 @@ def test_a_run_that_hangs_is_ended_and_tried_again(grid, tmp_path, capsys):
     assert "try 1 of 2: exit code 124" in capsys.readouterr().out
 
 
-def test_validation_on_several_data_sets_is_refused(grid, tmp_path, capsys):
-    body = GOOD + "row(4, **{success: 0.5, success.replace('target', 'other'): 0.5})"
-    assert study(grid(body), tmp_path / "out") == 2
-    assert "validate on one data set" in capsys.readouterr().err
+def test_success_on_several_data_sets_is_their_mean():
+    success = "val-core/gym/{}/acc/mean@4"
+    row = {"step": 4, success.format("a"): 0.5, success.format("b"): 0.25, "val-aux/gym/a/format/mean@4": 1.0}
+    assert success_by_step(Metrics(training=[row])) == {4: 0.375}
 
 
 def test_ctrl_c_stops_the_study_and_the_same_command_goes_on(grid, tmp_path):

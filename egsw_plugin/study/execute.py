@@ -133,7 +133,7 @@ def _run(grid: Grid, cell: Cell, seed: int, out: Path) -> tuple[int, float]:
         seconds, earlier = _begin(folder, command)
         if (missing := _missing(folder, grid.steps)) is None:
             break
-        saved = _saved(folder)
+        saved = runner.saved_step(folder)
         began = time.monotonic()
         code = runner.run(command, folder, steps=grid.steps, time_limit=grid.time_limit)
         seconds = round(seconds + time.monotonic() - began, 1)
@@ -148,7 +148,7 @@ def _run(grid: Grid, cell: Cell, seed: int, out: Path) -> tuple[int, float]:
         if (missing := _missing(folder, grid.steps)) is None:
             break  # also if it failed after its last step
         print(f"study: {name}, try {attempt} of {_TRIES}: exit code {code}, {missing}", flush=True)
-        if 0 < _saved(folder) == saved and attempt < _TRIES:
+        if 0 < runner.saved_step(folder) == saved and attempt < _TRIES:
             _set_aside(folder, "no step forward from its checkpoint")
     if missing is not None:
         print(f"study: {name} failed; its log: {folder / 'train.log'}", flush=True)
@@ -189,9 +189,9 @@ def _begin(folder: Path, command: list[str]) -> tuple[float, list | None]:
         steps = {row["step"] for row in metrics_of(read_lines(folder)).training}
         if not isinstance(state, dict) or state.get("command") != command:
             _set_aside(folder, "of a run that is done, or was started with other settings")
-        elif not steps.issuperset(range(1, _saved(folder) + 1)):
+        elif not steps.issuperset(range(1, runner.saved_step(folder) + 1)):
             _set_aside(folder, "the metrics lack a step before its checkpoint")
-        elif _saved(folder):
+        elif runner.saved_step(folder):
             seconds = float(state.get("seconds", 0))
             made_from = state.get("made_from") or list(read_inputs(folder))  # none if the study itself was killed
     _write_state(folder, command, seconds, made_from)
@@ -210,14 +210,6 @@ def _set_aside(folder: Path, why: str) -> None:
     number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.old{n}").exists())
     print(f"study: {folder} becomes {folder.name}.old{number}: {why}", flush=True)
     folder.rename(folder.with_name(f"{folder.name}.old{number}"))
-
-
-def _saved(folder: Path) -> int:
-    """The step of the last checkpoint; 0 without one."""
-    try:
-        return int((folder / "checkpoints" / "latest_checkpointed_iteration.txt").read_text())
-    except (OSError, ValueError):
-        return 0
 
 
 def _missing(folder: Path, steps: int) -> str | None:

@@ -20,5 +20,4 @@ PATH=$(cd "$(dirname "$PYTHON")" && pwd):$PATH
 . "$ROOT/recipes/machine/cpu.sh"
 "$PYTHON" -m egsw_plugin.tiny --task target ${QUICK:+--quick} --out "$ASSETS"
 MODEL_PATH=$ASSETS/model TRAIN_FILES=$ASSETS/train.parquet VAL_FILES=$ASSETS/test.parquet
-set -- trainer.total_training_steps="$STEPS" "$@"
 . "$HERE/../launch.sh"

