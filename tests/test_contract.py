@@ -33,6 +33,7 @@ class Symbol(NamedTuple):
 
 CORE, BASE, LOSSES = "verl.trainer.ppo.core_algos", "verl.trainer.ppo.v1.trainer_base", "verl.workers.utils.losses"
 OLD, PLATFORM = "verl.trainer.ppo.ray_trainer", "verl.plugin.platform"
+ENGINE = "verl.workers.engine.fsdp.transformer_impl"
 SYMBOLS = [
     Symbol("verl", "__version__", "str", "unsupported versions are refused"),
     Symbol("verl.utils.config", "validate_config", "(config, use_reference_policy, use_critic)", "start-up checks"),
@@ -104,8 +105,36 @@ SYMBOLS = [
         "(timeout_second=None, backend=None)",
         "cpu: collectives over gloo",
     ),
+    Symbol(ENGINE, "CPUOffloadPolicy", "fields pin_memory", "cpu: no pinned memory"),
     Symbol(
-        "verl.workers.engine.fsdp.transformer_impl", "CPUOffloadPolicy", "fields pin_memory", "cpu: no pinned memory"
+        "verl.workers.engine.fsdp",
+        "FSDPEngineWithLMHead",
+        "(model_config, engine_config, optimizer_config, checkpoint_config)",
+        "cpu: an engine without padding is registered",
+    ),
+    Symbol(
+        "verl.workers.engine.base",
+        "EngineRegistry.register",
+        "(model_type, backend, device='cuda', vendor=None)",
+        "cpu: engines for the device cpu",
+    ),
+    Symbol(ENGINE, "FSDPEngineWithLMHead._build_module", "(self)", "cpu: the attention of shared prompts"),
+    Symbol(ENGINE, "FSDPEngineWithLMHead.prepare_model_inputs", "(self, micro_batch)", "cpu: prompts are stored once"),
+    Symbol(
+        ENGINE,
+        "FSDPEngineWithLMHead.prepare_model_outputs",
+        "(self, output, output_args, micro_batch, logits_processor_func)",
+        "cpu: log-probabilities and entropy of responses alone",
+    ),
+    Symbol(
+        ENGINE,
+        "FSDPEngineWithValueHead",
+        "(model_config, engine_config, optimizer_config, checkpoint_config)",
+        "cpu: a critic",
+    ),
+    Symbol("verl.utils.model", "extract_multi_modal_inputs", "(batch_data, indices=None)", "cpu: images are refused"),
+    Symbol(
+        "verl.utils.tensordict_utils", "get_non_tensor_data", "(data, key, default)", "cpu: what a micro-batch asks for"
     ),
     Symbol(
         "verl.utils.model",
