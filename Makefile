@@ -6,6 +6,7 @@
 # make test-combinations   verl on more bases, rewards and trainers (about 50 minutes)   ARGS='-k name'
 # make study  compare the methods over seeds (hours; the same command goes on)   ARGS='--quick' '--only grpo --only gtpo --seeds 6 7'
 # make study-report   rebuild docs/study.md's tables and figures from the records in docs/study/
+# make pages   rewrite the tables of docs/options.md and docs/family.md from the members' declarations
 # make newest-verl   try the newest verl that pip finds and report; what it finds does not fail (a minute or two)
 # Each first makes .venv/, once.
 VENV := .venv
@@ -21,7 +22,7 @@ FAST = $(VENV)/bin/pytest -n 2 --dist loadfile -m 'not verl_run and not combinat
 RECIPE ?= recipes/egsw/run_qwen2.5_math_7b.sh
 SMOKE_OUT ?= outputs/smoke
 
-.PHONY: demo smoke smoke-all test test-fast test-combinations study study-report newest-verl lint setup clean
+.PHONY: demo smoke smoke-all test test-fast test-combinations study study-report pages newest-verl lint setup clean
 
 LAUNCHER_tiny = recipes/tiny_cpu/run_tiny.sh
 LAUNCHER_smollm2 = recipes/reasoning_gym/run_smollm2_135m_cpu.sh
@@ -57,6 +58,9 @@ study: setup
 
 study-report: setup
 	$(VENV)/bin/egsw-plugin study report recipes/study/grid.yaml --runs docs/study/runs --out docs/study --page docs/study.md
+
+pages: setup
+	$(VENV)/bin/python -m egsw_plugin.methods.pages docs
 
 newest-verl: setup
 	@PYTHON=$(VENV)/bin/python .ci/newest_verl

@@ -17,7 +17,7 @@ from batches import LENGTHS, make_batch
 from timing import interleaved, machine, ratios, table
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
-from egsw_plugin.methods import METHODS
+from egsw_plugin.methods import MEMBERS
 
 REFERENCE = "grpo_vectorized"
 CASES = {
@@ -42,7 +42,7 @@ def step_of(case, batch):
     name, options = CASES[case]
     arguments = dict(batch)
     entropy = arguments.pop("entropy")
-    if name in METHODS:
+    if name in MEMBERS:
         arguments |= {"entropy": entropy, "config": {name: options}}
     compute = get_adv_estimator_fn(name)
     return lambda: compute(**arguments)

@@ -11,8 +11,9 @@ from timing import interleaved, machine, ratios, table
 from verl.trainer.ppo.core_algos import get_policy_loss_fn
 from verl.workers.config import ActorConfig
 
-from egsw_plugin.verl_adapter import bridge
-from egsw_plugin.verl_adapter.policy_losses import LOSS_MODES
+from egsw_plugin.fields import Field, arriving
+from egsw_plugin.methods import LOSSES
+from egsw_plugin.options import encode
 
 REFERENCE = "vanilla"
 
@@ -37,9 +38,13 @@ def main():
 
     def step(mode):
         compute, agg = get_policy_loss_fn(mode), "seq-mean-token-mean" if mode.startswith("grpo_s") else "token-mean"
+        fields = {Field.WEIGHT: noise.abs()}
+        if mode in LOSSES and (numbers := encode(LOSSES[mode].options_type())):
+            fields[Field.LOSS_OPTIONS] = torch.tensor([numbers])
 
         def run():
-            loss, _ = compute(old, log_prob, advantages, mask, loss_agg_mode=agg, config=config)
+            with arriving(fields):
+                loss, _ = compute(old, log_prob, advantages, mask, loss_agg_mode=agg, config=config)
             log_prob.grad = None
             loss.backward()
             if log_prob.is_cuda:
@@ -47,8 +52,8 @@ def main():
 
         return run
 
-    bridge._WEIGHTS.set(bridge.MicroBatchWeights(noise.abs(), weigh_kl=False))  # as the worker's bridge leaves them
-    result = ratios(interleaved({mode: step(mode) for mode in (REFERENCE, *LOSS_MODES)}, arguments.repeats), REFERENCE)
+    steps = {mode: step(mode) for mode in (REFERENCE, *LOSSES.own)}
+    result = ratios(interleaved(steps, arguments.repeats), REFERENCE)
     print(machine(), f"{arguments.device}, [{arguments.rows}, {arguments.tokens}]", sep="; ", end="\n\n")
     print(table(["", f"x {REFERENCE}"], [[mode, f"{ratio:.2f}"] for mode, ratio in result.items()]))
 

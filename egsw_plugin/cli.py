@@ -106,8 +106,13 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--revision", metavar="REV", help="of a hub id: branch, tag or commit (default: main)")
     model.set_defaults(handler=_model)
 
-    options = commands.add_parser("options", help="list the methods' options, paper against default, as Markdown")
-    options.add_argument("method", nargs="?", metavar="METHOD", help="egsw, gtpo or grpo_s (default: all)")
+    options = commands.add_parser("options", help="list the members' options, paper against default, as Markdown")
+    options.add_argument(
+        "member",
+        nargs="?",
+        metavar="NAME",
+        help="a base, transform or policy loss, of another package too, or PATH.py:OBJECT (default: our own)",
+    )
     options.set_defaults(handler=_options)
 
     doctor = commands.add_parser(
@@ -228,14 +233,21 @@ def _model(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> int:
-    from .methods import METHODS
-    from .options import page
+    from .errors import MemberError
+    from .methods import LOSSES, MEMBERS, pages
 
-    if arguments.method is not None and arguments.method not in METHODS:
-        print(f"egsw-plugin options: no method {arguments.method!r}; use {', '.join(METHODS)}", file=sys.stderr)
+    name, known = arguments.member, dict.fromkeys([*MEMBERS, *LOSSES])
+    if name is not None and name not in MEMBERS and name not in LOSSES:
+        print(f"egsw-plugin options: no member {name!r}; use {', '.join(known)}", file=sys.stderr)
         return 2
-    names = [arguments.method] if arguments.method else METHODS
-    print("\n\n".join(page(name, METHODS[name].options_type) for name in names))
+    try:
+        chosen = list(pages.members(None if name is None else [name]))
+    except MemberError as error:
+        print(f"egsw-plugin options: {error}", file=sys.stderr)
+        return 1
+    print(pages.options_page(chosen) or f"{name} has no options.")
+    if name is None:
+        print(f"\n{pages.controllers_page()}")
     return 0
 
 

@@ -78,7 +78,7 @@ def examine(config: Path | None, arguments: Sequence[str], ray: bool, time_limit
     yield _run("rollout engine", engine)
     yield _run("entry point", entry_point)
     checks: list[tuple[str, Callable, tuple]] = [(name, check, ()) for name, check in IN_PROCESS.items()]
-    checks.append(("start-up check", startup_hook, ()))
+    checks += [("start-up check", startup_hook, ()), ("members", members, ())]
     if ray:
         checks.append(("Ray worker", ray_worker, (time_limit,)))
     if config is not None or arguments:
@@ -231,28 +231,29 @@ def plugin_loaded() -> Result:
 def trainer_bridge() -> Result:
     """Whether verl's trainer has what the entropy bridge touches, and the bridge is in it."""
     trainer_base = importlib.import_module("verl.trainer.ppo.v1.trainer_base")
-    from .verl_adapter import bridge
+    from .verl_adapter import hooks
 
     wrapped = {
-        "PPOTrainer._compute_advantage": trainer_base.PPOTrainer._compute_advantage,
-        "compute_advantage_for_multi_trajectories": trainer_base.compute_advantage_for_multi_trajectories,
+        f"PPOTrainer.{name}": getattr(trainer_base.PPOTrainer, name)
+        for name in ("_compute_advantage", "_save_checkpoint", "_load_checkpoint")
     }
-    return _bridge(bridge.missing_in_trainer(trainer_base), wrapped, bridge)
+    wrapped["compute_advantage_for_multi_trajectories"] = trainer_base.compute_advantage_for_multi_trajectories
+    return _bridge(hooks.missing_in_trainer(trainer_base), wrapped, hooks)
 
 
 def worker_bridge() -> Result:
     """The same for the policy loss, which runs in the actor's workers."""
     losses = importlib.import_module("verl.workers.utils.losses")
-    from .verl_adapter import bridge
+    from .verl_adapter import hooks
 
     wrapped = {"ppo_loss": losses.ppo_loss, "kl_penalty": losses.kl_penalty}
-    return _bridge(bridge.missing_in_worker(losses), wrapped, bridge)
+    return _bridge(hooks.missing_in_worker(losses), wrapped, hooks)
 
 
-def _bridge(missing: list[str], wrapped: dict[str, Any], bridge: types.ModuleType) -> Result:
+def _bridge(missing: list[str], wrapped: dict[str, Any], hooks: types.ModuleType) -> Result:
     if missing:
         return _failed(f"this verl lacks {'; '.join(missing)}", INSTALL_VERL)
-    strangers = [f"{name} is {_where(part)}" for name, part in wrapped.items() if not _leads_to(part, bridge)]
+    strangers = [f"{name} is {_where(part)}" for name, part in wrapped.items() if not _leads_to(part, hooks)]
     if strangers:
         return _failed("; ".join(strangers) + ", without the bridge", _loaded_or_replaced())
     return _ok(f"in {', '.join(wrapped)}")
@@ -261,18 +262,32 @@ def _bridge(missing: list[str], wrapped: dict[str, Any], bridge: types.ModuleTyp
 def estimators() -> Result:
     """Whether our names lead to our functions in verl's registry of advantage estimators."""
     core_algos = importlib.import_module("verl.trainer.ppo.core_algos")
-    from .methods import METHODS
+    from .methods import MEMBERS
+    from .methods.chain import CHAIN
     from .verl_adapter.estimators import REGISTERED
 
-    return _registry(core_algos.ADV_ESTIMATOR_REGISTRY, METHODS, REGISTERED)
+    return _registry(core_algos.ADV_ESTIMATOR_REGISTRY, [CHAIN, *MEMBERS], REGISTERED)
 
 
 def policy_losses() -> Result:
     """The same for policy losses."""
     core_algos = importlib.import_module("verl.trainer.ppo.core_algos")
-    from .verl_adapter.policy_losses import LOSS_MODES, REGISTERED
+    from .methods import LOSSES
+    from .verl_adapter.worker import REGISTERED
 
-    return _registry(core_algos.POLICY_LOSS_REGISTRY, LOSS_MODES, REGISTERED)
+    return _registry(core_algos.POLICY_LOSS_REGISTRY, list(LOSSES), REGISTERED)
+
+
+def members() -> Result:
+    """Whether every member can be imported, those of other packages too."""
+    from .methods import LOSSES, MEMBERS
+
+    faults = [*MEMBERS.broken().values(), *LOSSES.broken().values(), *MEMBERS.conflicts(), *LOSSES.conflicts()]
+    if faults:
+        return _failed("; ".join(faults), "repair or uninstall the package that the message names; the others work")
+    strangers = [f"{name} of {MEMBERS.whose(name)}" for name in MEMBERS.strangers]
+    strangers += [f"{name} of {LOSSES.whose(name)}" for name in LOSSES.strangers]
+    return _ok("; ".join([f"{len(MEMBERS.own)} estimators and {len(LOSSES.own)} policy losses of its own", *strangers]))
 
 
 def _registry(registry: dict[str, Any], names: Sequence[str], ours: dict[str, Any]) -> Result:
@@ -302,7 +317,7 @@ IN_PROCESS = {
     "estimators": estimators,
     "policy losses": policy_losses,
 }
-IN_WORKER = {name: check for name, check in IN_PROCESS.items() if name != "trainer bridge"}
+IN_WORKER = {name: check for name, check in IN_PROCESS.items() if name != "trainer bridge"} | {"members": members}
 
 
 def _loaded_or_replaced() -> str:
@@ -389,7 +404,7 @@ def configuration(file: Path | None, arguments: Sequence[str]) -> Result:
     from verl.utils import config as config_module
 
     from .errors import OptionError
-    from .verl_adapter import bridge, composition, startup
+    from .verl_adapter import composition, hooks, startup
 
     said = io.StringIO()
     try:
@@ -400,7 +415,7 @@ def configuration(file: Path | None, arguments: Sequence[str]) -> Result:
                 use_reference_policy=utils.need_reference_policy(config),
                 use_critic=utils.need_critic(config),
             )
-            startup.check_trainer(config, bridge.missing_in_trainer(trainer_base))
+            startup.check_trainer(config, hooks.missing_in_trainer(trainer_base))
     except OptionError as error:
         return _failed(f"{error.key}={error.value!r}", error.fix)
     except (Exception, SystemExit) as error:

@@ -1,14 +1,13 @@
 """What verl loads in the driver, the task runner and every worker (entry point group ``verl.plugins``).
 
 It imports no part of verl: everything is installed when verl itself imports the module concerned. verl swallows an
-exception here at debug level, so a failure is printed, and a run that asks for one of our estimators is refused with
-the reason.
+exception here at debug level, so a failure is printed, and a run that asks for an estimator or a policy loss that verl
+does not have is refused with the reason.
 """
 
 import sys
 import traceback
 
-METHOD_NAMES = ("egsw", "gtpo", "grpo_s")  # repeated here because egsw_plugin.methods may be what failed to import
 failure: str | None = None  # traceback of a failure to load in this process; `egsw-plugin doctor` reads it
 
 
@@ -27,16 +26,22 @@ def load() -> None:
 
 
 def _refuse_runs(reason: str) -> None:
-    """Make verl's own validation refuse our estimators; standard library and verl's loaded modules only."""
+    """Make verl's own validation refuse what verl's registries lack; standard library and verl alone."""
     config_module = sys.modules.get("verl.utils.config")
     verl_validate = getattr(config_module, "validate_config", None)
     if verl_validate is None:
         return
 
     def validate_config(config, *args, **kwargs):
-        name = config.algorithm.adv_estimator
-        if name in METHOD_NAMES:
-            raise RuntimeError(f"algorithm.adv_estimator={name}: egsw-plugin failed to load:\n{reason}")
+        from verl.trainer.ppo import core_algos
+
+        name, loss = config.algorithm.adv_estimator, config.actor_rollout_ref.actor.policy_loss.loss_mode
+        for key, value, registry in (
+            ("algorithm.adv_estimator", name, core_algos.ADV_ESTIMATOR_REGISTRY),
+            ("actor_rollout_ref.actor.policy_loss.loss_mode", loss, core_algos.POLICY_LOSS_REGISTRY),
+        ):
+            if value not in registry:
+                raise RuntimeError(f"{key}={value}: egsw-plugin failed to load, and verl has no such name:\n{reason}")
         return verl_validate(config, *args, **kwargs)
 
     config_module.validate_config = validate_config

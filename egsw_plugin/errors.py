@@ -16,6 +16,10 @@ class OptionError(EGSWPluginError, ValueError):
         return type(self), (self.key, self.value, self.fix)  # Ray pickles what a task raises
 
 
+class MemberError(EGSWPluginError, ImportError):
+    """A member of the family that cannot be loaded, or is not what it must be; says whose it is."""
+
+
 class TensorError(EGSWPluginError, ValueError):
     """A tensor that is missing, of another shape than the response mask, or outside its range."""
 

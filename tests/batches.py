@@ -34,3 +34,21 @@ def random_batch(seed, prompts=5, responses=4, tokens=9, holes=True, padding_row
         np.array(uids, dtype=object)[order],
         torch.tensor(entropy[order], dtype=torch.float32),
     )
+
+
+def batch_of(base, mask, group_ids, success, outcome, **tensors):
+    """A batch as members see it; base is None for a base."""
+    from egsw_plugin.kernels.rows import Rows
+    from egsw_plugin.methods.interface import Batch
+
+    return Batch(base, None, Rows.measure(mask), group_ids, success, outcome, tensors)
+
+
+def applied(name, batch, **options):
+    """What a base or transform alone makes of a batch, without verl."""
+    from egsw_plugin.methods import MEMBERS
+    from egsw_plugin.methods.chain import apply, read
+
+    section = MEMBERS[name].section.split(".")[1:]
+    config = {section[-1]: options}
+    return apply(read({"credit": config} if section[0] == "credit" else config, name), batch)

@@ -26,12 +26,13 @@ from verl.trainer.config.algorithm import AlgoConfig
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn, get_policy_loss_fn
 from verl.workers.config import ActorConfig
 
+from egsw_plugin import fields
 from egsw_plugin.errors import EGSWPluginError
 from egsw_plugin.kernels import rows as kernel_rows
-from egsw_plugin.options import EGSWOptions, GRPOSOptions, GTPOOptions, parse, walk
-from egsw_plugin.verl_adapter import bridge
+from egsw_plugin.methods import MEMBERS
+from egsw_plugin.options import parse, walk
 
-OPTIONS = {"egsw": EGSWOptions, "gtpo": GTPOOptions, "grpo_s": GRPOSOptions}
+OPTIONS = {name: MEMBERS[name].options_type for name in ("egsw", "gtpo", "grpo_s")}
 CHOICES = {
     "granularity": ["step", "trajectory"],
     "scope": ["group", "batch"],
@@ -812,10 +813,10 @@ def make_loss_case(seed):
 
 def run_loss(case):
     """Compute the loss and its gradient."""
-    arrived = None if case.weights is None else bridge.MicroBatchWeights(case.weights, False)
-    token = bridge._WEIGHTS.set(arrived if case.mode == "egsw" else None)
+    weighed = case.mode == "egsw" and case.weights is not None
     try:
-        loss, metrics = get_policy_loss_fn(case.mode)(**case.arguments, config=case.config)
+        with fields.arriving({fields.Field.WEIGHT: case.weights} if weighed else {}):
+            loss, metrics = get_policy_loss_fn(case.mode)(**case.arguments, config=case.config)
     except EGSWPluginError as error:
         if not any(word in str(error) for word in case.refused):
             raise Failure(f"refused with {error}; expected {case.refused}") from error
@@ -824,8 +825,6 @@ def run_loss(case):
         raise Failure(
             f"{type(error).__name__}: {error}\n{''.join(traceback.format_tb(error.__traceback__)[-3:])}"
         ) from error
-    finally:
-        bridge._WEIGHTS.reset(token)
     if case.refused:
         raise Failure(f"not refused; expected an error about {case.refused}")
     log_prob, mask = case.arguments["log_prob"], case.arguments["response_mask"].bool()

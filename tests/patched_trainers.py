@@ -6,11 +6,11 @@ from hydra import compose, initialize_config_module
 from tensordict import TensorDict
 
 from egsw_plugin.errors import OptionError
-from egsw_plugin.verl_adapter import bridge, startup
+from egsw_plugin.verl_adapter import hooks, startup
 
 if __name__ == "__main__":  # pytest imports this file as well, in the process of other tests
     # Before verl's trainer is imported, which is when the bridge would be installed.
-    bridge.install_in_trainer = lambda trainer_base: None
+    hooks.install_in_trainer = lambda trainer_base: None
 
 import test_bridge
 

@@ -2,8 +2,8 @@
 weights and metrics go.
 
 Entropy of the wrong rows trains something, so nothing but a comparison shows it. The trainer here is verl's class with
-its configuration and without workers: the advantage step needs no more. Maps to verl_adapter/bridge.py. Not exercised:
-that the stored entropy is the old policy's (test_verl_runs.py compares it with verl's own metric).
+its configuration and without workers: the advantage step needs no more. Maps to verl_adapter/{step,hooks}.py. Not
+exercised: that the stored entropy is the old policy's (test_verl_runs.py compares it with verl's own metric).
 """
 
 import subprocess
@@ -30,9 +30,12 @@ from verl.trainer.ppo.v1 import PPOTrainer, PPOTrainerColocateAsync, PPOTrainerS
 from verl.utils import tensordict_utils
 
 from egsw_plugin.errors import BridgeError, TensorError
+from egsw_plugin.fields import Field
 from egsw_plugin.kernels.rows import Rows
-from egsw_plugin.verl_adapter import bridge
-from egsw_plugin.verl_adapter.bridge import WEIGHTS_FIELD
+from egsw_plugin.verl_adapter import hooks
+from egsw_plugin.verl_adapter.step import TrainerStep
+
+WEIGHT = Field.WEIGHT.queue_name
 
 LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode"
 QUEUE = ["transfer_queue.enable=True", "transfer_queue.backend.SimpleStorage.num_data_storage_units=1"]
@@ -194,7 +197,7 @@ def test_weights_are_stored_for_the_policy_loss(stored, model):
     trainer = trainer_of(PPOTrainerSync, model, "+algorithm.egsw.channel=loss", f"{LOSS}=egsw")
     trainer._compute_advantage(batch.batch, {})
     torch.testing.assert_close(wide(batch.read("advantages"), batch.mask), base_of(batch), rtol=1e-5, atol=1e-6)
-    weights = tq.kv_batch_get(keys=batch.keys, partition_id=PARTITION, select_fields=[WEIGHTS_FIELD])[WEIGHTS_FIELD]
+    weights = tq.kv_batch_get(keys=batch.keys, partition_id=PARTITION, select_fields=[WEIGHT])[WEIGHT]
     assert weights.offsets().diff().tolist() == batch.lengths
     weights = wide(weights.to_padded_tensor(0.0), batch.mask)
     torch.testing.assert_close(weights, expected(batch, batch.entropy), rtol=1e-5, atol=1e-6)
@@ -380,7 +383,7 @@ def test_sessions_with_several_outputs_under_egsw(stored, model, base, channel):
         expected[joined.places[row][t]] = weight * (level[row] if channel == "advantage" else 1)
         plain[joined.places[row][t]] = level[row]
     if channel == "loss":
-        weights = tq.kv_batch_get(keys=batch.keys, partition_id=PARTITION, select_fields=[WEIGHTS_FIELD])[WEIGHTS_FIELD]
+        weights = tq.kv_batch_get(keys=batch.keys, partition_id=PARTITION, select_fields=[WEIGHT])[WEIGHT]
         result = wide(weights.to_padded_tensor(0.0), batch.mask)
         torch.testing.assert_close(wide(batch.read("advantages"), batch.mask), plain, rtol=1e-5, atol=1e-6)
     else:
@@ -403,7 +406,7 @@ def test_outputs_of_a_session_stay_trajectories_of_their_own_where_the_base_has_
 
 def test_keys_that_do_not_name_a_session_are_an_error():
     batch = types.SimpleNamespace(keys=["uid_0_0", "another-form"], tags=[{}, {}], partition_id=PARTITION)
-    step = bridge.TrainerStep(None, batch, {}, None)
+    step = TrainerStep(None, batch, {}, None)
     with pytest.raises(BridgeError, match=r"is not \{uid\}_\{session\}_\{output\} but 'another-form'"):
         step.sessions(Rows.measure(torch.ones(2, 3, dtype=torch.int64)))
 
@@ -426,7 +429,7 @@ def test_verls_own_estimators_are_left_alone(stored, model):
 
 def test_the_trainer_of_another_verl_is_refused_by_name():
     stranger = types.SimpleNamespace(PPOTrainer=type("PPOTrainer", (), {"_compute_advantage": lambda self, data: data}))
-    missing = bridge.missing_in_trainer(stranger)
+    missing = hooks.missing_in_trainer(stranger)
     assert any(part.startswith("PPOTrainer._compute_advantage") for part in missing)
     assert any(part.startswith("tq.kv_batch_get") for part in missing)
 

@@ -70,6 +70,8 @@ SYMBOLS = [
     ),
     Symbol(BASE, "PPOTrainer.__init__", "(self, config)", "the trainer's start checks the configuration"),
     Symbol(BASE, "PPOTrainer._compute_advantage", "(self, batch, metrics)", "the bridge's step"),
+    Symbol(BASE, "PPOTrainer._save_checkpoint", "(self)", "the state of controllers, saved with it"),
+    Symbol(BASE, "PPOTrainer._load_checkpoint", "(self)", "the state of controllers, read after it"),
     Symbol(
         BASE,
         "compute_advantage_for_multi_trajectories",
@@ -78,11 +80,16 @@ SYMBOLS = [
         "the bridge takes the padded rows from its first argument",
     ),
     Symbol(BASE, "tq.kv_batch_get", "(keys, partition_id, select_fields=None)", "entropy, reward_extra_info"),
-    Symbol(BASE, "tq.kv_batch_put", "(keys, partition_id, fields=None, tags=None, data_parser=None)", "channel: loss"),
+    Symbol(
+        BASE, "tq.kv_batch_put", "(keys, partition_id, fields=None, tags=None, data_parser=None)", "fields for the loss"
+    ),
     Symbol(BASE, "KVBatchMeta", "fields keys, tags, partition_id, fields, extra_info", "which rows a step is about"),
     Symbol("verl.protocol", "DataProto", "fields batch, non_tensor_batch, meta_info", "the step's padded tensors"),
-    Symbol(LOSSES, "ppo_loss", "(config, model_output, data, dp_group=None)", "weights of channel: loss"),
+    Symbol(LOSSES, "ppo_loss", "(config, model_output, data, dp_group=None)", "fields for the loss"),
     Symbol(LOSSES, "kl_penalty", "(logprob, ref_logprob, kl_penalty)", "weigh_kl"),
+    Symbol(
+        LOSSES, "no_padding_2_padding", "(tensor, data)", "the current entropy of a micro-batch, for its coefficient"
+    ),
     Symbol(
         "verl.utils.fs",
         "copy_to_local",
@@ -179,10 +186,14 @@ KEYS = [
     "algorithm.rollout_correction.bypass_mode",
     "algorithm.use_kl_in_reward",
     "algorithm.use_pf_ppo",
+    "actor_rollout_ref.actor.calculate_entropy",
+    "actor_rollout_ref.actor.entropy_coeff",
     "actor_rollout_ref.actor.entropy_from_logits_with_chunking",
     "actor_rollout_ref.actor.fsdp_config",
     "actor_rollout_ref.actor.loss_agg_mode",
     "actor_rollout_ref.actor.policy_loss.loss_mode",
+    "actor_rollout_ref.actor.ppo_epochs",
+    "actor_rollout_ref.actor.ppo_mini_batch_size",
     "actor_rollout_ref.actor.use_kl_loss",
     "actor_rollout_ref.model.hf_config_path",
     "actor_rollout_ref.model.path",
@@ -193,18 +204,24 @@ KEYS = [
     "actor_rollout_ref.rollout.calculate_log_probs",
     "actor_rollout_ref.rollout.n",
     "critic.enable",
+    "data.train_batch_size",
     "reward.custom_reward_function.name",
     "reward.custom_reward_function.path",
     "reward.reward_model.enable",
+    "trainer.default_local_dir",
     "trainer.logger",
+    "trainer.resume_from_path",
+    "trainer.resume_mode",
+    "trainer.save_freq",
     "trainer.test_freq",
     "trainer.use_v1",
     "trainer.v1.trainer_mode",
     "trainer.validation_data_dir",
 ]
-# Below a free-form section, or one of our own.
+# Below a free-form section, or one of our own; and a page.
 FREE = (
-    *("algorithm.egsw", "algorithm.gtpo", "algorithm.grpo_s", "reward.reward_kwargs", "reward.reward_model."),
+    *("algorithm.credit", "algorithm.egsw", "algorithm.gtpo", "algorithm.grpo_s"),
+    *("reward.reward_kwargs", "reward.reward_model.", "data.md"),
     *("reward.custom_reward_function.reward_kwargs", "actor_rollout_ref.actor.fsdp_config.mixed_precision"),
 )
 
@@ -255,13 +272,13 @@ def test_a_base_accepts_what_it_is_called_with(name):
 
 def test_the_table_of_bases_is_complete():
     """A new estimator of verl becomes a base by itself: is it called with what it needs?"""
-    from egsw_plugin.methods import METHODS
     from egsw_plugin.verl_adapter import bases
+    from egsw_plugin.verl_adapter.configuration import is_ours
 
-    known = set(find(CORE, "ADV_ESTIMATOR_REGISTRY")) - set(METHODS) - set(bases.UNSUPPORTED)
-    assert known == set(BASES)
-    named = {bases.GAE, *bases.PER_OUTPUT, *bases.OTB, *bases.OF_OUTCOME, *bases.NOT_IN_TRAINER}
-    assert named <= set(BASES)
+    verls = {name for name in find(CORE, "ADV_ESTIMATOR_REGISTRY") if not is_ours(name)}
+    unsupported = {name for name, base in bases.VERL_BASES.items() if not base.supported}
+    assert verls - unsupported == set(BASES)
+    assert set(bases.VERL_BASES) <= verls
 
 
 @pytest.fixture(scope="module")
@@ -355,14 +372,13 @@ def test_what_an_estimator_is_called_with():
     (first,) = assigned(tree, "adv_kwargs")
     keys = re.findall(r"'(\w+)':", first)
     keys += re.findall(r"adv_kwargs\['(\w+)'\] =", ast.unparse(tree))
-    from egsw_plugin.methods import METHODS
     from egsw_plugin.verl_adapter.estimators import make_estimator
 
     assert keys == [
         *("token_level_rewards", "response_mask", "config", "index", "reward_baselines", "non_tensor_batch", "batch"),
         *("sum_pi_squared", "old_log_probs", "rollout_is_weights"),
     ]
-    ours = inspect.signature(make_estimator(METHODS["egsw"])).parameters
+    ours = inspect.signature(make_estimator("egsw")).parameters
     assert set(keys) - set(ours) == {"non_tensor_batch", "batch"}  # for gdpo only
     gdpo = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "non_tensor_batch'] =" in ast.unparse(node)]
     assert ast.unparse(gdpo[-1].test) == "adv_estimator in (AdvantageEstimator.GDPO, 'gdpo')"
@@ -389,11 +405,11 @@ def test_what_a_policy_loss_is_called_with():
     tree = source(LOSSES, "ppo_loss")
     (call,) = calls(tree, "policy_loss_fn")
     passed = {keyword.arg for keyword in ast.parse(call).body[0].value.keywords}
-    from egsw_plugin.verl_adapter.policy_losses import REGISTERED
+    from egsw_plugin.verl_adapter.worker import REGISTERED
 
-    assert len(REGISTERED) == 4
+    assert len(REGISTERED) >= 5
     for loss in REGISTERED.values():
-        assert passed == set(inspect.signature(loss).parameters) - {"mean"}
+        assert passed == set(inspect.signature(loss).parameters)
 
 
 def test_the_global_batch_is_what_agg_loss_takes():

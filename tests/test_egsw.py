@@ -13,7 +13,7 @@ import pytest
 import reference
 import torch
 import verl  # noqa: F401  (loads the plugin through its entry point, as a user's run does)
-from batches import random_batch
+from batches import applied, batch_of, random_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -25,8 +25,8 @@ from egsw_plugin.kernels.egsw import egsw
 from egsw_plugin.kernels.groups import dense_group_ids
 from egsw_plugin.kernels.policy_loss import clipped_surrogate
 from egsw_plugin.kernels.rows import Rows
-from egsw_plugin.methods import METHODS, Batch
-from egsw_plugin.options import EGSWOptions
+from egsw_plugin.methods import MEMBERS
+from egsw_plugin.methods.interface import Base
 from egsw_plugin.verl_adapter import bases
 
 OPTIONS = list(itertools.product(("step", "trajectory"), ("group", "batch"), ("alive", "all"), ("mean_one", "sum_one")))
@@ -322,12 +322,11 @@ def test_metrics_equal_the_loop(granularity, scope, denominator):
     rewards, mask, index, entropy = random_batch(33, prompts=9, responses=3)
     base = base_of((rewards, mask, index, entropy))
     success = rewards.sum(1) > 0.5
-    options = EGSWOptions(granularity=granularity, scope=scope, denominator=denominator)
-    batch = Batch(base, Rows.measure(mask), dense_group_ids(index), success, rewards.sum(1), {"entropy": entropy})
-    metrics = METHODS["egsw"].apply(options, batch).metrics
+    settings = dict(granularity=granularity, scope=scope, denominator=denominator)
+    batch = batch_of(base, mask, dense_group_ids(index), success, rewards.sum(1), entropy=entropy)
+    metrics = applied("egsw", batch, **settings).metrics
     assert metrics["egsw/sign_flip/mean"] == metrics["egsw/negative_success/mean"] == 0
 
-    settings = dict(granularity=granularity, scope=scope, denominator=denominator)
     weights = reference.egsw_weights(base.tolist(), entropy.tolist(), mask.tolist(), index, 0.5, 3.0, **settings)
     share = reference.effective_share(weights, mask.tolist(), index, scope, granularity)
     assert metrics["egsw/effective_share/mean"] == pytest.approx(share, rel=1e-5)
@@ -348,32 +347,24 @@ def test_metrics_equal_the_loop(granularity, scope, denominator):
 
 def test_metrics_of_a_batch_without_success():
     rewards, mask, index, entropy = random_batch(34)
-    batch = Batch(
-        torch.zeros_like(rewards),
-        Rows.measure(mask),
-        dense_group_ids(index),
-        torch.zeros(len(mask), dtype=torch.bool),
-        torch.zeros(len(mask)),
-        {"entropy": entropy},
-    )
-    metrics = METHODS["egsw"].apply(EGSWOptions(), batch).metrics
+    nothing = torch.zeros(len(mask))
+    batch = batch_of(torch.zeros_like(rewards), mask, dense_group_ids(index), nothing > 0, nothing, entropy=entropy)
+    metrics = applied("egsw", batch).metrics
     assert metrics["egsw/changed/mean"] == 0
     assert metrics["egsw/mixed_groups/mean"] == 0
     assert "egsw/entropy_success/mean" not in metrics
     assert all(math.isfinite(value) for value in metrics.values())
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", MEMBERS.own)
 def test_names_of_metrics_are_safe_for_verls_reduction(name):
     """verl's asynchronous trainer reduces by words in the name: exactly one such word, at the end."""
     _, mask, index, entropy = random_batch(35)
     success = torch.arange(len(mask)) % 2 == 0
-    tensors = {"entropy": entropy}
-    batch = Batch(
-        torch.ones_like(entropy), Rows.measure(mask), dense_group_ids(index), success, success.float(), tensors
-    )
-    metrics = METHODS[name].apply(METHODS[name].options_type(), batch).metrics
-    assert metrics[f"{name}/changed/mean"] > 0
+    base = None if isinstance(MEMBERS[name], Base) else torch.ones_like(entropy)
+    tensors = {"entropy": entropy, "old_log_probs": -entropy}
+    metrics = applied(name, batch_of(base, mask, dense_group_ids(index), success, success.float(), **tensors)).metrics
+    assert {metric.partition("/")[0] for metric in metrics} == {name, "credit"}
     for metric in metrics:
         body, _, word = metric.rpartition("/")
         assert word in ("mean", "max", "min", "sum")
@@ -489,8 +480,7 @@ def test_rewards_that_are_not_binary_are_seen_as_changed():
     entropy = torch.rand(6, 2, generator=torch.Generator().manual_seed(0))
     base = base_of((rewards, mask, np.array(["a"] * 6, dtype=object), entropy))
     outcome, ids = rewards.sum(1), torch.zeros(6, dtype=torch.int64)
-    batch = Batch(base, Rows.measure(mask), ids, outcome > 0.5, outcome, {"entropy": entropy})
-    metrics = METHODS["egsw"].apply(EGSWOptions(), batch).metrics
+    metrics = applied("egsw", batch_of(base, mask, ids, outcome > 0.5, outcome, entropy=entropy)).metrics
     assert metrics["egsw/changed/mean"] == 1
     assert metrics["egsw/mixed_groups/mean"] == 1
 
@@ -507,7 +497,7 @@ def test_weights_that_go_nowhere_are_warned_of(capsys, monkeypatch):
 
     monkeypatch.setattr(console, "_warned", set())
     estimate(random_batch(38), channel="loss")
-    assert "the weights of channel=loss go nowhere" in capsys.readouterr().out
+    assert "what it publishes for the policy loss (weight) goes nowhere" in capsys.readouterr().out
 
 
 class TestRefusals:

@@ -20,7 +20,9 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn, get_policy_loss_fn
 
 from egsw_plugin.errors import OptionError, TensorError
-from egsw_plugin.options import EGSWOptions, GTPOOptions, parse
+from egsw_plugin.methods.egsw import EGSWOptions
+from egsw_plugin.methods.gtpo import GTPOOptions
+from egsw_plugin.options import parse
 
 CASES, CHUNKS = 10_000, 20
 

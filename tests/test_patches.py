@@ -22,9 +22,9 @@ from tensordict import TensorDict
 from verl.trainer.ppo.ray_trainer import compute_advantage
 
 from egsw_plugin.errors import TensorError
-from egsw_plugin.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
+METHODS = ("egsw", "gtpo", "grpo_s")
 SCRIPT = ROOT / "patches" / "apply.py"
 SERIES = ROOT / "patches" / "verl-0.9.1"
 ROWS = [line.split() for line in (SERIES / "files.sha256").read_text().splitlines()[1:]]

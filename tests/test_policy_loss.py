@@ -2,8 +2,8 @@
 
 Weights that arrive beside the loss's own fields, and are dropped there without a word, would train the base estimator;
 a ratio or an aggregation of the wrong kind trains another method. Maps to kernels/policy_loss.py,
-verl_adapter/policy_losses.py and bridge.install_in_worker. Not exercised here: the way of the weights through
-TransferQueue (test_verl_runs.py).
+methods/{rules,losses}.py, verl_adapter/worker.py, hooks.install_in_worker. Not exercised here: the way of the weights
+through TransferQueue (test_verl_runs.py).
 """
 
 import math
@@ -19,9 +19,12 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.utils import losses
 
 from egsw_plugin.errors import BridgeError
+from egsw_plugin.fields import Field, arriving
 from egsw_plugin.kernels.policy_loss import clipped_surrogate, sequence_ratio, token_log_ratio
-from egsw_plugin.verl_adapter.bridge import WEIGHTS_FIELD, WEIGHTS_WITH_KL_FIELD
-from egsw_plugin.verl_adapter.policy_losses import LOSS_MODES
+
+LOSS_MODES = ["egsw", "gtpo", "grpo_s", "grpo_s_geometric", "egsw_plugin"]
+WEIGHT, KL_WEIGHT = Field.WEIGHT.queue_name, Field.KL_WEIGHT.queue_name
+READS_WEIGHTS = ("egsw", "egsw_plugin")
 
 PROMPT, LENGTHS = 2, [5, 3, 1, 4]
 AGGREGATIONS = ["token-mean", "seq-mean-token-sum", "seq-mean-token-mean"]
@@ -50,7 +53,8 @@ def nested(rows):
 class Worker:
     """Four responses of different lengths, with the second token of the first one written by a tool."""
 
-    def __init__(self, weights=WEIGHTS_FIELD, rollout_is_weights=False, kl=False):
+    def __init__(self, mode="egsw", rollout_is_weights=False, kl=False, weigh_kl=False):
+        """Weights arrive where policy loss `mode` reads them, and with `weigh_kl` as weights of the KL loss, too."""
         generator = torch.Generator().manual_seed(0)
 
         def random(lengths):
@@ -58,10 +62,14 @@ class Worker:
 
         self.log_probs = [row.requires_grad_() for row in random([PROMPT + length for length in LENGTHS])]
         self.old, self.advantages = random(LENGTHS), random(LENGTHS)
-        self.extra = {}
+        self.extra, self.per_row = {}, {}
         self.weights = [row.exp() for row in random(LENGTHS)]
-        if weights:
-            self.extra[weights] = self.weights
+        if mode in READS_WEIGHTS:
+            self.extra[WEIGHT] = self.weights
+        if mode == "egsw_plugin":
+            self.per_row[Field.LOSS_OPTIONS.queue_name] = torch.full((len(LENGTHS), 1), math.nan, dtype=torch.float64)
+        if weigh_kl:
+            self.extra[KL_WEIGHT] = self.weights
         if rollout_is_weights:
             self.extra["rollout_is_weights"] = [row.exp() for row in random(LENGTHS)]
         if kl:
@@ -78,6 +86,7 @@ class Worker:
             "advantages": nested([self.advantages[row] for row in rows]),
         }
         fields |= {name: nested([values[row] for row in rows]) for name, values in self.extra.items()}
+        fields |= {name: values[rows] for name, values in self.per_row.items()}
         data = TensorDict(fields, batch_size=len(rows))
         sizes = dict(dp_size=dp_size, batch_num_tokens=sum(LENGTHS) - 1, global_batch_size=len(LENGTHS))
         for name, value in sizes.items():
@@ -108,7 +117,7 @@ class Worker:
 @pytest.mark.parametrize("mode", LOSS_MODES)
 @pytest.mark.parametrize("rollout_is_weights", [False, True])
 def test_micro_batches_and_ranks_do_not_change_the_gradient(mode, aggregation, rollout_is_weights):
-    worker, config = Worker(rollout_is_weights=rollout_is_weights), actor_config(mode, aggregation)
+    worker, config = Worker(mode, rollout_is_weights=rollout_is_weights), actor_config(mode, aggregation)
     whole = worker.gradient([[0, 1, 2, 3]], config)
     assert whole.abs().sum() > 0
     for parts, ranks in (
@@ -123,7 +132,7 @@ def test_micro_batches_and_ranks_do_not_change_the_gradient(mode, aggregation, r
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("mode", LOSS_MODES)
 def test_gradient_equals_finite_differences(mode, aggregation):
-    worker, config = Worker(kl=True, weights=WEIGHTS_WITH_KL_FIELD), actor_config(mode, aggregation, kl=True)
+    worker, config = Worker(mode, kl=True, weigh_kl=True), actor_config(mode, aggregation, kl=True)
     gradient = worker.gradient([[0, 1, 2, 3]], config)
     place, step = 0, 1e-6
     for row in worker.log_probs:
@@ -142,14 +151,14 @@ def test_gradient_equals_finite_differences(mode, aggregation):
 @pytest.mark.parametrize("mode", LOSS_MODES)
 @pytest.mark.parametrize("rollout_is_weights", [False, True])
 def test_loss_equals_the_loop(mode, aggregation, rollout_is_weights):
-    worker, config = Worker(rollout_is_weights=rollout_is_weights), actor_config(mode, aggregation)
+    worker, config = Worker(mode, rollout_is_weights=rollout_is_weights), actor_config(mode, aggregation)
     arguments = (*worker.padded(), 0.15, 0.28)
     if mode in SEQUENCE:
         tokens = reference.sequence_objective_loss(*arguments, ratio=SEQUENCE[mode])
     else:
         tokens = reference.token_objective_loss(*arguments)
     for (row, column), value in tokens.items():
-        factor = float(worker.weights[row][column]) if mode == "egsw" else 1.0
+        factor = float(worker.weights[row][column]) if mode in READS_WEIGHTS else 1.0
         if rollout_is_weights:
             factor *= float(worker.extra["rollout_is_weights"][row][column])
         tokens[row, column] = value * factor
@@ -175,26 +184,29 @@ def test_gradient_of_a_response_is_that_of_the_formula(mean):
     torch.testing.assert_close(log_prob.grad, (-1.7 / 3 * per_token * mask).detach())
 
 
-@pytest.mark.parametrize("mode", ["egsw", "gtpo"])
+@pytest.mark.parametrize("mode", ["egsw", "gtpo", "egsw_plugin"])
 def test_weights_of_one_are_verls_loss_where_its_dual_clip_is_idle(mode):
-    worker = Worker()
-    worker.extra[WEIGHTS_FIELD] = [torch.ones_like(row) for row in worker.weights]
-    for row, length in enumerate(LENGTHS):
-        worker.old[row] = worker.log_probs[row][PROMPT - 1 : PROMPT - 1 + length].detach() - 0.4
-    ours = worker.gradient([[0, 1, 2, 3]], actor_config(mode))
-    torch.testing.assert_close(ours, worker.gradient([[0, 1, 2, 3]], actor_config("vanilla")))
+    ours, verls = Worker(mode), Worker("vanilla")
+    if mode in READS_WEIGHTS:
+        ours.extra[WEIGHT] = [torch.ones_like(row) for row in ours.weights]
+    gradients = []
+    for worker, name in ((ours, mode), (verls, "vanilla")):
+        for row, length in enumerate(LENGTHS):
+            worker.old[row] = worker.log_probs[row][PROMPT - 1 : PROMPT - 1 + length].detach() - 0.4
+        gradients.append(worker.gradient([[0, 1, 2, 3]], actor_config(name)))
+    torch.testing.assert_close(*gradients)
 
 
 def test_on_policy_every_loss_has_the_policy_gradient():
     """At ratio 1 nothing is clipped: with advantages constant over a response all losses agree."""
-    worker = Worker(weights=None)
-    for row, length in enumerate(LENGTHS):
-        worker.old[row] = worker.log_probs[row][PROMPT - 1 : PROMPT - 1 + length].detach().clone()
-        worker.advantages[row] = torch.full_like(worker.advantages[row], float(row) - 1.3)
-    gradients = [
-        worker.gradient([[0, 1, 2, 3]], actor_config(mode, "seq-mean-token-mean"))
-        for mode in ("vanilla", "gtpo", "grpo_s", "grpo_s_geometric", "gspo")
-    ]
+    gradients = []
+    for mode in ("vanilla", "gtpo", "grpo_s", "grpo_s_geometric", "egsw_plugin", "gspo"):
+        worker = Worker(mode)
+        worker.extra.pop(WEIGHT, None)
+        for row, length in enumerate(LENGTHS):
+            worker.old[row] = worker.log_probs[row][PROMPT - 1 : PROMPT - 1 + length].detach().clone()
+            worker.advantages[row] = torch.full_like(worker.advantages[row], float(row) - 1.3)
+        gradients.append(worker.gradient([[0, 1, 2, 3]], actor_config(mode, "seq-mean-token-mean")))
     for gradient in gradients[1:]:
         torch.testing.assert_close(gradient, gradients[0])
 
@@ -202,11 +214,12 @@ def test_on_policy_every_loss_has_the_policy_gradient():
 @pytest.mark.parametrize("mode", LOSS_MODES)
 def test_there_is_no_dual_clip(mode):
     """A much likelier token with a negative advantage keeps its full loss; verl's vanilla caps it at 3 |A|."""
-    worker = Worker()
-    worker.extra[WEIGHTS_FIELD] = [torch.ones_like(row) for row in worker.weights]
-    worker.old[2] = worker.log_probs[2][PROMPT - 1 : PROMPT].detach() - 3.0
-    worker.advantages[2] = torch.tensor([-1.0], dtype=torch.float64)
     for name, per_token in ((mode, math.exp(3)), ("vanilla", 3.0)):
+        worker = Worker(name)
+        if name in READS_WEIGHTS:
+            worker.extra[WEIGHT] = [torch.ones_like(row) for row in worker.weights]
+        worker.old[2] = worker.log_probs[2][PROMPT - 1 : PROMPT].detach() - 3.0
+        worker.advantages[2] = torch.tensor([-1.0], dtype=torch.float64)
         loss, _ = worker.loss([2], actor_config(name, "token-mean"))
         assert float(loss.detach()) * (sum(LENGTHS) - 1) == pytest.approx(per_token)
 
@@ -221,13 +234,12 @@ def test_ratios_beyond_float32_and_rubbish_outside_the_mask_stay_finite(mode):
     advantages = torch.tensor([[-1.0, 1.0, math.nan], [1.0, 1.0, math.inf]])
     correction = torch.tensor([[1.0, 0.5, math.nan], [math.nan, 1.0, 0.0]])
     arguments = torch.zeros(2, 3), log_prob, advantages, mask, "seq-mean-token-mean", Config, correction
-    if mode == "egsw":
-        from egsw_plugin.verl_adapter import bridge
-
-        token = bridge._WEIGHTS.set(bridge.MicroBatchWeights(torch.ones(2, 3), weigh_kl=False))
-    loss, metrics = get_policy_loss_fn(mode)(*arguments)
-    if mode == "egsw":
-        bridge._WEIGHTS.reset(token)
+    given = {
+        "egsw": {Field.WEIGHT: torch.ones(2, 3)},
+        "egsw_plugin": {Field.LOSS_OPTIONS: torch.full((2, 1), math.nan)},
+    }
+    with arriving(given.get(mode, {})):
+        loss, metrics = get_policy_loss_fn(mode)(*arguments)
     loss.backward()
     assert loss.isfinite() and log_prob.grad.nan_to_num(0).isfinite().all()
     assert log_prob.grad[mask].isfinite().all()
@@ -242,7 +254,7 @@ def test_bfloat16_log_probabilities_are_compared_in_float32(mode):
 
 class TestWeightsOfTheKLLoss:
     def test_weigh_each_tokens_divergence(self):
-        worker = Worker(weights=WEIGHTS_WITH_KL_FIELD, kl=True)
+        worker = Worker(kl=True, weigh_kl=True)
         config = actor_config(kl=True)
         loss, metrics = worker.loss([0, 1, 2, 3], config)
         new, _, _, mask = worker.padded()
@@ -262,23 +274,25 @@ class TestWeightsOfTheKLLoss:
 
     def test_are_left_out_unless_asked_for(self):
         config = actor_config(kl=True)
-        plain, weighed = Worker(kl=True), Worker(kl=True, weights=WEIGHTS_WITH_KL_FIELD)
+        plain, weighed = Worker(kl=True), Worker(kl=True, weigh_kl=True)
         values = [float(w.loss([0, 1, 2, 3], config)[1]["kl_loss"].values[0]) for w in (plain, weighed)]
         assert values[0] != pytest.approx(values[1])
-        none = Worker(kl=True, weights=None)
+        none = Worker("vanilla", kl=True)
         of_vanilla = none.loss([0, 1, 2, 3], actor_config("vanilla", kl=True))[1]["kl_loss"].values[0]
         assert values[0] == pytest.approx(float(of_vanilla))
 
     def test_without_a_kl_loss_are_an_error(self):
-        with pytest.raises(BridgeError, match=r"algorithm.egsw.weigh_kl=True.*set actor_rollout_ref.actor.use_kl_loss"):
-            Worker(weights=WEIGHTS_WITH_KL_FIELD).loss([0, 1], actor_config())
+        with pytest.raises(BridgeError, match=r"field kl_weight arrived.*set actor_rollout_ref.actor.use_kl_loss=True"):
+            Worker(weigh_kl=True).loss([0, 1], actor_config())
 
 
 def test_missing_weights_are_an_error():
     with pytest.raises(BridgeError, match=r"no weights arrived.*algorithm.egsw.channel=loss"):
-        Worker(weights=None).loss([0, 1], actor_config())
+        Worker("vanilla").loss([0, 1], actor_config())
 
 
-def test_other_losses_are_untouched_by_the_bridge():
-    plain = Worker(weights=None).gradient([[0, 1, 2, 3]], actor_config("vanilla"))
-    torch.testing.assert_close(Worker().gradient([[0, 1, 2, 3]], actor_config("vanilla")), plain)
+@pytest.mark.parametrize("mode", ["vanilla", "gspo", "gtpo", "grpo_s"])
+def test_weights_that_the_loss_does_not_read_are_an_error(mode):
+    """They would be dropped without a word, and another method trained."""
+    with pytest.raises(BridgeError, match=f"field weight arrived, and policy loss {mode} did not read it"):
+        Worker("egsw").loss([0, 1], actor_config(mode))

@@ -19,11 +19,10 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass
 
-from egsw_plugin.methods import METHODS
+from egsw_plugin.methods import LOSSES, MEMBERS
 from egsw_plugin.study.grid import read_grid
 from egsw_plugin.tiny.model import make_model, make_tokenizer
 from egsw_plugin.verl_adapter import startup
-from egsw_plugin.verl_adapter.policy_losses import SEQUENCE_MEAN
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
@@ -40,6 +39,9 @@ def methods_of(launcher):
 
 
 CASES = [(launcher, method) for launcher in LAUNCHERS for method in methods_of(launcher)]
+METHODS = {path.stem for path in (RECIPES / "method").glob("*.yaml")}
+# The others of the family are for any launcher.
+CASES += [(RECIPES / "dapo" / "run_qwen2.5_7b.sh", method) for method in sorted(METHODS - {name for _, name in CASES})]
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +94,7 @@ def accepted_by_verl(config):
 
 def test_launchers_and_methods_are_found():
     assert len(LAUNCHERS) >= 7
-    assert {method for _, method in CASES} <= {path.stem for path in (RECIPES / "method").glob("*.yaml")}
-    assert {path.stem for path in (RECIPES / "method").glob("*.yaml")} <= {method for _, method in CASES}
+    assert {method for _, method in CASES} == METHODS
 
 
 @pytest.mark.parametrize("launcher,method", CASES, ids=[f"{p.parent.name}/{p.stem}-{m}" for p, m in CASES])
@@ -108,10 +109,10 @@ def test_composes_and_is_accepted(arguments_of, monkeypatch, capsys, launcher, m
     # What the method needs: its objective, and an entropy in float32.
     assert [line for line in warnings if "does not reach the advantages" not in line] == []
     assert config.actor_rollout_ref.model.use_remove_padding and actor.entropy_from_logits_with_chunking
-    if config.algorithm.adv_estimator in METHODS:
+    if config.algorithm.adv_estimator in MEMBERS:
         assert not config.algorithm.rollout_correction.bypass_mode
     if config.algorithm.adv_estimator == "grpo_s":
-        assert actor.policy_loss.loss_mode in SEQUENCE_MEAN and actor.loss_agg_mode == "seq-mean-token-mean"
+        assert LOSSES[actor.policy_loss.loss_mode].sequence_ratio and actor.loss_agg_mode == "seq-mean-token-mean"
     assert log.endswith("/out/metrics.jsonl")
     assert method in config.trainer.experiment_name or config.trainer.val_only
 
@@ -128,7 +129,7 @@ def test_cells_of_the_study_are_accepted_and_differ_in_the_method_alone(argument
         assert str(OmegaConf.select(config, key)).lower() == value
     method = {
         "algorithm.adv_estimator",
-        *(f"algorithm.{name}" for name in METHODS),
+        *(MEMBERS[name].section for name in MEMBERS.own),
         *(f"actor_rollout_ref.actor.{name}" for name in ("policy_loss.loss_mode", "loss_agg_mode")),
         *(f"actor_rollout_ref.actor.{name}" for name in ("clip_ratio_low", "clip_ratio_high")),
     }
@@ -247,13 +248,25 @@ def test_a_checkpoint_to_evaluate(arguments_of, tmp_path):
         arguments_of(launcher, CHECKPOINT=str(tmp_path / "nowhere"))
 
 
-def test_the_tiny_launcher_composes(arguments_of, tmp_path):
-    arguments = arguments_of(TINY, ADV="grpo_s", ASSETS=str(tmp_path))
-    start = arguments.index("--config-path")
-    config = composed(arguments[start:])
-    assert config.algorithm.adv_estimator == "grpo_s"
-    assert config.actor_rollout_ref.actor.policy_loss.loss_mode == "grpo_s"
-    verl.utils.config.validate_config(config, use_reference_policy=False, use_critic=False)
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_the_demo_composes_with_every_method(arguments_of, tmp_path, name):
+    """`make demo ADV=NAME`."""
+    arguments = arguments_of(TINY, ADV=name, ASSETS=str(tmp_path))
+    config = composed(arguments[arguments.index("--config-path") :])
+    startup.check(config)
+    assert config.algorithm.adv_estimator in MEMBERS or name in ("grpo", "dapo", "ppo") or name in LOSSES
+
+
+@pytest.mark.parametrize("name", MEMBERS.own)
+def test_every_member_has_a_recipe(arguments_of, tmp_path, name):
+    arguments = arguments_of(TINY, ADV=name, ASSETS=str(tmp_path))
+    config = composed(arguments[arguments.index("--config-path") :])
+    assert f"method={name}" in arguments and config.algorithm.adv_estimator == name
+
+
+def test_the_demo_takes_any_estimator_of_verl(arguments_of, tmp_path):
+    arguments = arguments_of(TINY, ADV="rloo", ASSETS=str(tmp_path))
+    assert composed(arguments[arguments.index("--config-path") :]).algorithm.adv_estimator == "rloo"
 
 
 def test_a_launcher_as_its_user_calls_it(tmp_path):

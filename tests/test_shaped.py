@@ -2,8 +2,8 @@
 
 Every option changes which tokens are compared and what is subtracted, and a wrong set still trains something: so all
 combinations are compared token by token with `reference_shaping.py`, on rows as verl delivers them. Maps to
-kernels/{gtpo,grpo_s,shaping,normalization,shaped}.py, methods/shaped.py and verl_adapter/estimators.py. Not exercised
-here: a trainer (test_bridge.py, test_verl_runs.py) and the losses (test_policy_loss.py).
+kernels/{gtpo,grpo_s,shaping,normalization,shaped}.py, methods/{shaped,gtpo,grpo_s}.py, verl_adapter/estimators.py. Not
+exercised here: a trainer (test_bridge.py, test_verl_runs.py) and the losses (test_policy_loss.py).
 """
 
 import itertools
@@ -14,7 +14,7 @@ import pytest
 import reference_shaping as reference
 import torch
 import verl  # noqa: F401  (loads the plugin through its entry point, as a user's run does)
-from batches import random_batch
+from batches import applied, batch_of, random_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
@@ -23,9 +23,7 @@ from egsw_plugin.errors import TensorError
 from egsw_plugin.kernels import rows as kernel_rows
 from egsw_plugin.kernels.groups import dense_group_ids
 from egsw_plugin.kernels.policy_loss import clipped_surrogate, sequence_ratio
-from egsw_plugin.kernels.rows import Rows
-from egsw_plugin.methods import METHODS, Batch
-from egsw_plugin.options import GTPOOptions, parse
+from egsw_plugin.methods.gtpo import GTPOOptions
 
 NAMES = ["gtpo", "grpo_s"]
 COEFFICIENTS = {"gtpo": ("alpha1", "alpha2"), "grpo_s": ("beta1", "beta2")}
@@ -394,9 +392,8 @@ def metrics_of(name, batch, overlong=None, **options):
     rewards, mask, index, entropy = batch
     section = {**options, "overlong": {"enable": overlong is not None, "gamma1": overlong or 0.75}}
     outcome = rewards.sum(1)
-    step = Batch(None, Rows.measure(mask), dense_group_ids(index), outcome > 0.5, outcome, {"entropy": entropy})
-    method = METHODS[name]
-    return method.apply(parse(method.options_type, section, name), step).metrics
+    step = batch_of(None, mask, dense_group_ids(index), outcome > 0.5, outcome, entropy=entropy)
+    return applied(name, step, **section).metrics
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -535,11 +532,10 @@ class TestRefusals:
         rewards, mask, index, entropy = self.batch
         spoilt = torch.where(mask.bool(), torch.full_like(entropy, value), entropy)
         outcome = rewards.sum(1)
-        step = Batch(None, Rows.measure(mask), dense_group_ids(index), outcome > 0.5, outcome, {"entropy": spoilt})
+        step = batch_of(None, mask, dense_group_ids(index), outcome > 0.5, outcome, entropy=spoilt)
         for failure in FAILURES:
-            options = parse(METHODS[name].options_type, {"failure": failure}, name)
             with pytest.raises(TensorError, match="not finite"):
-                METHODS[name].apply(options, step)
+                applied(name, step, failure=failure)
 
 
 def test_docstring_of_the_options_lists_paper_and_default():

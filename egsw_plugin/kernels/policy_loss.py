@@ -41,14 +41,13 @@ def sequence_ratio(log_ratio: torch.Tensor, mask: torch.Tensor, mean: str) -> to
 def clipped_surrogate(
     ratio: torch.Tensor,
     advantages: torch.Tensor,
-    clip_low: float,
-    clip_high: float,
-    factor: torch.Tensor | None = None,
+    clip_low: float | torch.Tensor,
+    clip_high: float | torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The negated objective -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) of each token, without a dual clip.
 
-    Args: ratio (with gradient), r of tokens [R, T] or of responses [R, 1]; advantages [R, T]; factor [R, T] that each
-    token's loss is multiplied by.
+    Args: ratio (with gradient), r of tokens [R, T] or of responses [R, 1]; advantages [R, T]; clip_low and clip_high,
+    two numbers, or two tensors that fit [R, T].
 
     Returns: losses [R, T]; was the clipped branch taken, bool [R, T].
 
@@ -59,8 +58,19 @@ def clipped_surrogate(
     """
     free = -advantages * ratio
     held = -advantages * ratio.clamp(1 - clip_low, 1 + clip_high)
-    losses = torch.maximum(free, held)
-    return losses if factor is None else losses * factor, held > free
+    return torch.maximum(free, held), held > free
+
+
+def dual_clipped(losses: torch.Tensor, advantages: torch.Tensor, limit: float) -> torch.Tensor:
+    """Losses [R, T] of `clipped_surrogate`, held at limit * |A| where A < 0; limit > 1.
+
+    Source: dual-clip PPO (arXiv 1912.09729, Eq 5).
+
+    >>> A = torch.tensor([[-1.0, 1.0]])
+    >>> dual_clipped(torch.tensor([[7.0, 7.0]]), A, 3.0)
+    tensor([[3., 7.]])
+    """
+    return torch.where(advantages < 0, torch.minimum(losses, -limit * advantages), losses)
 
 
 def token_mean(values: torch.Tensor, mask: torch.Tensor) -> float:

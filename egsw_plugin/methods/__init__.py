@@ -1,12 +1,37 @@
-"""The methods: each ties its options, the tensors it needs, its kernel and its diagnostics together, without verl.
+"""The family: bases, transforms and policy losses, one file a member.
 
-`METHODS` maps the name under which verl knows a method, which is also its section of options, to the method.
+The two tables are the list. A member stands in it as "module:object" and is imported when it is asked for, since they
+are read in every process that imports verl. Members of other packages join through entry points (groups
+``egsw_plugin.members`` and ``egsw_plugin.losses``), and one of a file is named PATH.py:OBJECT: see `registry`.
 """
 
-from .base import Batch, Method, Outcome, Success
-from .egsw import EGSW
-from .shaped import GRPO_S, GTPO
+from .registry import Registry
 
-METHODS: dict[str, Method] = {method.name: method for method in (EGSW(), GTPO, GRPO_S)}
+# Bases and transforms, by the name under which verl knows the estimator and a configuration the options.
+MEMBERS = Registry(
+    "egsw_plugin.members",
+    {
+        "egsw": "egsw_plugin.methods.egsw:EGSW",
+        "gtpo": "egsw_plugin.methods.gtpo:GTPO",
+        "grpo_s": "egsw_plugin.methods.grpo_s:GRPOS",
+        "success_sign": "egsw_plugin.methods.success_sign:SuccessSign",
+        "qae": "egsw_plugin.methods.qae:QAE",
+        "sign_weight": "egsw_plugin.methods.sign_weight:SignWeight",
+        "high_entropy": "egsw_plugin.methods.high_entropy:HighEntropy",
+        "entropy_advantage": "egsw_plugin.methods.entropy_advantage:EntropyAdvantage",
+        "adaptive_entropy": "egsw_plugin.methods.adaptive_entropy:AdaptiveEntropy",
+    },
+)
+# Policy losses, by loss_mode.
+LOSSES = Registry(
+    "egsw_plugin.losses",
+    {
+        "egsw": "egsw_plugin.methods.losses:EGSWLoss",
+        "gtpo": "egsw_plugin.methods.losses:GTPOLoss",
+        "grpo_s": "egsw_plugin.methods.losses:GRPOSLoss",
+        "grpo_s_geometric": "egsw_plugin.methods.losses:GeometricGRPOSLoss",
+        "egsw_plugin": "egsw_plugin.methods.losses:GenericLoss",
+    },
+)
 
-__all__ = ["EGSW", "GRPO_S", "GTPO", "METHODS", "Batch", "Method", "Outcome", "Success"]
+__all__ = ["LOSSES", "MEMBERS", "Registry"]

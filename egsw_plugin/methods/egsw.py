@@ -1,61 +1,190 @@
-"""EGSW (arXiv 2503.22456) as a weighting over any base estimator."""
+"""EGSW (arXiv 2503.22456) as a transform over any base."""
 
 from __future__ import annotations
 
-from .. import diagnostics
-from ..errors import OptionError, VaryingAdvantagesError
+import dataclasses
+
+import torch
+
+from .. import measure
+from ..fields import Field
 from ..kernels.egsw import egsw
-from ..kernels.rows import spread_rows
-from ..options import EGSWOptions
-from .base import Batch, Outcome, Success
+from ..kernels.rows import Rows
+from ..options import Options, documented, option
+from ..options.checks import estimator_name, finite, flag, one_of, positive
+from .interface import Batch, Change, Requirements, Transform
 
 
-class EGSW:
-    """Entropy-guided sequence weighting: the base's advantages times a softmax weight over the group's responses."""
+@documented
+@dataclasses.dataclass(frozen=True)
+class EGSWOptions(Options):
+    """Options of EGSW (arXiv 2503.22456), section ``algorithm.egsw``.
+
+    The paper does not publish its values of alpha and P and calls the method sensitive to them: the defaults of
+    `alpha` and `temperature` are ours.
+
+    >>> EGSWOptions().describe()
+    'base=grpo alpha=0.5 temperature=3.0 granularity=step scope=group denominator=alive ...'
+    """
+
+    base: str = option(
+        "grpo",
+        estimator_name,
+        "estimator registered in verl that its V1 trainer can feed (not gdpo, remax, optimal_token_baseline, "
+        "tir_optimal_token_baseline); supplies A. gae needs critic.enable=True",
+        "A",
+        "GRPO",
+    )
+    alpha: float = option(
+        0.5, finite, "weight of the entropy (nats) in the logit; any finite number", "alpha", "not public"
+    )
+    temperature: float = option(3.0, positive, "temperature of the softmax over responses; > 0", "P", "not public")
+    granularity: str = option(
+        "step",
+        one_of("step", "trajectory"),
+        "`step`: one logit a policy token; `trajectory`: one logit a response, A_i + alpha * mean_t H[i, t]",
+        paper="both",
+    )
+    scope: str = option(
+        "group",
+        one_of("group", "batch"),
+        "the responses that the softmax runs over: those of a `group`, or of the `batch`",
+        paper="group",
+    )
+    denominator: str = option(
+        "alive",
+        one_of("alive", "all"),
+        "`alive`: a response takes part up to its last policy token; `all`: it stays in the sum with H = 0 and its own "
+        "A, which must be constant over the response. No difference with granularity=trajectory",
+    )
+    normalize: str = option(
+        "mean_one",
+        one_of("mean_one", "sum_one"),
+        "`mean_one`: weights times the number of responses in the denominator, so that a uniform weight is 1; "
+        "`sum_one`: the literal formula, which divides the step size by about the group size",
+        paper="sum_one",
+    )
+    entropy: str = option(
+        "full",
+        one_of("full", "surprisal"),
+        "`full`: of the old policy over the whole vocabulary, in nats; `surprisal`: -old_log_prob of the sampled token",
+        "H",
+        "full",
+    )
+    channel: str = option(
+        "advantage",
+        one_of("advantage", "loss"),
+        "`advantage`: weights fold into the advantages; `loss`: advantages stay the base's and policy loss egsw "
+        "(actor_rollout_ref.actor.policy_loss.loss_mode=egsw) multiplies the weights in",
+    )
+    weigh_kl: bool = option(
+        False,
+        flag,
+        "with channel=loss: the KL loss of a token (actor_rollout_ref.actor.use_kl_loss=True) is weighed like its "
+        "policy loss",
+    )
+
+    def cautions(self) -> list[str]:
+        """What stands in for the entropy."""
+        if self.entropy == "full":
+            return []
+        return [
+            "entropy=surprisal weighs by -log_prob of the sampled tokens, whose expectation is the entropy: a noisy "
+            "stand-in for it; the metrics are named egsw/surprisal/mean and so on"
+        ]
+
+    def refusals(self) -> list[tuple[str, str]]:
+        """Weights that would go nowhere."""
+        if self.weigh_kl and self.channel != "loss":
+            return [("weigh_kl", "the weights reach the workers with algorithm.egsw.channel=loss only; set it")]
+        return []
+
+
+class EGSW(Transform[EGSWOptions]):
+    """Multiplies each token's advantage by a softmax weight over its group's responses, from advantage and entropy.
+
+    See docs/egsw.md.
+    """
 
     name = "egsw"
     options_type = EGSWOptions
+    section = "algorithm.egsw"
+    title = "EGSW"
+    source = "arXiv 2503.22456"
+    formula = "A * w,  w = softmax over j of (A[j, t] + alpha * H[j, t]) / P,  times the number of j"
+    favours = "responses of high advantage; among them, and more so with a large alpha, uncertain tokens"
+    identity = {"alpha": 0.0, "temperature": 1e30}
+    cost = "one pass over the batch"
 
     def base(self, options: EGSWOptions) -> str:
         """The estimator whose advantages are weighted."""
         return options.base
 
-    def success(self, options: EGSWOptions) -> Success:
-        """The score: it decides nothing but what the metrics say about successes and failures."""
-        return Success()
-
-    def needs(self, options: EGSWOptions) -> tuple[str, ...]:
+    def requirements(self, options: EGSWOptions) -> Requirements:
         """The entropy of the old policy, or its log-probabilities where they stand in for it."""
-        return ("entropy",) if options.entropy == "full" else ("old_log_probs",)
+        fields = {Field.WEIGHT: "channel"} if options.channel == "loss" else {}
+        fields |= {Field.KL_WEIGHT: "weigh_kl"} if fields and options.weigh_kl else {}
+        alone = (
+            "the softmax over one response is 1: nothing would change; set it to 2 or more, or {section}.scope=batch"
+        )
+        return Requirements(
+            tensors=("entropy",) if options.entropy == "full" else ("old_log_probs",),
+            without={"entropy": "{section}.entropy=surprisal, which uses -log_prob of the sampled tokens"},
+            responses=(2, alone) if options.scope == "group" else (1, ""),
+            varying=("denominator", "alive") if options.denominator == "all" else None,
+            fields=fields,
+            per_token=True,
+            direction=(options.alpha > 0) - (options.alpha < 0),
+        )
 
-    def apply(self, options: EGSWOptions, batch: Batch) -> Outcome:
+    def apply(self, options: EGSWOptions, batch: Batch) -> Change:
         """Weigh the batch."""
         entropy = batch.tensors["entropy"] if options.entropy == "full" else batch.tensors["old_log_probs"].neg()
-        weighted = options.channel == "advantage"
-        try:
-            result = egsw(
-                batch.advantages,
-                entropy,
-                batch.rows,
-                batch.group_ids,
-                alpha=options.alpha,
-                temperature=options.temperature,
-                granularity=options.granularity,
-                scope=options.scope,
-                denominator=options.denominator,
-                normalize=options.normalize,
-                weigh_advantages=weighted,
-            )
-        except VaryingAdvantagesError as error:
-            fix = f"with base={options.base}, {error}; use denominator=alive, or a base with one advantage a response"
-            raise OptionError("algorithm.egsw.denominator", options.denominator, fix) from error
-        measured = "entropy" if options.entropy == "full" else "surprisal"
-        metrics = diagnostics.egsw_metrics(result, batch, measured)
-        if weighted:
-            return Outcome(result.values, None, metrics)
-        advantages = batch.advantages
-        if advantages.shape[1] == 1:
-            advantages = spread_rows(batch.rows, advantages.squeeze(1))
-        else:  # some bases (gae) whiten what stands outside the mask, too
-            advantages = advantages.masked_fill(batch.rows.mask.eq(0), 0)
-        return Outcome(advantages, result.values, metrics, options.weigh_kl)
+        folded = options.channel == "advantage"
+        settings = {
+            "alpha": options.alpha,
+            "temperature": options.temperature,
+            "granularity": options.granularity,
+            "scope": options.scope,
+            "denominator": options.denominator,
+            "normalize": options.normalize,
+        }
+        result = egsw(batch.advantages, entropy, batch.rows, batch.group_ids, **settings, weigh_advantages=folded)
+        sign = measure.outcome_sign(batch)
+        metrics = measure.weighting(result, batch, measure.unequal_groups(batch), sign)
+        if options.entropy != "full":
+            metrics = {key.replace("entropy", "surprisal", 1): value for key, value in metrics.items()}
+        metrics["entropy_shift/mean"] = _entropy_shift(batch, entropy, settings)
+        total = result.tally.entropy_total if options.entropy == "full" else None
+        if folded:
+            return Change(result.values, metrics=metrics, masked=True, entropy_total=total)
+        fields = {Field.WEIGHT: result.values} | ({Field.KL_WEIGHT: result.values} if options.weigh_kl else {})
+        return Change(batch.advantages, fields, metrics, entropy_total=total)
+
+
+SAMPLE = 1 << 16  # tokens, padding included
+
+
+def _entropy_shift(batch: Batch, entropy: torch.Tensor, settings: dict) -> float:
+    """How far the entropy alone moves the weights: the sum of |w - w with alpha 0| over the sum of w with alpha 0.
+
+    Over the policy tokens of the first groups of the batch, as many whole ones as have SAMPLE tokens, and one at least.
+    """
+    if settings["alpha"] == 0 or not batch.group_ids.numel():
+        return 0.0
+    sizes = torch.bincount(batch.group_ids)
+    number = int((sizes.cumsum(0) * max(entropy.shape[1], 1) <= SAMPLE).sum().clamp(min=1))
+    which = batch.group_ids < number
+    rows = Rows(batch.rows.mask[which], batch.rows.count[which], batch.rows.width[which])
+    with_entropy, without = (
+        egsw(
+            batch.advantages[which],
+            entropy[which],
+            rows,
+            batch.group_ids[which],
+            **{**settings, "alpha": alpha},
+            weigh_advantages=False,
+        ).values
+        for alpha in (settings["alpha"], 0.0)
+    )
+    return measure.ratio((with_entropy - without).abs().sum(), without.sum())

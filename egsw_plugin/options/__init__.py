@@ -1,17 +1,17 @@
-"""What a user may set: one frozen dataclass a method, validated here and nowhere else."""
+"""How a member declares what a user may set: a frozen dataclass, validated as it is parsed and nowhere else."""
 
-from .declare import Options, page, parse, walk
-from .egsw import EGSWOptions
-from .shaping import GRPOSOptions, GTPOOptions, OverlongOptions, ShapingOptions
+from .declare import NoOptions, Options, decode, documented, encode, option, page, parse, show, table, walk
 
 __all__ = [
-    "EGSWOptions",
-    "GRPOSOptions",
-    "GTPOOptions",
+    "NoOptions",
     "Options",
-    "OverlongOptions",
-    "ShapingOptions",
+    "decode",
+    "documented",
+    "encode",
+    "option",
     "page",
     "parse",
+    "show",
+    "table",
     "walk",
 ]

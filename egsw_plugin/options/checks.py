@@ -1,4 +1,8 @@
-"""What a value may be: each check returns the typed value, or raises `ValueError` with what would be right."""
+"""What a value may be: each check returns the typed value, or raises `ValueError` with what would be right.
+
+A check may say in `samples` which values to try an option with, ordinary ones and ones at the ends of its range; one of
+a few choices has them in `choices`.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,7 @@ def one_of(*choices: str) -> Callable[[Any], str]:
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"use one of {', '.join(choices)}{hint}")
 
+    check.choices, check.samples = choices, (list(choices), [])
     return check
 
 
@@ -38,6 +43,9 @@ def finite(value: Any) -> float:
     return float(value)
 
 
+finite.samples = [0.0, 0.5, -1.5], [1e-300, 1e20, -1e300, sys.float_info.max]
+
+
 def positive(value: Any) -> float:
     """Accept a finite number above zero."""
     try:
@@ -47,6 +55,9 @@ def positive(value: Any) -> float:
     if number <= 0:
         raise ValueError("use a finite number > 0")
     return number
+
+
+positive.samples = [1.0, 0.3, 2.5], [5e-324, 1e-30, 1e30, sys.float_info.max]
 
 
 def in_range(low: float, high: float, inclusive: bool) -> Callable[[Any], float]:
@@ -69,6 +80,9 @@ def in_range(low: float, high: float, inclusive: bool) -> Callable[[Any], float]
             raise ValueError(text)
         return number
 
+    least, greatest = max(low, -1e3), min(high, 1e3)
+    inner = [least + part * (greatest - least) for part in (0.25, 0.5, 0.8)]
+    check.samples = inner, [bound for bound in (low, high) if inclusive and abs(bound) != math.inf]
     return check
 
 
@@ -92,6 +106,29 @@ def zero_or_magnitude(least: float, greatest: float) -> Callable[[Any], float]:
             raise ValueError(text)
         return number
 
+    check.samples = [0.0, 0.1, -0.3], [least, -greatest]
+    return check
+
+
+def optional(inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Accept null, or what `inner` accepts.
+
+    >>> optional(positive)(None)
+    >>> optional(positive)(0)
+    Traceback (most recent call last):
+    ValueError: use null, or a finite number > 0
+    """
+
+    def check(value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return inner(value)
+        except ValueError as error:
+            raise ValueError(f"use null, or {str(error).removeprefix('use ')}") from None
+
+    ordinary, extreme = inner.samples
+    check.samples = [None, *ordinary], extreme
     return check
 
 
@@ -100,6 +137,9 @@ def flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("use true or false")
     return value
+
+
+flag.samples = [False, True], []
 
 
 def entropy_range(value: Any) -> tuple[float, float] | None:
@@ -120,6 +160,9 @@ def entropy_range(value: Any) -> tuple[float, float] | None:
     return low, high
 
 
+entropy_range.samples = [None, [0.2, 0.9]], [[0, 5e-324], [0, 1e3], [1e-30, 2e-30], [999, 1e3]]
+
+
 def field_name(value: Any) -> str:
     """Accept the name of a field."""
     if not isinstance(value, str) or not value:
@@ -127,8 +170,14 @@ def field_name(value: Any) -> str:
     return str(value)
 
 
+field_name.samples = ["score"], []
+
+
 def estimator_name(value: Any) -> str:
     """Accept a name; whether verl has an estimator of that name is for the adapter to say."""
     if not isinstance(value, str) or not value:
         raise ValueError("use the name of an advantage estimator registered in verl, such as grpo")
     return str(value)
+
+
+estimator_name.samples = ["grpo", "rloo"], []

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..errors import OptionError
@@ -16,13 +17,22 @@ from ..errors import OptionError
 T = TypeVar("T")
 
 
-def option(default: Any, check: Callable[[Any], Any], doc: str, symbol: str = "", paper: str = "") -> Any:
+def option(
+    default: Any,
+    check: Callable[[Any], Any],
+    doc: str,
+    symbol: str = "",
+    paper: str = "",
+    controllers: Sequence[Any] = (),
+) -> Any:
     """Declare a field.
 
     check: returns the typed value, or raises `ValueError` with what would be right. symbol and paper: the paper's name
-    and value, where it has them. A sub-section is a field whose check is its class of options.
+    and value, where it has them. controllers: rules of `egsw_plugin.controllers` that may move the value, with their
+    settings for this option. A sub-section is a field whose check is its class of options.
     """
-    return dataclasses.field(default=default, metadata={"check": check, "doc": doc, "symbol": symbol, "paper": paper})
+    metadata = {"check": check, "doc": doc, "symbol": symbol, "paper": paper, "controllers": tuple(controllers)}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def documented(options_type: type[T]) -> type[T]:
@@ -62,22 +72,22 @@ def show(value: Any) -> str:
     return f"[{','.join(map(show, value))}]" if isinstance(value, tuple) else str(value)
 
 
-def parse(options_type: type[T], section: Mapping[str, Any] | None, prefix: str) -> T:
-    """Build `options_type` from a mapping; `None` or an empty mapping gives the defaults.
+def parse(options_type: type[T], section: Mapping[str, Any] | None, prefix: str, start: T | None = None) -> T:
+    """Build `options_type` from a mapping; `None` or an empty mapping gives the defaults, or those of `start`.
 
     Raises `OptionError` for an unknown key and for a value that its field's check refuses.
 
-    >>> from egsw_plugin.options import EGSWOptions
-    >>> parse(EGSWOptions, {"alpha": 0.1}, "algorithm.egsw").alpha
+    >>> from egsw_plugin.controllers import Step
+    >>> parse(Step, {"delta": 0.1}, "algorithm.credit.x").delta
     0.1
-    >>> parse(EGSWOptions, {"alhpa": 0.1}, "algorithm.egsw")
+    >>> parse(Step, {"delat": 0.1}, "algorithm.credit.x")
     Traceback (most recent call last):
-    egsw_plugin.errors.OptionError: algorithm.egsw.alhpa=0.1: there is no such option; did you mean 'alpha'?
+    egsw_plugin.errors.OptionError: algorithm.credit.x.delat=0.1: there is no such option; did you mean 'delta'?
     """
     if section is None:
         section = {}
     if not isinstance(section, Mapping):
-        raise OptionError(prefix, section, f"use a section of options, such as {prefix}.alpha=0.5")
+        raise OptionError(prefix, section, f"use a section of options, such as {prefix}.{_example(options_type)}")
     fields = {field.name: field for field in dataclasses.fields(options_type)}
     values = {}
     for key, value in section.items():
@@ -85,16 +95,48 @@ def parse(options_type: type[T], section: Mapping[str, Any] | None, prefix: str)
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, 1)
             fix = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(fields)}"
+            if not fields:
+                fix = "it has no options"
             raise OptionError(name, value, f"there is no such option; {fix}")
-        check = fields[key].metadata["check"]
+        check, controllers = fields[key].metadata["check"], fields[key].metadata.get("controllers")
         if dataclasses.is_dataclass(check):
             values[key] = parse(check, value, name)
-            continue
+        elif controllers and isinstance(value, Mapping):
+            values[key] = _parse_controller(value, name, fields[key])
+        else:
+            try:
+                values[key] = check(value)
+            except ValueError as error:
+                raise OptionError(name, value, str(error)) from None
+    return options_type(**values) if start is None else dataclasses.replace(start, **values)
+
+
+def _example(options_type: type) -> str:
+    return next((f"{key}={show(default)}" for key, default, _ in walk(options_type)), "NAME=VALUE")
+
+
+def _parse_controller(section: Mapping[str, Any], prefix: str, field: dataclasses.Field) -> Any:
+    """A rule that moves the value of `field`, in whose range its bounds and its first value must be."""
+    rules = {rule.controller: rule for rule in field.metadata["controllers"]}
+    section = dict(section)
+    default = field.default
+    kind = section.pop("controller", default.controller if hasattr(default, "controller") else None)
+    if not isinstance(kind, str) or kind not in rules:
+        raise OptionError(f"{prefix}.controller", kind, f"use one of {', '.join(rules)}")
+    start = default if getattr(default, "controller", None) == kind else rules[kind]
+    if start.initial is None and not hasattr(default, "controller"):
+        start = dataclasses.replace(start, initial=default)
+    rule = parse(type(start), section, prefix, start)
+    if rule.initial is None:
+        raise OptionError(f"{prefix}.initial", None, "set the first value")
+    for key in ("initial", *rule.bounds):
         try:
-            values[key] = check(value)
+            field.metadata["check"](getattr(rule, key))
         except ValueError as error:
-            raise OptionError(name, value, str(error)) from None
-    return options_type(**values)
+            raise OptionError(f"{prefix}.{key}", getattr(rule, key), str(error)) from None
+    for key, fix in rule.refusals():
+        raise OptionError(f"{prefix}.{key}", getattr(rule, key), fix)
+    return rule
 
 
 class Options:
@@ -108,26 +150,79 @@ class Options:
         """What a user should be told about a combination that can be run all the same."""
         return []
 
+    def refusals(self) -> list[tuple[str, str]]:
+        """Combinations that cannot work: the option that is wrong, and the fix."""
+        return []
+
     def _items(self) -> Iterator[tuple[str, Any]]:
         for field in _fields(type(self)):
             value = getattr(self, field.name)
-            if isinstance(value, Options):
+            if isinstance(value, Options) and dataclasses.is_dataclass(field.metadata["check"]):
                 yield from ((f"{field.name}.{key}", inner) for key, inner in value._items())
             else:
                 yield field.name, value
 
 
-def page(name: str, options_type: type[Options]) -> str:
-    """The options of method `name` as a section of Markdown with a table: paper against default."""
-    title = options_type.__doc__.split("\n", 1)[0].split(",")[0].removeprefix("Options of ")
-    return f"## {title}: `algorithm.{name}`\n\n{_table(options_type)}"
+@dataclasses.dataclass(frozen=True)
+class NoOptions(Options):
+    """The options of a member that has none."""
 
 
-def _table(options_type: type[Options]) -> str:
+def encode(options: Options) -> list[float]:
+    """Options as numbers, by which those of a policy loss travel to the workers; `decode` is the inverse.
+
+    A choice becomes its place among the choices, true and false 1 and 0, null NaN.
+
+    Raises:
+        TypeError: an option that is none of these and no number.
+    """
+    numbers = []
+    for field in dataclasses.fields(options):
+        value, choices = getattr(options, field.name), getattr(field.metadata["check"], "choices", None)
+        if choices is not None:
+            numbers.append(float(choices.index(value)))
+        elif value is None:
+            numbers.append(math.nan)
+        elif isinstance(value, bool | int | float):
+            numbers.append(float(value))
+        else:
+            raise TypeError(f"{field.name}={value!r} of a policy loss is no number, choice, true, false or null")
+    return numbers
+
+
+def decode(options_type: type[T], numbers: Sequence[float]) -> T:
+    """Options from the numbers that `encode` made of them.
+
+    >>> from egsw_plugin.controllers import Step
+    >>> decode(Step, encode(Step(delta=0.1, target=0.2))) == Step(delta=0.1, target=0.2)
+    True
+    """
+    values = {}
+    for field, number in zip(dataclasses.fields(options_type), numbers, strict=True):
+        choices = getattr(field.metadata["check"], "choices", None)
+        if choices is not None:
+            values[field.name] = choices[int(number)]
+        elif math.isnan(number):
+            values[field.name] = None
+        else:
+            values[field.name] = bool(number) if isinstance(field.default, bool) else number
+    return options_type(**values)
+
+
+def page(title: str, key: str, options_type: type[Options]) -> str:
+    """The options under `key` as a section of Markdown with a table: paper against default."""
+    return f"## {title}: `{key}`\n\n{table(options_type)}"
+
+
+def table(options_type: type[Options]) -> str:
+    """A Markdown table of the options."""
+    if not dataclasses.fields(options_type):
+        return "It has no options."
     lines = ["| option (paper's symbol) | default | paper | meaning, unit, range |", "|---|---|---|---|"]
     for key, default, metadata in walk(options_type):
         name = f"`{key}`" + (f" ({metadata['symbol']})" if metadata["symbol"] else "")
-        lines.append(
-            f"| {name} | `{show(default)}` | {metadata['paper']} | {metadata['doc'].replace('|', chr(92) + '|')} |"
-        )
+        doc = metadata["doc"].replace("|", chr(92) + "|")
+        if rules := metadata.get("controllers"):
+            doc += f". A controller may move it: {', '.join(f'`{rule}`' for rule in rules)}"
+        lines.append(f"| {name} | `{show(default)}` | {metadata['paper']} | {doc} |")
     return "\n".join(lines)

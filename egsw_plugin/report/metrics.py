@@ -11,6 +11,7 @@ REWARD = "critic/score/mean"
 ENTROPY = "actor/entropy"
 LENGTH = "response_length/mean"
 EFFECTIVE_SHARE = "/effective_share/mean"
+CHANGED = "/changed/mean"
 STEP_TIME = "timing_s/step"
 _LARGEST = 1e100  # more is damage, and sums of it overflow
 _VALIDATION = re.compile(r"val-core/(.+)/[^/]+/(?:mean|maj|best)@\d+(?:/\w+)?")

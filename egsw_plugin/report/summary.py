@@ -2,7 +2,7 @@
 
 from statistics import fmean, median
 
-from .metrics import EFFECTIVE_SHARE, ENTROPY, LENGTH, REWARD, STEP_TIME, Metrics
+from .metrics import CHANGED, EFFECTIVE_SHARE, ENTROPY, LENGTH, REWARD, STEP_TIME, Metrics
 
 _BASICS = {"reward": REWARD, "response length (tokens)": LENGTH, "entropy (nats)": ENTROPY}
 
@@ -33,10 +33,13 @@ def format_seconds(seconds: float) -> str:
 
 
 def _method_metrics(rows: list[dict]) -> list[str]:
-    """The names logged by the method: all under the prefix (egsw/, ...) of an effective share."""
+    """The names logged by the members: all under a prefix (egsw/, ...) of an effective share or a share of changes."""
     names = sorted({name for row in rows for name in row})
-    prefixes = {"egsw/"} | {
-        name.removesuffix(EFFECTIVE_SHARE) + "/" for name in names if name.endswith(EFFECTIVE_SHARE)
+    prefixes = {"egsw/", "credit/"} | {
+        name.removesuffix(ending) + "/"
+        for ending in (EFFECTIVE_SHARE, CHANGED)
+        for name in names
+        if name.endswith(ending)
     }
     return [name for name in names if name.startswith(tuple(prefixes))]
 

@@ -13,10 +13,10 @@ def install() -> None:
 
 
 def _registry(core_algos) -> None:
-    from . import estimators, policy_losses
+    from . import estimators, worker
 
     estimators.register(core_algos)
-    policy_losses.register(core_algos)
+    worker.register(core_algos)
 
 
 def _validation(config_module) -> None:
@@ -26,18 +26,18 @@ def _validation(config_module) -> None:
 
 
 def _trainer(trainer_base) -> None:
-    from . import bridge
+    from . import hooks
 
-    bridge.install_in_trainer(trainer_base)
+    hooks.install_in_trainer(trainer_base)
 
 
 def _old_trainer(ray_trainer) -> None:
-    from . import bridge
+    from . import hooks
 
-    bridge.install_in_old_trainer(ray_trainer)
+    hooks.install_in_old_trainer(ray_trainer)
 
 
 def _worker(losses) -> None:
-    from . import bridge
+    from . import hooks
 
-    bridge.install_in_worker(losses)
+    hooks.install_in_worker(losses)

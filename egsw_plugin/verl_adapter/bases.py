@@ -1,8 +1,10 @@
-"""The base estimator: any estimator registered in verl, called with what verl itself would pass it."""
+"""verl's estimators as bases: any that is registered, called with what verl itself would pass it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,30 +15,58 @@ from ..kernels.group_relative import group_relative
 from ..kernels.sessions import Sessions
 from ..options.checks import finite, flag
 from . import checks
-from .configuration import get
+from .configuration import get, is_ours
 
 GAE = "gae"
-# Their advantages differ from token to token: each output of a session is a trajectory of its own, as in verl.
-PER_OUTPUT = (GAE, "reinforce_plus_plus")
-OTB = ("optimal_token_baseline", "tir_optimal_token_baseline")
-# GDPO reads the whole batch, which no estimator of ours receives.
-UNSUPPORTED = ("gdpo",)
-# One advantage a response, from the sum of its rewards alone, spread over its tokens.
-OF_OUTCOME = ("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "grpo_passk")
 # From this many elements on, returns that only a critic would read are not worth a tensor of their own.
 VIEW = 1 << 18
-# What these need can be passed in a direct call, but verl's V1 trainer does not have it.
-NOT_IN_TRAINER = ("remax", *OTB)
+
+
+@dataclass(frozen=True)
+class VerlBase:
+    """How one of verl's estimators is called.
+
+    needs: per-token tensors beside rewards and mask. wants: those that it takes where they are to be had. varying:
+    its advantages differ from token to token, and each output of a session is a trajectory of its own, as in verl.
+    of_outcome: one advantage a response, from the sum of its rewards alone, spread over its tokens. in_trainer: verl's
+    V1 trainer has what it needs.
+    """
+
+    needs: tuple[str, ...] = ()
+    wants: tuple[str, ...] = ()
+    varying: bool = False
+    of_outcome: bool = False
+    in_trainer: bool = True
+    supported: bool = True
+
+
+OF_OUTCOME = VerlBase(of_outcome=True)
+OPTIMAL = VerlBase(needs=("sum_pi_squared", "old_log_probs"), wants=("rollout_is_weights",), in_trainer=False)
+# Those that differ from `VerlBase()`: called with rewards, mask, index and config.
+VERL_BASES = {
+    GAE: VerlBase(needs=("values",), varying=True),
+    "reinforce_plus_plus": VerlBase(varying=True),
+    "grpo": OF_OUTCOME,
+    "grpo_vectorized": OF_OUTCOME,
+    "rloo": OF_OUTCOME,
+    "rloo_vectorized": OF_OUTCOME,
+    "grpo_passk": OF_OUTCOME,
+    "remax": VerlBase(in_trainer=False),
+    "optimal_token_baseline": OPTIMAL,
+    "tir_optimal_token_baseline": OPTIMAL,
+    "gdpo": VerlBase(supported=False),  # reads the whole batch, which no estimator of ours receives
+}
 
 
 def check(name: str, key: str, in_trainer: bool = False) -> None:
     """Refuse a base that verl does not know or that cannot be a base."""
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 
-    from ..methods import METHODS
+    def possible(name: str) -> bool:
+        base = VERL_BASES.get(name, VerlBase())
+        return not is_ours(name) and base.supported and (base.in_trainer or not in_trainer)
 
-    excluded = {*METHODS, *UNSUPPORTED, *(NOT_IN_TRAINER if in_trainer else ())}
-    known = sorted(set(ADV_ESTIMATOR_REGISTRY) - excluded)
+    known = sorted(filter(possible, ADV_ESTIMATOR_REGISTRY))
     if name not in known:
         raise OptionError(key, name, f"use a base estimator registered in verl: {', '.join(known)}")
 
@@ -50,21 +80,57 @@ def advantages(
     group_ids: torch.Tensor,
     config: Any,
     key: str,
+    sessions: Sessions | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Advantages and returns of base `name` as verl's trainer would compute them, [rows, tokens] each.
 
     Where verl itself spreads one number over a response, the advantages are that number, [rows, 1]. Returns of more
     than VIEW elements are then a view that repeats it over the row, tokens that are not the policy's included.
+
+    With sessions of several outputs, a session counts once in its group: as verl does it for `grpo`, last outputs are
+    compared and the result goes to all outputs of the session.
     """
+    check(name, key)
+    compute = partial(_compute, name, tensors)
+    if sessions is None or VERL_BASES.get(name, VerlBase()).varying:
+        return compute(token_level_rewards, response_mask, index, group_ids, config)
+    last = sessions.last
+    mask, uids, ids = response_mask[last], index[last.tolist()], group_ids[last]
+    result, _ = compute(token_level_rewards[last], mask, uids, ids, config)
+    try:
+        spread = sessions.spread(result.expand(mask.shape))
+    except VaryingAdvantagesError as error:
+        own = " or ".join(name for name, base in VERL_BASES.items() if base.varying)
+        raise OptionError(
+            key, name, f"{error}; use a base with one advantage a response such as grpo, or {own}"
+        ) from error
+    return spread, spread
+
+
+def spread_returns(level: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Returns of a base with one number a response, [rows, 1], or of one that has them for each token already."""
+    if level.shape[1] != 1:
+        return level
+    return level.expand(mask.shape) if mask.numel() > VIEW else level * mask.ne(0)
+
+
+def _compute(
+    name: str,
+    tensors: Any,
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    index: Any,
+    group_ids: torch.Tensor,
+    config: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
     from verl.trainer.ppo import core_algos
 
-    check(name, key)
-    compute = core_algos.get_adv_estimator_fn(name)
+    compute, base = core_algos.get_adv_estimator_fn(name), VERL_BASES.get(name, VerlBase())
     dtype = torch.promote_types(token_level_rewards.dtype, torch.float32)
     discounts = {discount: _setting(config, discount, 1.0, finite) for discount in ("gamma", "lam")}
     divide_by_std = _setting(config, "norm_adv_by_std_in_grpo", True, flag)
     own = compute.__module__ == core_algos.__name__
-    of_outcome = name in OF_OUTCOME and own
+    of_outcome = base.of_outcome and own
     if name == "grpo_passk" and own and bool((torch.bincount(group_ids) == 1).any()):
         alone = index[int((torch.bincount(group_ids)[group_ids] == 1).nonzero()[0])]
         raise TensorError(f"base grpo_passk compares the best two responses of a group, and group {alone!r} has one")
@@ -72,7 +138,7 @@ def advantages(
         outcome = token_level_rewards.sum(-1, keepdim=True, dtype=dtype)
         if name == "grpo":
             level = group_relative(outcome.squeeze(1), group_ids, divide_by_std).unsqueeze(1)
-            return level, _returns(level, response_mask)
+            return level, spread_returns(level, response_mask)
         token_level_rewards, mask = outcome, torch.ones_like(outcome)
     else:
         # verl's estimators multiply by the mask and subtract it from 1, which asks for numbers 0 and 1.
@@ -82,8 +148,12 @@ def advantages(
         nothing = torch.zeros(response_mask.shape, dtype=dtype, device=response_mask.device)
         return nothing, nothing
     arguments = {"token_level_rewards": token_level_rewards.to(dtype), "response_mask": mask}
+    arguments |= {need: _needed(name, need, tensors, response_mask) for need in base.needs}
+    arguments |= {
+        want: _needed(name, want, tensors, response_mask) for want in base.wants if tensors.get(want) is not None
+    }
     if name == GAE:
-        values = _needed(name, "values", tensors, response_mask)
+        values = arguments["values"]
         arguments["values"] = values.masked_fill(mask.eq(0) & ~values.isfinite(), 0)  # 0 times NaN is NaN
         arguments |= discounts
     else:
@@ -96,11 +166,6 @@ def advantages(
         baselines = arguments["reward_baselines"] = _needed(name, "reward_baselines", tensors)
         if getattr(baselines, "shape", None) != response_mask.shape[:1]:
             raise TensorError(f"reward_baselines must be a tensor [rows], with {len(response_mask)} rows here")
-    if name in OTB:
-        needs = ("sum_pi_squared", "old_log_probs")
-        arguments |= {need: _needed(name, need, tensors, response_mask) for need in needs}
-        if tensors.get("rollout_is_weights") is not None:
-            arguments["rollout_is_weights"] = _needed(name, "rollout_is_weights", tensors, response_mask)
     try:
         result, returns = compute(**arguments)
     except (AssertionError, ValueError) as error:
@@ -108,12 +173,8 @@ def advantages(
     if result.shape != mask.shape or not result.is_floating_point():
         raise TensorError(f"base {name} gave advantages of shape {tuple(result.shape)} and dtype {result.dtype}")
     if of_outcome:
-        return result, _returns(returns, response_mask)
+        return result, spread_returns(returns, response_mask)
     return _without_nan(result, mask), _without_nan(returns, mask)
-
-
-def _returns(level: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return level.expand(mask.shape) if mask.numel() > VIEW else level * mask.ne(0)
 
 
 def _without_nan(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -121,34 +182,6 @@ def _without_nan(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     if not bool(tensor[:, :1].isnan().any()):
         return tensor  # such rows are NaN from their first column on
     return tensor.masked_fill(mask.eq(0) & tensor.isnan(), 0)
-
-
-def session_advantages(
-    name: str,
-    tensors: Any,
-    token_level_rewards: torch.Tensor,
-    response_mask: torch.Tensor,
-    index: Any,
-    group_ids: torch.Tensor,
-    config: Any,
-    key: str,
-    sessions: Sessions,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`advantages` where sessions have several outputs, [rows, tokens] each: a session counts once in its group.
-
-    As verl does it for `grpo`, last outputs are compared and the result goes to all outputs of the session.
-    """
-    if name in PER_OUTPUT:
-        return advantages(name, tensors, token_level_rewards, response_mask, index, group_ids, config, key)
-    last = sessions.last
-    mask, uids, ids = response_mask[last], index[last.tolist()], group_ids[last]
-    result, _ = advantages(name, tensors, token_level_rewards[last], mask, uids, ids, config, key)
-    try:
-        spread = sessions.spread(result.expand(mask.shape))
-    except VaryingAdvantagesError as error:
-        fix = f"{error}; use a base with one advantage a response such as grpo, or {' or '.join(PER_OUTPUT)}"
-        raise OptionError(key, name, fix) from error
-    return spread, spread
 
 
 def _with_discount(config: Any) -> Any:

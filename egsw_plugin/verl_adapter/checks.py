@@ -11,7 +11,6 @@ import torch
 from ..console import warn_once
 from ..errors import TensorError
 from ..kernels.rows import Rows
-from ..methods import Method
 
 # What torch can compare and count; a mask of floats may hold whole numbers as well.
 MASKS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -27,11 +26,6 @@ FLOAT32_ENTROPY = (
     "actor_rollout_ref.actor.entropy_from_logits_with_chunking=True, or "
     "'+actor_rollout_ref.actor.fsdp_config.mixed_precision={param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}'"
 )
-
-
-def key(method: Method, option: str) -> str:
-    """The configuration key of an option."""
-    return f"algorithm.{method.name}.{option}"
 
 
 def rewards(token_level_rewards: torch.Tensor, response_mask: torch.Tensor) -> None:

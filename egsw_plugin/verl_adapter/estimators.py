@@ -1,37 +1,70 @@
-"""Our methods as verl advantage estimators: one function over a `Method`."""
+"""Our estimators in verl's registry: gather what a chain needs, apply it, and hand on what it publishes."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence, Set
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from .. import diagnostics
+from .. import measure
 from ..console import warn_once
-from ..errors import TensorError
-from ..kernels.groups import dense_group_ids
+from ..errors import OptionError, TensorError, VaryingAdvantagesError
+from ..kernels.groups import dense_group_ids, mixed_groups
 from ..kernels.rows import Rows
 from ..kernels.sessions import Sessions
-from ..methods import METHODS, Batch, Method, Outcome, Success
-from . import bases, bridge, checks
-from .configuration import options_of
+from ..methods import MEMBERS
+from ..methods.chain import CHAIN, Chain, Link, Result, apply
+from ..methods.interface import Batch, Success
+from . import bases, checks
+from .configuration import chain_of
+from .step import TrainerStep, current_step, why_missing
 
 REGISTERED: dict[str, Callable] = {}  # what this process handed to verl, by name
 
 
 def register(core_algos) -> None:
-    """Register every method in verl's registry of advantage estimators."""
-    for method in METHODS.values():
-        REGISTERED[method.name] = make_estimator(method)
-        core_algos.register_adv_est(method.name)(REGISTERED[method.name])
+    """Register an estimator for chains, and one for every base and transform alone; none is imported before a call."""
+    for name in (CHAIN, *MEMBERS):
+        if name in MEMBERS.own or name == CHAIN or name not in core_algos.ADV_ESTIMATOR_REGISTRY:
+            register_one(core_algos, name)
 
 
-def make_estimator(method: Method):
-    """The function that verl calls for `method`; what it lacks it asks the running trainer for."""
+def register_one(core_algos, name: str) -> None:
+    """Register the estimator `name`; one of a file (PATH.py:OBJECT) when a configuration names it."""
+    REGISTERED[name] = make_estimator(name)
+    core_algos.register_adv_est(name)(REGISTERED[name])
+
+
+@dataclass(frozen=True)
+class Call:
+    """What verl passed to an estimator, checked: rewards [rows, tokens], one uid and one dense group id a row."""
+
+    rewards: torch.Tensor
+    index: np.ndarray
+    group_ids: torch.Tensor
+    rows: Rows
+    config: Any
+    tensors: _Tensors
+    step: TrainerStep | None
+    reward_extra_info: Mapping[str, Sequence[Any]] | None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the result: the rewards', or float32."""
+        return torch.promote_types(self.rewards.dtype, torch.float32)
+
+    @property
+    def reward(self) -> torch.Tensor:
+        """Sum of each row's rewards, [rows]."""
+        return self.rewards.sum(-1, dtype=self.dtype)
+
+
+def make_estimator(name: str):
+    """The function that verl calls for adv_estimator=`name`; what it lacks it asks the running trainer for."""
 
     @torch.no_grad()
     def estimator(
@@ -50,8 +83,7 @@ def make_estimator(method: Method):
         reward_extra_info: Mapping[str, Sequence[Any]] | None = None,
         metrics: dict[str, Any] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        step = bridge.current_step()
-        options = options_of(method, config)
+        step, chain = current_step(), chain_of(config, name)
         passed = {
             "entropy": entropy,
             "old_log_probs": old_log_probs,
@@ -61,67 +93,38 @@ def make_estimator(method: Method):
             "rollout_is_weights": rollout_is_weights,
             "sum_pi_squared": sum_pi_squared,
         }
-        tensors = _Tensors(passed, step, method.name)
         checks.rewards(token_level_rewards, response_mask)
-        index = _index(index, len(response_mask), method.name)
-        ids = dense_group_ids(index).to(response_mask.device)
-        rows = Rows.measure(response_mask)
-        sessions = step.sessions(rows) if step is not None else None
-
-        dtype = torch.promote_types(token_level_rewards.dtype, torch.float32)
-        reward = token_level_rewards.sum(-1, dtype=dtype)
-        base = method.base(options)
-        # A base compares all rows of a group, those without policy tokens included.
-        compared = rows.count > 0 if base is None else torch.ones_like(rows.count, dtype=torch.bool)
-        checks.scores("token_level_rewards", reward, compared)
-
-        advantages = returns = None
-        if base is not None:
-            compute = bases.advantages if sessions is None else partial(bases.session_advantages, sessions=sessions)
-            advantages, returns = compute(
-                base, tensors, token_level_rewards, response_mask, index, ids, config, checks.key(method, "base")
-            )
-        needed = {name: tensors.require(name, response_mask) for name in method.needs(options)}
-        if "entropy" in needed:
-            checks.entropy(needed["entropy"], response_mask, step.vocabulary_size() if step else None)
-        if "old_log_probs" in needed:
-            checks.log_probs("old_log_probs", needed["old_log_probs"], response_mask)
-        scores = tensors.get("token_level_scores")
-        if scores is None or scores is token_level_rewards:
-            score = reward
-        else:
-            scores = checks.per_token("token_level_scores", scores, response_mask)
-            score = scores.sum(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-        batch = Batch(
-            advantages=advantages,
-            rows=rows,
-            group_ids=ids,
-            success=_success(method.success(options), score, rows, reward_extra_info, step),
-            outcome=reward,
-            tensors=needed,
+        uids = _index(index, len(response_mask), name)
+        call = Call(
+            rewards=token_level_rewards,
+            index=uids,
+            group_ids=dense_group_ids(uids).to(response_mask.device),
+            rows=Rows.measure(response_mask),
+            config=config,
+            tensors=_Tensors(passed, step, response_mask),
+            step=step,
+            reward_extra_info=reward_extra_info,
         )
-        outcome = method.apply(options, batch if sessions is None else _joined(batch, sessions))
-        if sessions is not None:
-            outcome = _split(outcome, sessions)
+        result, returns = _estimate(chain, call)
         if metrics is not None:
-            metrics.update(outcome.metrics)
+            metrics.update(result.metrics)
         if step is not None:
-            step.finish(method.name, outcome)
-        elif outcome.weights is not None:
-            warn_once(f"{method.name}: called outside of a trainer, so the weights of channel=loss go nowhere")
-        no_group_is_mixed = not outcome.metrics[f"{method.name}/mixed_groups/mean"]
-        if base is None and no_group_is_mixed and not bool(outcome.advantages.any()):
-            _warn_if_success_is_misjudged(method, batch)
-        result = outcome.advantages.to(dtype)
-        return result, result if returns is None else returns
+            step.finish(name, result)
+        elif result.fields:
+            names = ", ".join(field.value for field in result.fields)
+            warn_once(
+                f"{name}: called outside of a trainer, so what it publishes for the policy loss ({names}) goes nowhere"
+            )
+        advantages = result.advantages.to(call.dtype)
+        return advantages, advantages if returns is None else returns
 
-    estimator.__name__ = estimator.__qualname__ = f"compute_{method.name}_advantage"
-    estimator.__doc__ = f"""{method.options_type.__doc__}
+    estimator.__name__ = estimator.__qualname__ = f"compute_{name}_advantage"
+    estimator.__doc__ = """An estimator of egsw-plugin: `egsw-plugin options` lists what it may be given.
 
     Args: token_level_rewards and response_mask [rows, tokens]; index, one group id a row; config, verl's `algorithm`
     section. By keyword, where the caller has them: entropy (nats), old_log_probs (nats), values, token_level_scores
     (before KL and length terms; they decide success), all [rows, tokens]; reward_extra_info, a mapping from
-    names to one value a row, where a field of it decides success; metrics, a dictionary to add the method's metrics to.
+    names to one value a row, where a field of it decides success; metrics, a dictionary to add the members' metrics to.
 
     Returns: advantages and returns [rows, tokens]; the returns are the base estimator's own, or the advantages. Of a
     large batch, returns that are one number a response are a view that repeats it outside the mask, too.
@@ -131,7 +134,72 @@ def make_estimator(method: Method):
     return estimator
 
 
-def _index(index: Any, rows: int, method: str) -> np.ndarray:
+def _estimate(chain: Chain, call: Call) -> tuple[Result, torch.Tensor | None]:
+    """The chain's result for the rows of a call, and the base's returns, or None where they are the advantages."""
+    rows, step = call.rows, call.step
+    sessions = step.sessions(rows) if step is not None else None
+    # A base of verl's compares all rows of a group, those without policy tokens included.
+    own_base = isinstance(chain.base, Link)
+    compared = rows.count > 0 if own_base else torch.ones_like(rows.count, dtype=torch.bool)
+    checks.scores("token_level_rewards", call.reward, compared)
+    base = returns = None
+    if not own_base:
+        arguments = (call.tensors, call.rewards, rows.mask, call.index, call.group_ids, call.config, chain.base_key)
+        base, returns = bases.advantages(chain.base, *arguments, sessions=sessions)
+    tensors = _gather(chain, call)
+    values = None
+    if chain.controlled and step is not None:
+        values = step.control(lambda name: measure.row_sums(tensors[name], rows), rows)
+    batch = Batch(
+        base=base,
+        advantages=None,
+        rows=rows,
+        group_ids=call.group_ids,
+        success=_success(chain.success, call),
+        outcome=call.reward,
+        tensors=tensors,
+    )
+    joined = batch if sessions is None else _joined(batch, sessions)
+    try:
+        result = apply(chain.resolved(values), joined)
+    except VaryingAdvantagesError as error:
+        raise _varying(chain, error) from error
+    if sessions is not None:
+        result = _split(result, sessions)
+    if own_base:
+        _warn_if_success_is_misjudged(chain, batch, result)
+        if chain.transforms:
+            returns = bases.spread_returns(result.base, rows.mask)
+    return result, returns
+
+
+def _gather(chain: Chain, call: Call) -> dict[str, torch.Tensor]:
+    """The per-token tensors that the chain needs, checked."""
+    tensors = {name: call.tensors.require(name, _needing(chain, name)) for name in chain.tensors}
+    if "entropy" in tensors:
+        checks.entropy(tensors["entropy"], call.rows.mask, call.step.vocabulary_size() if call.step else None)
+    if "old_log_probs" in tensors:
+        checks.log_probs("old_log_probs", tensors["old_log_probs"], call.rows.mask)
+    return tensors
+
+
+def _needing(chain: Chain, name: str) -> Link | None:
+    """The first member that needs a tensor, or None if only a controller does."""
+    return next((link for link in chain.links if name in link.requirements.tensors), None)
+
+
+def _varying(chain: Chain, error: VaryingAdvantagesError) -> OptionError | VaryingAdvantagesError:
+    """The error that names the option because of which advantages must not vary within a response."""
+    base = chain.base.name if isinstance(chain.base, Link) else chain.base
+    for link in chain.links:
+        if (varying := link.requirements.varying) is not None:
+            option, value = varying
+            fix = f"with base={base}, {error}; use {option}={value}, or a base with one advantage a response"
+            return OptionError(f"{link.section}.{option}", getattr(link.options, option), fix)
+    return error
+
+
+def _index(index: Any, rows: int, name: str) -> np.ndarray:
     """One hashable uid a row."""
     if isinstance(index, torch.Tensor) and not index.is_meta:
         index = index.tolist()  # tensors of equal value are different keys
@@ -140,7 +208,7 @@ def _index(index: Any, rows: int, method: str) -> np.ndarray:
     except TypeError:  # a number, or an array of no dimension
         given = f"a single {type(index).__name__}"
     if given != f"{rows} entries" or isinstance(index, torch.Tensor | str | bytes | Mapping | Set):
-        raise TensorError(f"{method}: index has {given} for {rows} rows; pass one uid a row")
+        raise TensorError(f"{name}: index has {given} for {rows} rows; pass one uid a row")
     if isinstance(index, np.ndarray):
         return index
     array = np.empty(rows, dtype=object)
@@ -149,37 +217,49 @@ def _index(index: Any, rows: int, method: str) -> np.ndarray:
     return array
 
 
-def _success(
-    rule: Success,
-    score: torch.Tensor,
-    rows: Rows,
-    reward_extra_info: Mapping[str, Sequence[Any]] | None,
-    step: bridge.TrainerStep | None,
-) -> torch.Tensor:
+def _success(rule: Success, call: Call) -> torch.Tensor:
     """Which rows are successes, bool [rows]."""
+    rows, score = call.rows, _score(call)
     if rule.field is None:
         checks.scores("token-level scores", score, rows.count > 0)
         return score > rule.threshold
-    if reward_extra_info is None and step is not None:
-        reward_extra_info = step.reward_extra_info(rule.field)
-    return checks.success_field(rule.field, reward_extra_info, rows).to(rows.count.device) > rule.threshold
+    info = call.reward_extra_info
+    if info is None and call.step is not None:
+        info = call.step.reward_extra_info(rule.field)
+    return checks.success_field(rule.field, info, rows).to(rows.count.device) > rule.threshold
 
 
-def _warn_if_success_is_misjudged(method: Method, batch: Batch) -> None:
-    """All advantages are 0; if rewards differ within a group, the user would not expect that."""
-    if bool(diagnostics.unequal_groups(batch).any()):
+def _score(call: Call) -> torch.Tensor:
+    """Sum of each row's scores, before KL and length terms where the caller has them apart from the rewards, [rows]."""
+    scores = call.tensors.get("token_level_scores")
+    if scores is None or scores is call.rewards:
+        return call.reward
+    scores = checks.per_token("token_level_scores", scores, call.rows.mask)
+    return scores.sum(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+
+
+def _warn_if_success_is_misjudged(chain: Chain, batch: Batch, result: Result) -> None:
+    """All advantages are 0 because no group holds a success and a failure; if rewards differ within a group, the user
+    would not expect that."""
+    base = chain.base
+    if base.requirements.success is None:
+        return
+    if bool(mixed_groups(batch.group_ids, batch.success, batch.rows.count > 0).any()) or bool(result.advantages.any()):
+        return
+    if bool(measure.unequal_groups(batch).any()):
         least, greatest = batch.outcome[batch.rows.count > 0].aminmax()
         warn_once(
-            f"{method.name}: every advantage is 0 in this step, because no group holds a success and a failure, though "
-            f"rewards differ (from {float(least):.4g} to {float(greatest):.4g}); a success is a score above algorithm."
-            f"{method.name}.threshold, or the field algorithm.{method.name}.success above it"
+            f"{base.name}: every advantage is 0 in this step, because no group holds a success and a failure, though "
+            f"rewards differ (from {float(least):.4g} to {float(greatest):.4g}); a success is a score above "
+            f"{base.section}.threshold, or the field {base.section}.success above it"
         )
 
 
 def _joined(batch: Batch, sessions: Sessions) -> Batch:
     """A batch of rows as a batch of sessions: success and reward are the last output's."""
     return Batch(
-        advantages=None if batch.advantages is None else sessions.join(batch.advantages),
+        base=None if batch.base is None else sessions.join(batch.base),
+        advantages=None,
         rows=Rows.measure(sessions.join(batch.rows.mask)),
         group_ids=batch.group_ids[sessions.last],
         success=batch.success[sessions.last],
@@ -188,17 +268,25 @@ def _joined(batch: Batch, sessions: Sessions) -> Batch:
     )
 
 
-def _split(outcome: Outcome, sessions: Sessions) -> Outcome:
-    """Advantages and weights of sessions as those of their rows."""
-    weights = None if outcome.weights is None else sessions.split(outcome.weights)
-    return dataclasses.replace(outcome, advantages=sessions.split(outcome.advantages), weights=weights)
+def _split(result: Result, sessions: Sessions) -> Result:
+    """What a chain made of sessions as that of their rows."""
+
+    def rows_of(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor[sessions.session] if tensor.shape[1] == 1 else sessions.split(tensor)
+
+    return dataclasses.replace(
+        result,
+        advantages=sessions.split(result.advantages),
+        base=rows_of(result.base),
+        fields={field: rows_of(tensor) for field, tensor in result.fields.items()},
+    )
 
 
 class _Tensors:
     """Per-token tensors by name: what the caller passed, else what the running trainer has."""
 
-    def __init__(self, passed: dict[str, torch.Tensor | None], step: bridge.TrainerStep | None, method: str):
-        self.passed, self.step, self.method = passed, step, method
+    def __init__(self, passed: dict[str, torch.Tensor | None], step: TrainerStep | None, response_mask: torch.Tensor):
+        self.passed, self.step, self.response_mask = passed, step, response_mask
 
     def get(self, name: str) -> torch.Tensor | None:
         """The tensor, or None if neither the caller nor the trainer has it."""
@@ -207,9 +295,9 @@ class _Tensors:
             tensor = self.passed[name] = self.step.tensor(name)
         return tensor
 
-    def require(self, name: str, response_mask: torch.Tensor) -> torch.Tensor:
-        """The tensor, of the response mask's shape, on its device."""
+    def require(self, name: str, link: Link | None) -> torch.Tensor:
+        """The tensor that a member (None: a controller) needs, of the response mask's shape, on its device."""
         tensor = self.get(name)
         if tensor is None:
-            raise TensorError(bridge.why_missing(name, self.method, self.step))
-        return checks.per_token(name, tensor, response_mask)
+            raise TensorError(why_missing(name, link, self.step))
+        return checks.per_token(name, tensor, self.response_mask)

@@ -1,33 +1,42 @@
-"""Refusals and the greeting at start-up: everything that can be known to be wrong before the first rollout."""
+"""Refusals and the greeting at start-up: everything that can be known to be wrong before the first rollout.
+
+Members are known by what they declare (`Requirements`) alone.
+"""
 
 from __future__ import annotations
 
 import difflib
 import functools
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
 from .. import __version__
 from ..console import say, warn_once
-from ..errors import BridgeError, OptionError
-from ..methods import METHODS, Method
-from ..options import walk
+from ..errors import BridgeError, MemberError, OptionError
+from ..fields import Field
+from ..methods import LOSSES, MEMBERS
+from ..methods.chain import CHAIN, CREDIT, LOSS_MODE, OWN, Link
+from ..methods.registry import is_file
+from ..options import show, walk
 from ..versions import SUPPORTED_VERL
-from . import bases
-from .configuration import get, options_of, section, select
-from .policy_losses import LOSS_MODES, SEQUENCE_MEAN
+from . import bases, estimators, worker
+from .configuration import Plan, Sections, get, is_ours, plan_of, section, select
 
-LOSS_MODE = "actor_rollout_ref.actor.policy_loss.loss_mode"
+ESTIMATOR = "algorithm.adv_estimator"
+AGGREGATION = "actor_rollout_ref.actor.loss_agg_mode"
+KL_LOSS = "actor_rollout_ref.actor.use_kl_loss"
+CALCULATE_ENTROPY = "actor_rollout_ref.actor.calculate_entropy"
+ENTROPY_COEFF = "actor_rollout_ref.actor.entropy_coeff"
+MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
+RESPONSES = "actor_rollout_ref.rollout.n"
+BYPASS = "algorithm.rollout_correction.bypass_mode"
 VERL_SEQUENCE_LOSSES = ("gspo", "geo_mean")  # of verl's own, those with one ratio a response
-# The paper's objective: policy losses (the first one preferred), aggregation.
-PAPER_OBJECTIVE = {
-    "gtpo": (("gtpo",), "token-mean"),
-    "grpo_s": (tuple(SEQUENCE_MEAN), "seq-mean-token-mean"),
-    "grpo_s_geometric": (tuple(SEQUENCE_MEAN), "seq-mean-token-mean"),
-}
+# The field that each of these settings of the actor has verl read.
+NEEDED_SETTING = {Field.KL_WEIGHT: KL_LOSS, Field.ENTROPY_COEF: CALCULATE_ENTROPY}
+OLD_SECTIONS = ("egsw", "gtpo", "grpo_s")  # which members have directly under `algorithm`
 
 
 def install(config_module: Any) -> None:
@@ -49,215 +58,110 @@ def check_trainer(config: Any, missing: list[str]) -> None:
     """
     import verl
 
-    method = check(config)
-    loss = select(config, LOSS_MODE, "vanilla")
-    _warn_of_other_sections(config)
-    if method is None:
-        _warn_of_pairing(config, None, loss)
+    plan = check(config)
+    if plan is None:
         return
+    for conflict in (*MEMBERS.conflicts(), *LOSSES.conflicts()):
+        warn_once(conflict)
+    for warning in _warnings(config, plan):
+        warn_once(warning)
+    if plan.chain is None:
+        return
+    name = plan.chain.name
     if missing:
         raise BridgeError(
-            f"algorithm.adv_estimator={method.name}: this verl ({verl.__version__}) lacks {'; '.join(missing)}, which "
-            f"the entropy bridge needs; install verl{SUPPORTED_VERL}"
+            f"{ESTIMATOR}={name}: this verl ({verl.__version__}) lacks {'; '.join(missing)}, which the entropy bridge "
+            f"needs; install verl{SUPPORTED_VERL}"
         )
-    options = options_of(method, config.algorithm)
-    _warn_of_pairing(config, method, loss)
-    if method.base(options) is None:
-        _warn_of_what_has_no_effect(config, method, options)
-    for caution in options.cautions():
-        warn_once(f"algorithm.{method.name}: {caution}")
+    loss = select(config, LOSS_MODE, "vanilla")
+    options = f" {plan.loss.options.describe()}".rstrip() if plan.loss is not None else ""
     say(
-        f"egsw-plugin {__version__} on verl {verl.__version__}: adv_estimator={method.name} {options.describe()}; "
-        f"policy loss {loss}"
+        f"egsw-plugin {__version__} on verl {verl.__version__}: adv_estimator={name} {_described(plan)}; policy loss "
+        f"{loss}{options}"
     )
 
 
-def check(config: Any) -> Method | None:
-    """Refuse a configuration that cannot work; return the method that it asks for, or None.
+def _described(plan: Plan) -> str:
+    """The chain with all options on one line."""
+    chain = plan.chain
+    if chain.name != CHAIN and chain.name == chain.links[-1].name:
+        options = chain.links[-1].options.describe()
+        own = isinstance(chain.base, Link) or "base" in {key for key, *_ in walk(type(chain.links[-1].options))}
+        return options if own else f"base={chain.base} {options}".rstrip()
+    base = chain.base.name if isinstance(chain.base, Link) else chain.base
+    parts = [f"base={base}", f"transforms={show(tuple(link.name for link in chain.transforms))}"]
+    for link in chain.links:
+        parts += [f"{link.name}.{item}" for item in link.options.describe().split()]
+    return " ".join(parts)
+
+
+def check(config: Any) -> Plan | None:
+    """Refuse a configuration that cannot work; return what it asks for, or None if it is not one of reinforcement
+    learning.
 
     Raises `OptionError` with the key, the value and the fix.
     """
     algorithm = get(config, "algorithm")
     if algorithm is None:
-        return None  # not a configuration of reinforcement learning
-    name = algorithm.adv_estimator
-    _check_sections(config, name)
-    loss = select(config, LOSS_MODE, "vanilla")
-    _check_loss_name(loss)
-    method = METHODS.get(name)
-    if method is None:
-        _check_name(name)
-        if loss == "egsw":
-            raise OptionError(LOSS_MODE, loss, f"this loss needs algorithm.adv_estimator=egsw, which is {name!r}")
         return None
-    _check_version(name)
-    options = options_of(method, algorithm)
-    _check_old_trainer(config, method, options)
-    _check_entropy(config, method, options)
-    _check_group_size(config, method, options)
-    if method.base(options) is not None:
-        _check_base(config, method, options)
-    _check_channel(config, options, method, loss)
-    return method
+    name, loss = algorithm.adv_estimator, select(config, LOSS_MODE, "vanilla")
+    _check_sections(config, name)
+    _check_loss_name(loss)
+    if not is_ours(name):
+        _check_name(name)
+    plan = plan_of(config)
+    _register_files(name, loss)
+    if plan.chain is not None or (plan.loss is not None and plan.controlled):
+        _check_version(name)
+    for refusal in _refusals(config, plan, loss):
+        raise refusal
+    return plan
 
 
-def _check_group_size(config: Any, method: Method, options: Any) -> None:
-    """One response a prompt: nothing to compare it with."""
-    key = "actor_rollout_ref.rollout.n"
-    if select(config, key, 1) != 1:
-        return
-    if method.base(options) is None and options.unmixed == "drop":
-        raise OptionError(key, 1, "a group of one response is never mixed: every advantage would be 0; set 2 or more")
-    if getattr(options, "scope", None) == "group":
-        fix = (
-            f"the softmax over one response is 1: nothing would change; set it to 2 or more, or algorithm.{method.name}"
-        )
-        raise OptionError(key, 1, f"{fix}.scope=batch")
+# ------------------------------------------------------------------------------------------------------------ refusals
 
 
-def _check_entropy(config: Any, method: Method, options: Any) -> None:
-    bypass = "algorithm.rollout_correction.bypass_mode"
-    if select(config, bypass, False) and "entropy" in method.needs(options):
-        fix = "verl then computes no entropy; set it to False"
-        if hasattr(options, "entropy"):
-            fix += f", or algorithm.{method.name}.entropy=surprisal, which uses -log_prob of the sampled tokens"
-        raise OptionError(bypass, True, fix)
+def _refusals(config: Any, plan: Plan, loss: str) -> Iterator[OptionError]:
+    """What cannot work, in the order in which a user should hear of it."""
+    if plan.chain is not None:
+        yield from _old_trainer(config, plan)
+        yield from _missing_tensors(config, plan)
+        yield from _too_few_responses(config, plan)
+        yield from _base(config, plan)
+        _ = plan.chain.success  # which raises where members disagree
+    for link in plan.links:
+        for option, fix in link.resolved().options.refusals():
+            yield OptionError(f"{link.section}.{option}", getattr(link.options, option), fix)
+        for setting in link.requirements.settings:
+            if setting.refused and select(config, setting.key, setting.default) == setting.value:
+                yield OptionError(setting.key, setting.value, link.text(setting.text))
+    yield from _fields(config, plan, loss)
+    yield from _nothing_on_policy(config, plan)
 
 
-def _check_loss_name(loss: str) -> None:
-    """verl itself notices a loss that it does not have only in the workers, after the first rollout."""
-    from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
-
-    if loss not in POLICY_LOSS_REGISTRY and (near := _near(loss, LOSS_MODES)):
-        raise OptionError(LOSS_MODE, loss, f"verl has no such policy loss; did you mean {near!r}?")
-
-
-def _warn_of_pairing(config: Any, method: Method | None, loss: str) -> None:
-    """Objectives that run, but are not the paper's."""
-    key, kl_key = "actor_rollout_ref.actor.loss_agg_mode", "actor_rollout_ref.actor.use_kl_loss"
-    aggregation = select(config, key, "token-mean")
-    wanted = PAPER_OBJECTIVE.get(method.name if method else loss)
-    if wanted is None:
-        if method is not None and loss in (*SEQUENCE_MEAN, *VERL_SEQUENCE_LOSSES):
-            warn_once(
-                f"{LOSS_MODE}={loss} has one ratio a response, {method.name} weights a token; use vanilla or gtpo"
-            )
-        return
-    losses, mode = wanted
-    fixes = [] if loss in losses or method is None else [f"{LOSS_MODE}={losses[0]}"]
-    fixes += [] if aggregation == mode else [f"{key}={mode}"]
-    fixes += [f"{kl_key}=False"] if method is not None and select(config, kl_key, False) else []
-    if fixes:
-        subject = f"algorithm.adv_estimator={method.name}" if method else f"{LOSS_MODE}={loss}"
-        warn_once(
-            f"{subject} with policy loss {loss}, {aggregation}{' and a KL loss' if kl_key in fixes[-1] else ''} is not "
-            f"the objective of arXiv 2508.04349 ({losses[0]}, {mode}, no dual clip, no KL term); for that set "
-            f"{' '.join(fixes)}"
-        )
-
-
-def _warn_of_what_has_no_effect(config: Any, method: Method, options: Any) -> None:
-    """A method without a base knows success alone: nothing else in the reward reaches its advantages."""
-    name = method.name
-    if select(config, "algorithm.use_kl_in_reward", False):
-        warn_once(
-            f"algorithm.use_kl_in_reward=True: {name} judges success before the KL penalty and uses nothing else of "
-            "the reward, so the penalty has no effect; a KL loss (actor_rollout_ref.actor.use_kl_loss=True) "
-            "has one, but is not in the paper"
-        )
-    if not select(config, "algorithm.norm_adv_by_std_in_grpo", True):
-        warn_once(f"algorithm.norm_adv_by_std_in_grpo=False has no effect on {name}; see algorithm.{name}.norm_set")
-    if select(config, "critic.enable", False):
-        warn_once(f"critic.enable=True: {name} uses no critic; it would be fitted to advantages. Set it to False")
-    if select(config, "reward.reward_kwargs.overlong_buffer_cfg.enable", False):
-        if method.success(options).field is None:
-            effect = (
-                f"is part of the score, so that a long correct response can count as a failure; set algorithm.{name}."
-                "success=acc to judge by correctness alone"
-            )
-        else:
-            effect = "does not reach the advantages, which know success alone"
-        warn_once(
-            f"reward.reward_kwargs.overlong_buffer_cfg: with {name} this length penalty {effect}; the paper's own is "
-            f"algorithm.{name}.overlong.enable=True"
-        )
-
-
-def _check_version(name: str) -> None:
-    import verl
-
-    if not SpecifierSet(SUPPORTED_VERL).contains(verl.__version__, prereleases=True):
-        raise OptionError(
-            "algorithm.adv_estimator",
-            name,
-            f"egsw-plugin {__version__} supports verl{SUPPORTED_VERL}, and this is verl {verl.__version__}; "
-            "install a supported version",
-        )
-
-
-def _check_sections(config: Any, name: str) -> None:
-    """A section of options that nobody reads, because it is misspelt or misplaced, is refused."""
-    from verl.trainer.config import AlgoConfig
-
-    options = (
-        {path.rsplit(".", 1)[-1]: path for path, *_ in walk(METHODS[name].options_type)} if name in METHODS else {}
-    )
-    for key in config.algorithm:
-        if key not in METHODS and (near := _near(key)):
-            raise OptionError(f"algorithm.{key}", section(config.algorithm, key), f"did you mean algorithm.{near}?")
-        if key in options and key not in AlgoConfig.__dataclass_fields__:
-            value = section(config.algorithm, key)
-            raise OptionError(f"algorithm.{key}", value, f"did you mean algorithm.{name}.{options[key]}?")
-    actor = ("actor_rollout_ref", "actor_rollout_ref.actor", "actor_rollout_ref.rollout")
-    for place in ("", *actor, "critic", "data", "reward", "trainer"):
-        for method in METHODS:
-            key = f"{place}.{method}" if place else method
-            value = select(config, key)
-            if value is not None:
-                raise OptionError(key, value, f"these options belong under algorithm.{method}")
-
-
-def _warn_of_other_sections(config: Any) -> None:
-    algorithm = get(config, "algorithm", {})
-    name = get(algorithm, "adv_estimator")
-    for key in METHODS:
-        if key != name and get(algorithm, key) is not None:
-            warn_once(f"algorithm.{key} is set, but algorithm.adv_estimator is {name}: these options have no effect")
-
-
-def _near(name: Any, names: Iterable[str] = METHODS) -> str | None:
-    """The one of our names that looks like `name`, whatever the case."""
-    near = difflib.get_close_matches(str(name).lower().replace("-", "_"), names, 1, cutoff=0.7)
-    return near[0] if near else None
-
-
-def _check_name(name: str) -> None:
-    """verl itself notices an estimator that it does not have only after the first rollout."""
-    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
-
-    if name in LOSS_MODES:
-        fix = f"this is a policy loss; set {LOSS_MODE}={name} and algorithm.adv_estimator=grpo_s"
-        raise OptionError("algorithm.adv_estimator", name, fix)
-    if name not in ADV_ESTIMATOR_REGISTRY and (near := _near(name)):
-        raise OptionError("algorithm.adv_estimator", name, f"verl has no such estimator; did you mean {near!r}?")
-
-
-def _check_old_trainer(config: Any, method: Method, options: Any) -> None:
+def _old_trainer(config: Any, plan: Plan) -> Iterator[OptionError]:
     """The bridge is for the V1 trainer; in the old one there is what a patched verl hands over itself."""
     key, fix = "trainer.use_v1", "set trainer.use_v1=True"
     if select(config, key, True):
         return
     if not _patched():
-        raise OptionError(
+        yield OptionError(
             key,
             False,
-            f"the old trainer hands no entropy to adv_estimator={method.name}; {fix}, or patch verl (patches/apply.py)",
+            f"the old trainer hands no entropy to adv_estimator={plan.chain.name}; {fix}, or patch verl "
+            "(patches/apply.py)",
         )
-    if getattr(options, "channel", "advantage") == "loss":
-        raise OptionError(f"algorithm.{method.name}.channel", "loss", f"the old trainer carries no weights; {fix}")
-    if (field := method.success(options).field) is not None:
-        success = f"algorithm.{method.name}.success"
-        raise OptionError(success, field, f"the old trainer hands over no such field; {fix}, or {success}=score")
+    for link in plan.links:
+        for field, option in link.requirements.fields.items():
+            place = f"{link.section}.{option}" if option else ESTIMATOR
+            value = getattr(link.options, option) if option else plan.chain.name
+            yield OptionError(place, value, f"the old trainer carries no {field.value}s; {fix}")
+        if (success := link.requirements.success) is not None and success.field is not None:
+            place = f"{link.section}.success"
+            fix = f"the old trainer hands over no such field; {fix}, or {place}=score"
+            yield OptionError(place, success.field, fix)
+    for name in plan.controlled:
+        yield OptionError(f"{CREDIT}.{name}", "controller", f"the old trainer keeps no state of controllers; {fix}")
 
 
 def _patched() -> bool:
@@ -267,37 +171,288 @@ def _patched() -> bool:
     return "metrics" in inspect.signature(compute_advantage).parameters
 
 
-def _check_base(config: Any, method: Method, options: Any) -> None:
-    key, base = f"algorithm.{method.name}.base", method.base(options)
-    bases.check(base, key, in_trainer=True)
-    if base != bases.GAE:
+def _missing_tensors(config: Any, plan: Plan) -> Iterator[OptionError]:
+    if not select(config, BYPASS, False) or "entropy" not in plan.chain.tensors:
         return
+    fix = "verl then computes no entropy; set it to False"
+    for link in plan.chain.links:
+        if "entropy" in link.requirements.tensors and "entropy" in link.requirements.without:
+            fix += f", or {link.text(link.requirements.without['entropy'])}"
+    yield OptionError(BYPASS, True, fix)
+
+
+def _too_few_responses(config: Any, plan: Plan) -> Iterator[OptionError]:
+    responses = select(config, RESPONSES, 1)
+    for link in plan.chain.links:
+        least, why = link.requirements.responses
+        if responses < least:
+            yield OptionError(RESPONSES, responses, link.text(why))
+
+
+def _base(config: Any, plan: Plan) -> Iterator[OptionError]:
+    chain = plan.chain
+    varying, before = False, chain.base
+    if not isinstance(chain.base, Link):
+        bases.check(chain.base, chain.base_key, in_trainer=True)
+        varying = chain.base == bases.GAE
+        if varying:
+            yield from _critic(config, chain.base_key)
+    for link in chain.links:
+        if varying and link.requirements.varying is not None:
+            option, value = link.requirements.varying
+            fix = f"{before}'s advantages vary within a response; use {value}"
+            yield OptionError(f"{link.section}.{option}", getattr(link.options, option), fix)
+        if link.requirements.per_token:
+            varying, before = True, link.name
+
+
+def _critic(config: Any, key: str) -> Iterator[OptionError]:
     if not select(config, "critic.enable", False):
-        raise OptionError(
-            key, base, "verl starts a critic by itself only for adv_estimator=gae; set critic.enable=True"
-        )
+        fix = "verl starts a critic by itself only for adv_estimator=gae; set critic.enable=True"
+        yield OptionError(key, bases.GAE, fix)
     if select(config, "algorithm.use_pf_ppo", False):
-        raise OptionError(
-            "algorithm.use_pf_ppo",
-            True,
-            f"verl reweighs with adv_estimator=gae only, not with {key}=gae; set it to False",
-        )
-    if options.denominator == "all":
-        raise OptionError(
-            f"algorithm.{method.name}.denominator", "all", "gae's advantages vary within a response; use alive"
+        fix = f"verl reweighs with adv_estimator=gae only, not with {key}=gae; set it to False"
+        yield OptionError("algorithm.use_pf_ppo", True, fix)
+
+
+def _fields(config: Any, plan: Plan, loss: str) -> Iterator[OptionError]:
+    """Every field that is published must be read, and every one that a policy loss needs must be published."""
+    published: dict[Field, Link] = {}
+    for link in plan.links:
+        published |= {field: link for field in link.requirements.fields}
+    member = None if plan.loss is None else plan.loss.member
+    for field, link in published.items():
+        option = link.requirements.fields[field]
+        place = f"{link.section}.{option}" if option else ESTIMATOR
+        value = getattr(link.options, option) if option else plan.chain.name
+        if (setting := NEEDED_SETTING.get(field)) is not None:
+            if not select(config, setting, False):
+                what = "there is no KL loss" if field is Field.KL_WEIGHT else "verl computes no entropy in its update"
+                yield OptionError(place, value, f"{what}; set {setting}=True")
+        elif member is None or field not in member.reads:
+            own = link.name if link.name in LOSSES and field in LOSSES[link.name].reads else CHAIN
+            yield OptionError(
+                place, value, f"policy loss {loss!r} would ignore the {field.value}s; set {LOSS_MODE}={own}"
+            )
+        elif member.sequence_ratio and field in (Field.CLIP_LOW, Field.CLIP_HIGH):
+            fix = f"policy loss {loss!r} has one ratio a response, which a token's bounds do not fit"
+            yield OptionError(place, value, f"{fix}; set {LOSS_MODE}={CHAIN}")
+    if Field.ENTROPY_COEF in published and select(config, ENTROPY_COEFF, 0.0) != 0:
+        fix = f"{published[Field.ENTROPY_COEF].name} sets the coefficient of the entropy; set this one to 0"
+        yield OptionError(ENTROPY_COEFF, select(config, ENTROPY_COEFF), fix)
+    for field, how in () if member is None else member.needs.items():
+        if field not in published:
+            if plan.chain is None:
+                yield OptionError(
+                    LOSS_MODE, loss, f"this loss needs {how}; {ESTIMATOR} is {config.algorithm.adv_estimator!r}"
+                )
+            else:
+                yield OptionError(
+                    LOSS_MODE, loss, f"this loss takes {field.value}s that travel beside the advantages; set {how}"
+                )
+
+
+def _nothing_on_policy(config: Any, plan: Plan) -> Iterator[OptionError]:
+    """With one update a batch the ratio is 1 in every loss."""
+    for link in plan.links:
+        if link.requirements.off_policy and _on_policy(config):
+            value = select(config, MINI_BATCH)
+            fix = (
+                f"each batch is one mini-batch and is seen once, so that the ratio is 1 and {link.name} does nothing: "
+                f"{link.text(link.requirements.off_policy)}; set it below data.train_batch_size, or "
+                "actor_rollout_ref.actor.ppo_epochs to 2 or more"
+            )
+            yield OptionError(MINI_BATCH, value, fix)
+
+
+def _on_policy(config: Any) -> bool:
+    """Whether the policy that a loss compares with is always the one that is updated."""
+    mini, batch = select(config, MINI_BATCH), select(config, "data.train_batch_size")
+    if mini is None or batch is None or select(config, "actor_rollout_ref.actor.ppo_epochs", 1) != 1:
+        return False
+    asynchronous = select(config, "trainer.v1.trainer_mode", "sync") == "separate_async"
+    return mini >= batch and not select(config, BYPASS, False) and not asynchronous
+
+
+# ------------------------------------------------------------------------------------------------------------ warnings
+
+
+def _warnings(config: Any, plan: Plan) -> Iterator[str]:
+    """What runs, but is perhaps not what was meant."""
+    yield from _other_sections(config, plan)
+    yield from _pairing(config, plan)
+    for link in plan.links:
+        for setting in link.requirements.settings:
+            if not setting.refused and select(config, setting.key, setting.default) == setting.value:
+                yield link.text(setting.text)
+        yield from (f"{link.section}: {caution}" for caution in link.resolved().options.cautions())
+    yield from _opposed(plan)
+    if plan.controlled and select(config, "trainer.save_freq", -1) <= 0:
+        frequency, names = select(config, "trainer.save_freq", -1), ", ".join(plan.controlled)
+        yield (
+            f"trainer.save_freq={frequency}: no checkpoint is written, so that {names} cannot be resumed where it "
+            "was; set it above 0"
         )
 
 
-def _check_channel(config: Any, options: Any, method: Method, loss: str) -> None:
-    key, channel = f"algorithm.{method.name}.channel", getattr(options, "channel", "advantage")
-    if channel == "loss" and loss != method.name:
-        raise OptionError(key, "loss", f"policy loss {loss!r} would ignore the weights; set {LOSS_MODE}={method.name}")
-    if channel != "loss" and loss == "egsw":
-        weighted = "algorithm.adv_estimator=egsw and algorithm.egsw.channel=loss"
-        raise OptionError(LOSS_MODE, loss, f"this loss takes weights that travel beside the advantages; set {weighted}")
-    if getattr(options, "weigh_kl", False):
-        weigh_kl = f"algorithm.{method.name}.weigh_kl"
-        if channel != "loss":
-            raise OptionError(weigh_kl, True, f"the weights reach the workers with {key}=loss only; set it")
-        if not select(config, "actor_rollout_ref.actor.use_kl_loss", False):
-            raise OptionError(weigh_kl, True, "there is no KL loss; set actor_rollout_ref.actor.use_kl_loss=True")
+def _pairing(config: Any, plan: Plan) -> Iterator[str]:
+    """Objectives that run, but are not the paper's."""
+    loss, aggregation = select(config, LOSS_MODE, "vanilla"), select(config, AGGREGATION, "token-mean")
+    links = () if plan.chain is None else plan.chain.links
+    asking = [link for link in links if link.requirements.objective is not None]
+    if plan.chain is None and plan.loss is not None and plan.loss.requirements.objective is not None:
+        asking = [plan.loss]
+    if not asking:
+        sequence = loss in VERL_SEQUENCE_LOSSES or (plan.loss is not None and plan.loss.member.sequence_ratio)
+        for link in links:
+            if sequence and link.requirements.per_token:
+                yield f"{LOSS_MODE}={loss} has one ratio a response, {link.name} weights a token; use vanilla or gtpo"
+        return
+    link, wanted = asking[0], asking[0].requirements.objective
+    preferred, own = wanted.losses[0], plan.chain is None
+    fixes = [] if loss in wanted.losses or own else [f"{LOSS_MODE}={preferred}"]
+    fixes += [] if aggregation == wanted.aggregation else [f"{AGGREGATION}={wanted.aggregation}"]
+    fixes += [f"{KL_LOSS}=False"] if not own and select(config, KL_LOSS, False) else []
+    if fixes:
+        subject = f"{LOSS_MODE}={loss}" if own else f"{ESTIMATOR}={plan.chain.name}"
+        kl = " and a KL loss" if KL_LOSS in fixes[-1] else ""
+        yield (
+            f"{subject} with policy loss {loss}, {aggregation}{kl} is not the objective of {wanted.source} "
+            f"({preferred}, {wanted.aggregation}, no dual clip, no KL term); for that set {' '.join(fixes)}"
+        )
+
+
+def _opposed(plan: Plan) -> Iterator[str]:
+    """Members that pull in opposite directions."""
+    sides: dict[int, list[str]] = {1: [], -1: []}
+    for link in plan.links:
+        if link.requirements.direction:
+            sides[link.requirements.direction].append(link.name)
+    if sides[1] and sides[-1]:
+        yield (
+            f"{', '.join(sides[1])} gives rare or uncertain tokens more positive credit, {', '.join(sides[-1])} gives "
+            "them less: they oppose each other"
+        )
+
+
+def _other_sections(config: Any, plan: Plan) -> Iterator[str]:
+    """Options of members that take no part."""
+    algorithm = Sections(get(config, "algorithm"))
+    name, taking_part = algorithm.algorithm.adv_estimator, {link.name for link in plan.links}
+    for key in OLD_SECTIONS:
+        if key not in taking_part and get(algorithm.algorithm, key) is not None:
+            yield f"algorithm.{key} is set, but {ESTIMATOR} is {name}: these options have no effect"
+    for key in algorithm.get("credit") or {}:
+        if key not in taking_part and (plan.chain is None or key not in OWN):
+            what = "these options have" if key not in OWN else "it has"
+            yield f"{CREDIT}.{key} is set, but {ESTIMATOR} is {name}: {what} no effect"
+    for key in algorithm:
+        if key not in (*OLD_SECTIONS, "credit") and (near := _near(key, _sections_of_ours())):
+            yield f"algorithm.{key} is read by nobody here; if {near} is meant, set that"
+
+
+# --------------------------------------------------------------------------------------------------- names and sections
+
+
+def _check_version(name: str) -> None:
+    import verl
+
+    if not SpecifierSet(SUPPORTED_VERL).contains(verl.__version__, prereleases=True):
+        raise OptionError(
+            ESTIMATOR,
+            name,
+            f"egsw-plugin {__version__} supports verl{SUPPORTED_VERL}, and this is verl {verl.__version__}; "
+            "install a supported version",
+        )
+
+
+def _register_files(name: Any, loss: Any) -> None:
+    """Members of files are known to verl only once a configuration has named them."""
+    from verl.trainer.ppo import core_algos
+
+    if isinstance(name, str) and is_file(name) and name not in core_algos.ADV_ESTIMATOR_REGISTRY:
+        estimators.register_one(core_algos, name)
+    if isinstance(loss, str) and is_file(loss) and loss not in core_algos.POLICY_LOSS_REGISTRY:
+        worker.register_one(core_algos, loss)
+
+
+def _check_loss_name(loss: str) -> None:
+    """verl itself notices a loss that it does not have only in the workers, after the first rollout."""
+    from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
+
+    if loss not in POLICY_LOSS_REGISTRY and not is_file(str(loss)) and (near := _near(loss, LOSSES)):
+        raise OptionError(LOSS_MODE, loss, f"verl has no such policy loss; did you mean {near!r}?")
+
+
+def _check_name(name: str) -> None:
+    """verl itself notices an estimator that it does not have only after the first rollout."""
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
+
+    if name in LOSSES:
+        estimator = next((one for one in MEMBERS if str(name).startswith(one)), CHAIN)
+        fix = f"this is a policy loss; set {LOSS_MODE}={name} and {ESTIMATOR}={estimator}"
+        raise OptionError(ESTIMATOR, name, fix)
+    if name not in ADV_ESTIMATOR_REGISTRY and (near := _near(name, (*MEMBERS, CHAIN))):
+        raise OptionError(ESTIMATOR, name, f"verl has no such estimator; did you mean {near!r}?")
+
+
+def _check_sections(config: Any, name: str) -> None:
+    """A section of options that nobody reads, because it is misspelt or misplaced, is refused where it is plainly ours.
+
+    Other packages have keys of their own under `algorithm`: what only looks like ours is warned of.
+    """
+    from verl.trainer.config import AlgoConfig
+
+    options = _paths(name) if is_ours(name) else {}
+    known = AlgoConfig.__dataclass_fields__
+    for key in config.algorithm:
+        value = section(config.algorithm, key)
+        if key in (*OLD_SECTIONS, "credit") or key in known:
+            continue
+        if key in MEMBERS and _plainly(value, key):
+            raise OptionError(f"algorithm.{key}", value, f"these options belong under {CREDIT}.{key}")
+        if (near := _near(key, (*OLD_SECTIONS, "credit"))) and _plainly(value, near):
+            raise OptionError(f"algorithm.{key}", value, f"did you mean algorithm.{near}?")
+        if key in options:
+            raise OptionError(f"algorithm.{key}", value, f"did you mean {options[key]}?")
+    actor = ("actor_rollout_ref", "actor_rollout_ref.actor", "actor_rollout_ref.rollout")
+    for place in ("", *actor, "critic", "data", "reward", "trainer"):
+        for own in (*OLD_SECTIONS, "credit"):
+            key = f"{place}.{own}" if place else own
+            value = select(config, key)
+            if value is not None and (own in OLD_SECTIONS or _plainly(value, own)):
+                raise OptionError(key, value, f"these options belong under algorithm.{own}")
+
+
+def _paths(name: str) -> dict[str, str]:
+    """The whole key of each option of an estimator's member, by the last part of it."""
+    try:
+        member = MEMBERS.get(name)
+    except MemberError as error:
+        raise OptionError(ESTIMATOR, name, str(error)) from error
+    if member is None:
+        return {}
+    return {path.rsplit(".", 1)[-1]: f"{member.section}.{path}" for path, *_ in walk(member.options_type)}
+
+
+def _plainly(value: Any, name: str) -> bool:
+    """Whether a value is a section of `name`'s options, and of nobody else's."""
+    if not isinstance(value, Mapping) or not value:
+        return False
+    if name == "credit":
+        return all(key in (*OWN, *MEMBERS.names(), *LOSSES.names()) for key in value)
+    try:
+        own = {path.partition(".")[0] for path, *_ in walk(MEMBERS[name].options_type)}
+    except MemberError:
+        return False
+    return all(key in own for key in value)
+
+
+def _sections_of_ours() -> list[str]:
+    return [*OLD_SECTIONS, "credit", *MEMBERS]
+
+
+def _near(name: Any, names: Iterable[str]) -> str | None:
+    """The one of our names that looks like `name`, whatever the case."""
+    near = difflib.get_close_matches(str(name).lower().replace("-", "_"), list(names), 1, cutoff=0.7)
+    return near[0] if near else None

@@ -4,7 +4,7 @@ set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
 # ---- user-adjustable -------------------------------------------------------------------------------
-ADV=${ADV:-egsw}                   # advantage estimator: egsw, gtpo, grpo_s, or any of verl's
+ADV=${ADV:-egsw}                   # a file of ../method, or any advantage estimator
 STEPS=${STEPS:-40}                 # training steps
 SEED=${SEED:-1}                    # data, start model, order of the data, sampling
 OUT=${OUT:-$ROOT/outputs/demo}     # metrics.jsonl, checkpoints
@@ -34,22 +34,10 @@ MODEL=(
 ROLLOUT=(
     actor_rollout_ref.rollout.seed="$SEED"
 )
-OBJECTIVE=()                       # the paper's, where it is not verl's default
-case "$ADV" in
-    gtpo)
-        OBJECTIVE=(
-            actor_rollout_ref.actor.policy_loss.loss_mode=gtpo
-            actor_rollout_ref.actor.clip_ratio_high=0.28
-        ) ;;
-    grpo_s)
-        OBJECTIVE=(
-            actor_rollout_ref.actor.policy_loss.loss_mode=grpo_s
-            actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean
-            actor_rollout_ref.actor.clip_ratio_high=0.28
-        ) ;;
-esac
+# A file of ../method brings its paper's objective along; any other estimator of verl or of this plugin has a name alone.
+METHOD=(algorithm.adv_estimator="$ADV")
+[ ! -f "$ROOT/recipes/method/$ADV.yaml" ] || METHOD=(method="$ADV")
 TRAINER=(
-    algorithm.adv_estimator="$ADV"
     trainer.total_training_steps="$STEPS"
     trainer.default_local_dir="$OUT/checkpoints"
     hydra.run.dir="$OUT/hydra"
@@ -58,4 +46,4 @@ TRAINER=(
 cd "$OUT"
 exec timeout --kill-after=30 "$TIME_LIMIT" "$PYTHON" -m verl.trainer.main_ppo \
     --config-path "$ROOT/recipes" --config-name tiny_cpu/tiny_cpu hydra.searchpath='[pkg://verl.trainer.config]' \
-    "${DATA[@]}" "${MODEL[@]}" "${ROLLOUT[@]}" ${OBJECTIVE[@]+"${OBJECTIVE[@]}"} "${TRAINER[@]}" "$@"
+    "${DATA[@]}" "${MODEL[@]}" "${ROLLOUT[@]}" "${METHOD[@]}" "${TRAINER[@]}" "$@"

@@ -1,7 +1,7 @@
 """Real runs of verl's trainer on the CPU, through the shipped launcher: Ray, FSDP2, TransferQueue, vLLM, weight sync.
 
 Everything else in the suite would pass with a bridge that is never called; these tests read verl's own metrics file.
-Each run is a few steps long and under a time limit. Maps to bridge.py, startup.py, cpu/ and recipes/tiny_cpu. EGSW with
+Each run is a few steps long and under a time limit. Maps to verl_adapter/, cpu/ and recipes/tiny_cpu. EGSW with
 its defaults runs in test_faults.py, GRPO-S with its own in test_study_run.py.
 """
 
@@ -37,7 +37,7 @@ def test_two_workers_balanced_rows_padding_and_bfloat16_entropy(tmp_path):
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8",
         "actor_rollout_ref.actor.fsdp_config.mixed_precision=null",
-        "+algorithm.egsw={base: rloo, granularity: trajectory, scope: batch, denominator: all, normalize: mean_one}",
+        "++algorithm.egsw={base: rloo, granularity: trajectory, scope: batch, denominator: all, normalize: mean_one}",
     )
     assert_in_effect(run)
     assert "[egsw] warning: the entropy arrives in bfloat16" in run.screen
@@ -49,7 +49,6 @@ def test_gtpo_with_dapo(tmp_path):
     """Clip-higher, token-mean, dynamic sampling, and a reward with a length penalty that success must not see."""
     run = train(
         tmp_path,
-        "+algorithm.gtpo.success=acc",
         "algorithm.filter_groups.enable=True",
         "algorithm.filter_groups.metric=acc",
         "reward.reward_manager.name=dapo",

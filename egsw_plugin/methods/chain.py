@@ -1,0 +1,387 @@
+"""A base and transforms in order: read from a configuration, and applied to a batch. Pure; no verl, no ray.
+
+    algorithm.adv_estimator=egsw_plugin
+    +algorithm.credit={base: grpo, transforms: [egsw, high_entropy], high_entropy: {rho: 0.2}}
+
+A member's own name as adv_estimator is the short form: a base alone, or a transform alone over algorithm.credit.base
+(grpo, if it is not set).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .. import measure
+from ..controllers import Controller
+from ..errors import MemberError, OptionError, TensorError
+from ..fields import Field, merge
+from ..kernels.rows import spread_rows
+from ..options import Options, parse
+from . import LOSSES, MEMBERS
+from .interface import Base, Batch, Change, Member, Requirements, Success, Transform
+from .registry import Registry
+
+CHAIN = "egsw_plugin"  # the name under which verl knows the estimator that reads algorithm.credit
+CREDIT = "algorithm.credit"
+LOSS_MODE = "actor_rollout_ref.actor.policy_loss.loss_mode"
+BASE = "grpo"  # where none is named
+OWN = ("base", "transforms")  # keys of algorithm.credit that are no member's
+
+
+@dataclass(frozen=True)
+class Link:
+    """A member with its options; `section` is the key under which they were given."""
+
+    member: Member
+    options: Options
+    section: str
+
+    @property
+    def name(self) -> str:
+        """The member's."""
+        return self.member.name
+
+    @property
+    def controlled(self) -> dict[str, Controller]:
+        """The options that controllers move, by MEMBER.OPTION."""
+        values = {field.name: getattr(self.options, field.name) for field in dataclasses.fields(self.options)}
+        return {f"{self.name}.{key}": value for key, value in values.items() if isinstance(value, Controller)}
+
+    def resolved(self, values: Mapping[str, float] | None = None) -> Link:
+        """The link with numbers in place of controllers: those of `values`, else the first ones."""
+        numbers = {}
+        for name, rule in self.controlled.items():
+            numbers[name.removeprefix(f"{self.name}.")] = rule.initial if values is None else values[name]
+        return dataclasses.replace(self, options=dataclasses.replace(self.options, **numbers)) if numbers else self
+
+    @property
+    def requirements(self) -> Requirements:
+        """What the member needs with its options."""
+        return self.member.requirements(self.resolved().options)
+
+    def text(self, text: str) -> str:
+        """A text of the member's requirements, with its name and the key of its options in it."""
+        return text.replace("{name}", self.name).replace("{section}", self.section)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A base, which is a member or the name of one of verl's estimators, and transforms.
+
+    name: as adv_estimator has it. base_key: where the base was named.
+    """
+
+    name: str
+    base: Link | str
+    transforms: tuple[Link, ...] = ()
+    base_key: str = f"{CREDIT}.base"
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """All members, the base first."""
+        return (*((self.base,) if isinstance(self.base, Link) else ()), *self.transforms)
+
+    @property
+    def controlled(self) -> dict[str, Controller]:
+        """The options of all members that controllers move, by MEMBER.OPTION."""
+        return {name: rule for link in self.links for name, rule in link.controlled.items()}
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the per-token tensors that the members and the controllers need."""
+        needed = [name for link in self.links for name in link.requirements.tensors]
+        needed += [MEASURED[rule.measure] for rule in self.controlled.values()]
+        return tuple(dict.fromkeys(needed))
+
+    @property
+    def success(self) -> Success:
+        """What makes a response a success.
+
+        Raises:
+            OptionError: two members say different things.
+        """
+        rules = {link.requirements.success: link for link in self.links if link.requirements.success is not None}
+        if len(rules) > 1:
+            names = " and ".join(link.name for link in rules.values())
+            raise OptionError(f"{CREDIT}.transforms", names, "they define success differently; use one of them")
+        return next(iter(rules), Success())
+
+    def resolved(self, values: Mapping[str, float] | None = None) -> Chain:
+        """The chain with numbers in place of controllers: those of `values`, else the first ones."""
+        base = self.base.resolved(values) if isinstance(self.base, Link) else self.base
+        return dataclasses.replace(self, base=base, transforms=tuple(link.resolved(values) for link in self.transforms))
+
+
+MEASURED = {"entropy": "entropy", "surprisal": "old_log_probs"}  # the tensor of each `measure` of a controller
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a chain makes of a batch.
+
+    advantages: [R, T], 0 outside the mask. base: the base's, [R, 1] or [R, T]. fields: for the policy loss, [R, 1] or
+    [R, T] each. metrics: by whole name.
+    """
+
+    advantages: torch.Tensor
+    base: torch.Tensor
+    fields: Mapping[Field, torch.Tensor]
+    metrics: dict[str, float]
+
+
+@torch.no_grad()
+def apply(chain: Chain, batch: Batch) -> Result:
+    """The chain's advantages, fields and metrics of a batch.
+
+    Args:
+        chain: an option that a controller moves has its first value, unless `Chain.resolved` has given it another.
+        batch: where the base is one of verl's, `base` holds its advantages, [R, 1] or [R, T]; else it is None.
+
+    Each transform sees in `batch.advantages` what its predecessor left, and in `batch.base` the base's.
+
+    Raises:
+        TensorError: a member gave tensors of a wrong shape or dtype.
+
+    >>> from egsw_plugin.kernels.rows import Rows
+    >>> chain = read({"credit": {"transforms": ["egsw"], "egsw": {"alpha": 1.0}}}, "egsw_plugin")
+    >>> batch = Batch(
+    ...     base=torch.tensor([[1.0], [-1.0]]),
+    ...     advantages=None,
+    ...     rows=Rows.measure(torch.ones(2, 2, dtype=torch.int64)),
+    ...     group_ids=torch.tensor([0, 0]),
+    ...     success=torch.tensor([True, False]),
+    ...     outcome=torch.tensor([1.0, 0.0]),
+    ...     tensors={"entropy": torch.tensor([[0.1, 0.9], [0.2, 0.3]])},
+    ... )
+    >>> result = apply(chain, batch)
+    >>> result.advantages
+    tensor([[ 1.3065,  1.4081],
+            [-0.6935, -0.5919]])
+    """
+    chain, metrics = chain.resolved(), {}
+    total, masked, fields = None, False, {}
+    if isinstance(chain.base, Link):
+        change = _checked(chain.base, batch, chain.base.member.advantages(chain.base.options, batch))
+        _measure(metrics, chain.base, change, batch)
+        batch = dataclasses.replace(batch, base=change.advantages)
+        total, masked = change.entropy_total, change.masked
+        fields = merge(fields, change.fields, chain.base.name)
+    if batch.base is None:
+        raise TensorError(f"the advantages of base {chain.base} are missing")
+    batch = dataclasses.replace(batch, advantages=batch.base)
+    for link in chain.transforms:
+        change = _checked(link, batch, link.member.apply(link.options, batch))
+        _measure(metrics, link, change, batch)
+        fields = merge(fields, change.fields, link.name)
+        total = change.entropy_total if total is None else total
+        masked = change.masked or (masked and change.advantages is batch.advantages)
+        batch = dataclasses.replace(batch, advantages=change.advantages)
+    if total is None and "entropy" in batch.tensors:
+        total = measure.row_sums(batch.tensors["entropy"], batch.rows)
+    metrics |= {f"credit/{name}": value for name, value in measure.facts(batch, total).items()}
+    advantages = batch.advantages
+    if advantages.shape[1] == 1 != batch.rows.mask.shape[1]:
+        advantages = spread_rows(batch.rows, advantages.squeeze(1))
+    elif not masked:
+        advantages = advantages.masked_fill(batch.rows.mask.eq(0), 0)
+    return Result(advantages, batch.base, fields, metrics)
+
+
+def _checked(link: Link, batch: Batch, change: Change) -> Change:
+    """Refuse what is not a change of this batch."""
+    if not isinstance(change, Change):
+        raise TensorError(f"{link.name} gave a {type(change).__name__} in place of a Change")
+    rows, tokens = batch.rows.mask.shape
+    for name, tensor in (("advantages", change.advantages), *((f.value, t) for f, t in change.fields.items())):
+        if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) not in ((rows, 1), (rows, tokens)):
+            shape = getattr(tensor, "shape", type(tensor).__name__)
+            raise TensorError(f"{link.name} gave {name} of shape {shape}; it must be [{rows}, {tokens}] or [{rows}, 1]")
+        if not tensor.is_floating_point():
+            raise TensorError(f"{link.name} gave {name} of dtype {tensor.dtype}; it must be floating point")
+    return change
+
+
+def _measure(metrics: dict[str, float], link: Link, change: Change, batch: Batch) -> None:
+    own = measure.effect(batch, change.advantages) if change.metrics is None else change.metrics
+    metrics.update({f"{link.name}/{name}": float(value) for name, value in own.items()})
+
+
+# ------------------------------------------------------------------------------------------------ from a configuration
+
+
+def read(algorithm: Mapping[str, Any], name: str) -> Chain:
+    """The chain that verl's `algorithm` section, as a plain mapping, asks for with adv_estimator=`name`.
+
+    Raises:
+        OptionError: with the key, the value and the fix.
+
+    >>> chain = read({"egsw": {"alpha": 0.25}}, "egsw")
+    >>> chain.base, chain.transforms[0].options.alpha
+    ('grpo', 0.25)
+    """
+    credit = section_of(algorithm)
+    base, base_key = _name(credit.get("base"), f"{CREDIT}.base"), f"{CREDIT}.base"
+    names = credit.get("transforms")
+    if name == CHAIN:
+        links = [_link(algorithm, one, Transform, f"{CREDIT}.transforms") for one in _names(names)]
+        for link in links:
+            if "base" in given(algorithm, link.member):
+                fix = f"in a chain the base is {CREDIT}.base; set it there"
+                raise OptionError(f"{link.section}.base", given(algorithm, link.member)["base"], fix)
+    else:
+        if names is not None:
+            raise OptionError(f"{CREDIT}.transforms", names, f"set algorithm.adv_estimator={CHAIN}, which reads it")
+        member = _member(MEMBERS, name, "algorithm.adv_estimator")
+        if isinstance(member, Base):
+            if base is not None:
+                raise OptionError(f"{CREDIT}.base", base, f"{name} is a base itself; leave it out")
+            _check_keys(credit)
+            return Chain(
+                name, _link(algorithm, name, Base, "algorithm.adv_estimator"), base_key="algorithm.adv_estimator"
+            )
+        links = [_link(algorithm, name, Transform, "algorithm.adv_estimator")]
+        own = member.base(links[0].options)
+        if own is not None:
+            if base is not None and "base" in given(algorithm, member):
+                raise OptionError(
+                    f"{CREDIT}.base", base, f"the base is set by {links[0].section}.base, too; leave one out"
+                )
+            if base is None:
+                base, base_key = own, f"{links[0].section}.base"
+    seen: set[str] = set()
+    for link in links:
+        if link.name in seen:
+            raise OptionError(f"{CREDIT}.transforms", names, f"{link.name} stands in it twice; leave one out")
+        seen.add(link.name)
+    base = BASE if base is None else base
+    if base in MEMBERS:
+        base = _link(algorithm, base, Base, base_key)
+    _check_keys(credit)
+    chain = Chain(name, base, tuple(links), base_key)
+    owners: dict[Field, Link] = {}
+    for link in chain.links:
+        for field in link.requirements.fields:
+            if field in owners and field.spec.merge is None:
+                fix = f"both {owners[field].name} and {link.name} set {field.value}; leave out one of them"
+                raise OptionError(f"{CREDIT}.transforms", names, fix)
+            owners[field] = link
+    return chain
+
+
+def read_loss(algorithm: Mapping[str, Any], loss_mode: str) -> Link | None:
+    """The policy loss `loss_mode` with its options, or None if it is not ours.
+
+    Raises:
+        OptionError: its options cannot be.
+    """
+    if loss_mode not in LOSSES:
+        return None
+    member = _member(LOSSES, loss_mode, LOSS_MODE)
+    if not dataclasses.fields(member.options_type):
+        return Link(member, member.options_type(), member.section)
+    if member.name in MEMBERS:
+        fix = (
+            f"this policy loss has options, and {member.section} belongs to the estimator of the same name; rename one"
+        )
+        raise OptionError(LOSS_MODE, loss_mode, fix)
+    return Link(member, *_options(algorithm, member))
+
+
+def section_of(algorithm: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The section algorithm.credit, an empty one if there is none.
+
+    Raises:
+        OptionError: it is no section.
+    """
+    credit = algorithm.get("credit")
+    if credit is None:
+        return {}
+    if not isinstance(credit, Mapping):
+        raise OptionError(CREDIT, credit, f"use a section such as {{base: grpo, transforms: [{next(iter(MEMBERS))}]}}")
+    return credit
+
+
+def _check_keys(credit: Mapping[str, Any]) -> None:
+    """Refuse a key of algorithm.credit that is neither ours nor a member's."""
+    known = list(dict.fromkeys([*OWN, *MEMBERS.names(), *LOSSES.names()]))
+    for key in credit:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            fix = (
+                f"did you mean {CREDIT}.{near[0]}?"
+                if near
+                else f"use base, transforms, or one of {', '.join(known[2:])}"
+            )
+            raise OptionError(f"{CREDIT}.{key}", credit[key], f"there is no such member; {fix}")
+
+
+def given(algorithm: Mapping[str, Any], member: Member) -> dict[str, Any]:
+    """The options that a configuration gives to a member, wherever they stand."""
+    return {key: value for section, options in _sections(algorithm, member) for key, value in options.items()}
+
+
+def _sections(algorithm: Mapping[str, Any], member: Member) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The sections of a member's options that a configuration has, and their keys."""
+    places = [(member.section, algorithm)] if member.section != f"{CREDIT}.{member.name}" else []
+    places.append((f"{CREDIT}.{member.name}", algorithm.get("credit") or {}))
+    for key, place in places:
+        options = place.get(member.name)
+        if options is not None:
+            if not isinstance(options, Mapping):
+                parse(member.options_type, options, key)  # which refuses it
+            yield key, options
+
+
+def _options(algorithm: Mapping[str, Any], member: Member) -> tuple[Options, str]:
+    """A member's options, and the section that they are in."""
+    found = list(_sections(algorithm, member))
+    options, section = None, member.section
+    for place, (key, values) in enumerate(found):
+        for other, earlier in found[:place]:
+            if both := set(values) & set(earlier):
+                option = sorted(map(str, both))[0]
+                fix = f"it is set by {other}.{option}, too; leave one out"
+                raise OptionError(f"{key}.{option}", values.get(option), fix)
+        options, section = parse(member.options_type, values, key, options), key
+    return (member.options_type() if options is None else options), section
+
+
+def _link(algorithm: Mapping[str, Any], name: str, kind: type, key: str) -> Link:
+    member = _member(MEMBERS, name, key)
+    if not isinstance(member, kind):
+        fix = f"{member.name} is a base; name it in {CREDIT}.base"
+        if kind is Base:
+            fix = f"{member.name} is a transform; use a base estimator registered in verl, or a base of this plugin"
+        raise OptionError(key, name, fix)
+    return Link(member, *_options(algorithm, member))
+
+
+def _member(registry: Registry, name: str, key: str) -> Member:
+    if name not in registry:
+        near = difflib.get_close_matches(name, list(registry), 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the members are {', '.join(registry)}"
+        raise OptionError(key, name, f"there is no such member; {hint}")
+    try:
+        return registry[name]
+    except MemberError as error:
+        raise OptionError(key, name, str(error)) from error
+
+
+def _name(value: Any, key: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise OptionError(key, value, "use the name of a base, such as grpo")
+    return value
+
+
+def _names(value: Any) -> Sequence[str]:
+    if value is None:
+        return ()
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(one, str) for one in value):
+        raise OptionError(f"{CREDIT}.transforms", value, "use a list of names, such as [egsw]")
+    return value

@@ -1,0 +1,153 @@
+"""The 80/20 rule: only the most uncertain tokens learn (arXiv 2506.01939)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+
+from .. import measure
+from ..options import Options, documented, option
+from ..options.checks import in_range, one_of
+from .interface import Batch, Change, Requirements, Transform
+
+
+@documented
+@dataclasses.dataclass(frozen=True)
+class HighEntropyOptions(Options):
+    """Options of the high-entropy mask (arXiv 2506.01939), section ``algorithm.credit.high_entropy``."""
+
+    rho: float = option(
+        0.2, in_range(0, 1, inclusive=True), "share of the policy tokens that learn; 0 to 1", "rho", "0.2"
+    )
+    scope: str = option(
+        "batch",
+        one_of("batch", "group", "response"),
+        "what a token is compared with: the `batch`, its `group`, or its `response`",
+        paper="batch (the public codes: a micro-batch)",
+    )
+    ties: str = option(
+        "keep",
+        one_of("keep", "exact"),
+        "`keep`: every token whose entropy is at least the (1 - rho) quantile, interpolated linearly (TRL, ms-swift); "
+        "`exact`: the ceil(rho * N) most uncertain ones, of equal ones the first (a public port of the paper)",
+        paper="keep",
+    )
+    denominator: str = option(
+        "all",
+        one_of("all", "kept"),
+        "`all`: losses are averaged over all tokens; `kept`: advantages are multiplied by all / kept tokens of the "
+        "batch, which under token-mean is the mean over the kept ones (a public port of the paper)",
+        paper="all",
+    )
+    entropy: str = option(
+        "full",
+        one_of("full", "surprisal"),
+        "`full`: of the old policy over the whole vocabulary, in nats; `surprisal`: -old_log_prob of the sampled token",
+        "H",
+        "full",
+    )
+
+
+class HighEntropy(Transform[HighEntropyOptions]):
+    """Keeps the advantage of the most uncertain tokens, and sets that of all others to 0.
+
+    The choice looks at the entropy alone, not at what the transforms before left. The KL loss is not masked. bfloat16
+    entropies have many ties; see docs/egsw.md for float32.
+
+    Metrics: `changed/mean` and `distance/mean`; `kept/mean`, the share of policy tokens that are kept;
+    `threshold/mean`, the least entropy among them (nats).
+    """
+
+    name = "high_entropy"
+    options_type = HighEntropyOptions
+    title = "80/20 high-entropy mask"
+    source = "arXiv 2506.01939"
+    formula = "A * [H >= tau],  tau = the (1 - rho) quantile of H over the policy tokens"
+    favours = "the most uncertain tokens; the others learn nothing"
+    identity = {"rho": 1.0}
+    cost = "one selection over the batch (a sort with scope=group or response)"
+    status = "loop, hand-worked numbers, invariances"
+
+    def requirements(self, options: HighEntropyOptions) -> Requirements:
+        """The entropy, or what stands in for it."""
+        return Requirements(
+            tensors=("entropy",) if options.entropy == "full" else ("old_log_probs",),
+            without={"entropy": "{section}.entropy=surprisal, which uses -log_prob of the sampled tokens"},
+            per_token=True,
+            direction=1,
+        )
+
+    def apply(self, options: HighEntropyOptions, batch: Batch) -> Change:
+        """Mask the advantages."""
+        mask, entropy = batch.mask, batch.uncertainty(options.entropy)
+        values = entropy[mask]
+        if options.scope == "batch":
+            kept = keep_batch(values, options.rho, options.ties)
+        else:
+            ids = batch.group_ids if options.scope == "group" else torch.arange(len(mask), device=mask.device)
+            kept = keep_sets(values, ids.unsqueeze(1).expand(mask.shape)[mask], options.rho, options.ties)
+        which = torch.zeros_like(mask).masked_scatter(mask, kept)
+        number = int(kept.sum())
+        factor = len(values) / number if options.denominator == "kept" and number else 1.0
+        advantages = torch.where(which, batch.advantages * factor, torch.zeros((), dtype=batch.advantages.dtype))
+        metrics = measure.effect(batch, advantages) | {"kept/mean": number / len(values) if len(values) else 0.0}
+        if number:
+            metrics["threshold/mean"] = float(values[kept].min())
+        return Change(advantages, metrics=metrics, masked=True)
+
+
+def number_kept(number: int, rho: float, ties: str) -> int:
+    """How many of `number` tokens are kept, those that equal the last of them apart.
+
+    A value is at least the (1 - rho) quantile, which lies between two neighbours in order, where it is at least the
+    upper of them.
+
+    >>> number_kept(10, 0.2, "keep"), number_kept(3, 0.9, "keep"), number_kept(3, 0.9, "exact")
+    (2, 2, 3)
+    """
+    if ties == "exact":
+        return math.ceil(rho * number - 1e-9)
+    return number - math.ceil((1 - rho) * (number - 1) - 1e-9) if number and rho > 0 else 0
+
+
+def keep_batch(values: torch.Tensor, rho: float, ties: str) -> torch.Tensor:
+    """Which of `values` [N] are among the largest, bool [N].
+
+    >>> keep_batch(torch.tensor([0.3, 0.1, 0.9, 0.3, 0.2]), 0.4, "keep")
+    tensor([ True, False,  True,  True, False])
+    >>> keep_batch(torch.tensor([0.3, 0.1, 0.9, 0.3, 0.2]), 0.4, "exact")
+    tensor([ True, False,  True, False, False])
+    """
+    number = number_kept(len(values), rho, ties)
+    if number == 0:
+        return torch.zeros_like(values, dtype=torch.bool)
+    least = values.kthvalue(len(values) - number + 1).values
+    kept = values >= least
+    if ties == "exact":  # of those that equal the least, the first
+        above = values > least
+        equal = kept & ~above
+        kept = above | (equal & (equal.cumsum(0) <= number - int(above.sum())))
+    return kept
+
+
+def keep_sets(values: torch.Tensor, ids: torch.Tensor, rho: float, ties: str) -> torch.Tensor:
+    """`keep_batch` within each set of `ids` (int64 [N]) by itself, bool [N].
+
+    >>> keep_sets(torch.tensor([0.3, 0.1, 0.9, 0.8]), torch.tensor([0, 0, 1, 1]), 0.5, "exact")
+    tensor([ True, False,  True, False])
+    """
+    order = values.argsort(descending=True, stable=True)
+    order = order[ids[order].argsort(stable=True)]
+    _, group, sizes = ids[order].unique_consecutive(return_inverse=True, return_counts=True)
+    if not len(sizes):
+        return torch.zeros_like(values, dtype=torch.bool)
+    start = sizes.cumsum(0) - sizes
+    number = torch.tensor([number_kept(size, rho, ties) for size in sizes.tolist()], device=values.device)
+    place = torch.arange(len(order), device=values.device) - start[group]
+    chosen = place < number[group]
+    if ties == "keep":
+        least = values[order][start + number.clamp(min=1) - 1]
+        chosen = (values[order] >= least[group]) & (number > 0)[group]
+    return torch.zeros_like(chosen).scatter(0, order, chosen)

@@ -1,0 +1,175 @@
+"""Where a member is: in our own list, behind another package's entry point, or in a file.
+
+Names are known without an import; a member is imported when it is asked for. One that cannot be, a stranger's most of
+all, is reported with whose it is, and takes nothing else down.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MemberError
+
+if TYPE_CHECKING:
+    from .interface import Member
+
+FILE_SEPARATOR = ".py:"
+
+
+class Registry(Mapping):
+    """Members by name.
+
+    Iterating gives our own names and those of entry points; `registry[name]` imports the member, and takes a file's
+    (PATH.py:OBJECT) as well.
+    """
+
+    def __init__(self, group: str, own: Mapping[str, str]):
+        self.group, self.own = group, dict(own)
+        self._loaded: dict[str, Member] = {}
+
+    @cached_property
+    def strangers(self) -> dict[str, importlib.metadata.EntryPoint]:
+        """Entry points of other packages, by name; ours, and the first of two that share a name, go before."""
+        found: dict[str, importlib.metadata.EntryPoint] = {}
+        for point in importlib.metadata.entry_points(group=self.group):
+            if point.name not in self.own:
+                found.setdefault(point.name, point)
+        return found
+
+    def conflicts(self) -> list[str]:
+        """Entry points that are left out because their name is taken."""
+        points = list(importlib.metadata.entry_points(group=self.group))
+        left_out = [point for point in points if self.strangers.get(point.name) != point]
+        return [
+            f"{point.name} of {_package(point)} ({self.group}) is left out: it is the name of a member of "
+            f"{self.whose(point.name)}"
+            for point in left_out
+        ]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.own
+        yield from self.strangers
+
+    def __len__(self) -> int:
+        return len(self.own) + len(self.strangers)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (name in self.own or name in self.strangers or is_file(name))
+
+    def __getitem__(self, name: str) -> Member:
+        """The member.
+
+        Raises:
+            KeyError: there is none of that name.
+            MemberError: it cannot be imported, or is no member; says whose it is.
+        """
+        if name not in self:
+            raise KeyError(name)
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def names(self) -> list[str]:
+        """The names that options may stand under: ours, those of entry points, and those of files loaded so far."""
+        return list(dict.fromkeys([*self, *(member.name for member in self._loaded.values())]))
+
+    def whose(self, name: str) -> str:
+        """What a user should know about where a member comes from.
+
+        >>> from egsw_plugin.methods import MEMBERS
+        >>> MEMBERS.whose("egsw"), MEMBERS.whose("/home/me/mine.py:Mine")
+        ('egsw-plugin', 'file /home/me/mine.py')
+        """
+        if name in self.own:
+            return "egsw-plugin"
+        if name in self.strangers:
+            point = self.strangers[name]
+            return f"{_package(point)} ({self.group}: {point.name} = {point.value})"
+        return f"file {split_file(name)[0]}"
+
+    def broken(self) -> dict[str, str]:
+        """The members that cannot be imported, with the reason."""
+        reasons = {}
+        for name in self:
+            try:
+                self[name]
+            except MemberError as error:
+                reasons[name] = str(error)
+        return reasons
+
+    def _load(self, name: str) -> Member:
+        try:
+            member = _found(self.own.get(name) or (self.strangers[name].value if name in self.strangers else name))
+            member = member() if isinstance(member, type) else member
+            return self._checked(name, member)
+        except MemberError:
+            raise
+        except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+            message = f"{type(error).__name__}: {error}"
+            raise MemberError(f"{name} of {self.whose(name)} cannot be loaded: {message}") from error
+
+    def _checked(self, name: str, member: Any) -> Member:
+        """Refuse an object that is no member of this registry's kind, or has another name than it is listed under."""
+        from .interface import Base, PolicyLoss, Transform
+
+        kinds = (PolicyLoss,) if self.group.endswith("losses") else (Base, Transform)
+        if not isinstance(member, kinds):
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            raise MemberError(f"{name} of {self.whose(name)} is a {type(member).__name__}; it must be a {wanted}")
+        own = getattr(member, "name", None)
+        if not isinstance(own, str) or not own.isidentifier():
+            raise MemberError(f"{name} of {self.whose(name)} has the name {own!r}; it must be an identifier")
+        if not is_file(name) and own != name:
+            raise MemberError(f"{name} of {self.whose(name)} calls itself {own!r}; the two must be the same")
+        if is_file(name) and (own in self.own or own in self.strangers):
+            raise MemberError(f"{name} calls itself {own!r}, which is the name of a member of {self.whose(own)}")
+        return member
+
+
+def _package(point: importlib.metadata.EntryPoint) -> str:
+    return f"package {point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is PATH.py:OBJECT.
+
+    >>> is_file("/home/me/mine.py:Mine"), is_file("egsw"), is_file("mine.py:")
+    (True, False, False)
+    """
+    path, separator, attribute = name.rpartition(FILE_SEPARATOR)
+    return bool(path and separator and attribute.isidentifier())
+
+
+def split_file(name: str) -> tuple[Path, str]:
+    """The path and the object's name of PATH.py:OBJECT."""
+    path, _, attribute = name.rpartition(FILE_SEPARATOR)
+    return Path(f"{path}.py"), attribute
+
+
+def _found(reference: str) -> Any:
+    """The object of MODULE:OBJECT or PATH.py:OBJECT."""
+    if not is_file(reference):
+        module, _, attribute = reference.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    path, attribute = split_file(reference)
+    if not path.is_file():
+        raise MemberError(f"{reference}: there is no file {path.absolute()} on this machine")
+    # One module a file: two members of a file share what they define there.
+    name = "egsw_plugin_file_" + "".join(c if c.isalnum() else f"_{ord(c):x}_" for c in str(path.resolve()))
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look for it
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return getattr(sys.modules[name], attribute)

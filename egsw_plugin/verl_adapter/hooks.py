@@ -1,0 +1,140 @@
+"""The one module that wraps parts of verl: its trainers, its `ppo_loss` and its KL penalty."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+from ..errors import BridgeError
+from ..fields import Arrived, Field, arrived, arriving
+from . import startup, step, worker
+from .configuration import is_ours, plan_of
+
+
+def install_in_trainer(trainer_base: Any) -> None:
+    """Wrap the trainer's construction, its advantage step, the call in which it hands its batch on, and checkpoints."""
+    trainer_class = trainer_base.PPOTrainer
+    missing = missing_in_trainer(trainer_base)
+
+    construct = trainer_class.__init__
+
+    @functools.wraps(construct)
+    def __init__(self, config, *args, **kwargs):
+        startup.check_trainer(config, missing)
+        construct(self, config, *args, **kwargs)
+
+    trainer_class.__init__ = __init__
+    if missing:
+        return
+
+    compute = trainer_class._compute_advantage
+    hand_on = trainer_base.compute_advantage_for_multi_trajectories
+    save, load = trainer_class._save_checkpoint, trainer_class._load_checkpoint
+
+    @functools.wraps(compute)
+    def _compute_advantage(self, batch, metrics):
+        plan = plan_of(self.config)
+        if not plan.links and plan.chain is None:
+            return compute(self, batch, metrics)
+        name = self.config.algorithm.adv_estimator
+        with step.entered(step.TrainerStep(self, batch, metrics, trainer_base.tq, plan)) as entered:
+            result = compute(self, batch, metrics)
+        if is_ours(name) and entered.finished != name:
+            raise BridgeError(
+                f"algorithm.adv_estimator={name}: the trainer computed advantages without calling it; another plugin "
+                "may have replaced it in verl's registry"
+            )
+        entered.publish_loss_options()
+        return result
+
+    @functools.wraps(hand_on)
+    def compute_advantage_for_multi_trajectories(data, *args, **kwargs):
+        if (current := step.current_step()) is not None:
+            current.data = data
+        return hand_on(data, *args, **kwargs)
+
+    @functools.wraps(save)
+    def _save_checkpoint(self):
+        step.save_controllers(self)  # before verl's, whose last act is to mark the checkpoint as the latest
+        return save(self)
+
+    @functools.wraps(load)
+    def _load_checkpoint(self):
+        result = load(self)
+        step.load_controllers(self)
+        return result
+
+    trainer_class._compute_advantage = _compute_advantage
+    trainer_base.compute_advantage_for_multi_trajectories = compute_advantage_for_multi_trajectories
+    trainer_class._save_checkpoint, trainer_class._load_checkpoint = _save_checkpoint, _load_checkpoint
+
+
+def install_in_old_trainer(ray_trainer: Any) -> None:
+    """Wrap the construction of verl's old trainer; a patched verl hands over tensors and takes metrics by itself."""
+    trainer_class = ray_trainer.RayPPOTrainer
+    construct = trainer_class.__init__
+
+    @functools.wraps(construct)
+    def __init__(self, config, *args, **kwargs):
+        startup.check_trainer(config, missing=[])
+        construct(self, config, *args, **kwargs)
+
+    trainer_class.__init__ = __init__
+
+
+def install_in_worker(losses: Any) -> None:
+    """Wrap verl's `ppo_loss`, which drops every field that it does not name, to set ours aside first; and the KL
+    penalty that it calls, so that a field can weigh it."""
+    verl_loss, verl_kl = losses.ppo_loss, losses.kl_penalty
+
+    @functools.wraps(verl_loss)
+    def ppo_loss(config, model_output, data, dp_group=None):
+        worker.register_file(config)
+        with arriving(Arrived.of(data)) as fields:
+            loss, metrics = verl_loss(config, model_output, data, dp_group)
+            bonus = worker.entropy_bonus(config, model_output, data, fields, losses.no_padding_2_padding)
+        fields.check_read(f"policy loss {config.policy_loss.get('loss_mode', 'vanilla')}")
+        return (loss if bonus is None else loss + bonus), metrics
+
+    @functools.wraps(verl_kl)
+    def kl_penalty(*args, **kwargs):
+        divergence = verl_kl(*args, **kwargs)
+        weight = arrived().get(Field.KL_WEIGHT)
+        return divergence if weight is None else divergence * weight.to(divergence.device)
+
+    losses.ppo_loss, losses.kl_penalty = ppo_loss, kl_penalty
+
+
+def missing_in_trainer(trainer_base: Any) -> list[str]:
+    """Which of the parts of verl's trainer that the bridge touches are not as in verl 0.9."""
+    expected = {
+        "PPOTrainer._compute_advantage": ["self", "batch", "metrics"],
+        "PPOTrainer._save_checkpoint": ["self"],
+        "PPOTrainer._load_checkpoint": ["self"],
+        "compute_advantage_for_multi_trajectories": ["data", "batch_keys", "adv_estimator"],
+        "tq.kv_batch_get": ["keys", "partition_id", "select_fields"],
+        "tq.kv_batch_put": ["keys", "partition_id", "fields"],
+    }
+    return _missing(trainer_base, expected)
+
+
+def missing_in_worker(losses: Any) -> list[str]:
+    """The same for verl's losses, in the actor's workers."""
+    expected = {
+        "ppo_loss": ["config", "model_output", "data", "dp_group"],
+        "kl_penalty": ["logprob", "ref_logprob"],
+        "no_padding_2_padding": ["tensor", "data"],
+    }
+    return _missing(losses, expected)
+
+
+def _missing(module: Any, expected: dict[str, list[str]]) -> list[str]:
+    missing = []
+    for path, parameters in expected.items():
+        part = module
+        for name in path.split("."):
+            part = getattr(part, name, None)
+        if part is None or any(name not in inspect.signature(part).parameters for name in parameters):
+            missing.append(f"{path}({', '.join(parameters)})")
+    return missing
