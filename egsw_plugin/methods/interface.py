@@ -171,6 +171,7 @@ class Member(Generic[O]):
         identity: options under which it leaves the base as it is, bit for bit; None if there are none.
         cost: beside that of reading its tensors.
         status: how it was checked.
+        draws: it chooses at random, so that rows in another order may be chosen otherwise.
         section: the key of its options.
     """
 
@@ -183,6 +184,7 @@ class Member(Generic[O]):
     identity: ClassVar[Mapping[str, Any] | None] = None
     cost: ClassVar[str] = ""
     status: ClassVar[str] = ""
+    draws: ClassVar[bool] = False
     section: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:

@@ -70,7 +70,9 @@ class QAE(Base[QAEOptions]):
         rewards, ids = batch.outcome[there].double(), batch.group_ids[there]
         level = torch.zeros(len(batch.outcome), dtype=torch.float64, device=rewards.device)
         baseline = quantiles(rewards, ids, options.K, options.quantile)
-        level[there] = (rewards - baseline[ids]) / (deviations(rewards, ids, options.std) + options.eps)[ids]
+        scale = deviations(rewards, ids, options.std) + options.eps
+        # Where it is 0, so is every difference.
+        level[there] = (rewards - baseline[ids]) / torch.where(scale > 0, scale, 1.0)[ids]
         advantages = level.unsqueeze(1).to(torch.promote_types(batch.outcome.dtype, torch.float32))
         existing = torch.bincount(ids, minlength=len(baseline)) > 0
         metrics = {

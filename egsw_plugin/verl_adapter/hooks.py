@@ -45,7 +45,7 @@ def install_in_trainer(trainer_base: Any) -> None:
                 f"algorithm.adv_estimator={name}: the trainer computed advantages without calling it; another plugin "
                 "may have replaced it in verl's registry"
             )
-        entered.publish_loss_options()
+        entered.publish_loss_options(result)
         return result
 
     @functools.wraps(hand_on)

@@ -135,10 +135,11 @@ class TrainerStep:
         for field, tensor in result.fields.items():
             self._publish(field, tensor)
 
-    def publish_loss_options(self) -> None:
-        """Send the policy loss's options along: its workers have no `algorithm` section.
+    def publish_loss_options(self, batch: Any) -> None:
+        """Send the policy loss's options along with `batch`: its workers have no `algorithm` section.
 
-        One row of numbers for every row of the batch: so they go wherever verl's micro-batches take the rows.
+        One row of numbers for every row of the batch: so they go wherever verl's micro-batches take the rows. Workers
+        fetch the fields that `batch` names, which are those that were stored before verl's own last one.
         """
         loss = None if self.plan is None else self.plan.loss
         if loss is None:
@@ -149,6 +150,9 @@ class TrainerStep:
         if not (numbers := encode(loss.resolved(self.values).options)):
             return
         self._publish(Field.LOSS_OPTIONS, torch.tensor(numbers, dtype=torch.float64).expand(len(self.keys), -1))
+        name = Field.LOSS_OPTIONS.queue_name
+        if batch.fields is not None and name not in batch.fields:
+            batch.fields = [*batch.fields, name]
 
     def _required(self, name: str) -> torch.Tensor:
         if (tensor := self.tensor(name)) is None:
