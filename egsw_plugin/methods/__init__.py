@@ -5,7 +5,7 @@ are read in every process that imports verl. Members of other packages join thro
 ``egsw_plugin.members`` and ``egsw_plugin.losses``), and one of a file is named PATH.py:OBJECT: see `registry`.
 """
 
-from .registry import Registry
+from .registry import Registry, found
 
 # Bases and transforms, by the name under which verl knows the estimator and a configuration the options.
 MEMBERS = Registry(
@@ -34,4 +34,17 @@ LOSSES = Registry(
     },
 )
 
-__all__ = ["LOSSES", "MEMBERS", "Registry"]
+
+def named(name: str) -> list:
+    """The members of this name; a policy loss may have that of a base or transform.
+
+    Raises:
+        MemberError: it cannot be loaded.
+
+    >>> [type(member).__name__ for member in named("egsw")]
+    ['EGSW', 'EGSWLoss']
+    """
+    return found(name, MEMBERS, LOSSES)
+
+
+__all__ = ["LOSSES", "MEMBERS", "Registry", "named"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..controllers import RULES
 from ..options import page, show, table
-from . import LOSSES, MEMBERS
+from . import LOSSES, MEMBERS, named
 from .interface import Base, Member, PolicyLoss
 
 MARK = "<!-- `make pages` writes what follows, from the members' own declarations. -->"
@@ -30,7 +30,7 @@ def members(names: Iterable[str] | None = None) -> Iterator[Member]:
         yield from (LOSSES[name] for name in LOSSES.own)
         return
     for name in names:
-        yield from (registry[name] for registry in (MEMBERS, LOSSES) if name in registry)
+        yield from named(name)
 
 
 def kind(member: Member) -> str:

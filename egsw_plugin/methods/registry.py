@@ -133,6 +133,19 @@ class Registry(Mapping):
         return member
 
 
+def found(name: str, *registries: Registry) -> list[Member]:
+    """The members of this name in these tables; an object of a file belongs in one of them, which its kind decides."""
+    members, errors = [], []
+    for registry in registries:
+        try:
+            members += [registry[name]] if name in registry else []
+        except MemberError as error:
+            errors.append(error)
+    if errors and not (members and is_file(name)):
+        raise errors[0]
+    return members
+
+
 def _package(point: importlib.metadata.EntryPoint) -> str:
     return f"package {point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
 

@@ -40,9 +40,9 @@ def segments():
     return set(Path("/dev/shm").glob("psm_*"))
 
 
-def start(out, mark):
+def start(out, mark, *arguments):
     command = [str(Path(sys.executable).with_name("egsw-plugin")), "run", "--out", str(out), "--steps", str(STEPS)]
-    command += ["--time-limit", str(FAULT_LIMIT), "--", "bash", "recipes/tiny_cpu/run_tiny.sh", *KEPT]
+    command += ["--time-limit", str(FAULT_LIMIT), "--", "bash", "recipes/tiny_cpu/run_tiny.sh", *KEPT, *arguments]
     environment = {**os.environ, "PYTHON": sys.executable, "STEPS": str(STEPS), "FAULT_TEST": mark}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

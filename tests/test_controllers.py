@@ -1,0 +1,134 @@
+"""Controllers: rules by hand, and runs that are cut anywhere, against runs that never stopped.
+
+Maps to controllers.py and its use in verl_adapter/step.py. Not exercised: verl's own checkpoint (test_family_runs.py).
+"""
+
+import dataclasses
+import itertools
+import json
+
+import pytest
+
+from egsw_plugin.controllers import FILE, Controllers, Scale, Step
+from egsw_plugin.errors import OptionError
+
+RULES = {
+    "skywork": Step(target=0.5, initial=0.0, delta=0.1, max=0.3, gate="now"),
+    "trl": Step(target=0.5, initial=0.0, delta=0.1, max=1.0, comparison="at_most", gate="last"),
+    "initial": Step(target="initial", initial=0.2, delta=0.05, max=1.0, measure="surprisal"),
+    "repo": Scale(target=0.5, initial=0.02, min=0.01, max=0.05),
+}
+ENTROPIES = [0.6, 0.4, 0.3, 0.5, 0.7, 0.2, 0.1, 0.6]
+
+
+def measured(entropy, part=1.0):
+    return {"entropy": (entropy * 100 * part, 100 * part), "surprisal": ((entropy + 0.1) * 100 * part, 100 * part)}
+
+
+def values_of(controllers, steps):
+    return [controllers.step(measured(ENTROPIES[step - 1]), step) for step in steps]
+
+
+def test_by_hand():
+    """Below 0.5 in steps 2, 3, 6 and 7; at 0.5 in step 4, which counts for `at_most` alone."""
+    values = values_of(Controllers(RULES), range(1, 9))
+    column = lambda name: [round(value[name], 6) for value in values]  # noqa: E731
+    # In step s + 1 the value has moved by step s; `now`: 0 where step s itself is not below the target.
+    assert column("skywork") == [0, 0, 0.1, 0, 0, 0, 0.1, 0]
+    assert column("repo") == [0.02, 0.01, 0.02, 0.04, 0.02, 0.01, 0.02, 0.04]
+
+
+def test_trls_rule_by_hand():
+    """Steps 2, 3, 4, 6 and 7 are at most 0.5. The value falls after the others, not below 0; it counts after a low one."""
+    values = [one["trl"] for one in values_of(Controllers(RULES), range(1, 9))]
+    assert [round(value, 6) for value in values] == [0, 0, 0.1, 0.2, 0.3, 0, 0.3, 0.4]
+
+
+def test_the_initial_entropy_is_the_target():
+    controllers = Controllers(RULES)
+    values = [one["initial"] for one in values_of(controllers, range(1, 9))]
+    assert controllers.states["initial"].target == pytest.approx(0.7)  # the first surprisal
+    assert [round(value, 6) for value in values] == [0.2, 0.2, 0.25, 0.3, 0.35, 0.3, 0.35, 0.4]
+
+
+@pytest.mark.parametrize("stop", range(1, 8))
+def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, stop):
+    whole = values_of(Controllers(RULES), range(1, 9))
+    first = Controllers(RULES)
+    values = values_of(first, range(1, stop + 1))
+    first.save(tmp_path / "global_step_1")
+    second = Controllers(RULES)
+    assert second.load(tmp_path / "global_step_1")
+    assert values + values_of(second, range(stop + 1, 9)) == whole
+
+
+def test_a_step_in_several_mini_batches_moves_once():
+    """verl's separate_async calls the advantage step per mini-batch; the step's entropy is that of all its tokens."""
+    whole, parts = Controllers({"x": RULES["trl"]}), Controllers({"x": RULES["trl"]})
+    for step, entropy in enumerate(ENTROPIES, 1):
+        whole.step(measured(entropy), step)
+        for part in (0.25, 0.75):
+            parts.step(measured(entropy, part), step)
+    assert parts.states["x"].value == pytest.approx(whole.states["x"].value)
+    assert parts.states["x"].last == pytest.approx(whole.states["x"].last)
+
+
+def test_a_step_without_tokens_moves_nothing():
+    controllers = Controllers({"x": RULES["trl"]})
+    values_of(controllers, [1, 2])
+    controllers.step({"entropy": (0.0, 0.0)}, 3)
+    before = controllers.states["x"].value
+    controllers.step(measured(0.4), 4)
+    assert controllers.states["x"].value == before
+
+
+def test_bounds_hold_from_every_value():
+    for rule in (RULES["skywork"], RULES["repo"], Step(initial=1.0, min=0.5, max=1.5, delta=-0.2, target=0.3)):
+        for start, low in itertools.product((rule.min, rule.initial, rule.max), (True, False)):
+            value = start
+            for _ in range(50):
+                value = rule.move(value, low)
+                assert rule.min <= abs(value) <= rule.max
+
+
+def saved(tmp_path, rules=None):
+    Controllers(rules or RULES).save(tmp_path)
+    return json.loads((tmp_path / FILE).read_text())
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        (lambda c: c["controllers"].pop("trl"), "it has the state of"),
+        (lambda c: c["controllers"].update(other=c["controllers"]["trl"]), "it has the state of"),
+        (lambda c: c.update(schema=2), "its schema is 2"),
+        (lambda c: c["controllers"]["trl"].update(value="x"), "damaged"),
+        (lambda c: c["controllers"]["trl"].pop("value"), "damaged"),
+        (lambda c: c.pop("controllers"), "damaged"),
+    ],
+)
+def test_another_state_is_refused(tmp_path, change, message):
+    content = saved(tmp_path)
+    change(content)
+    (tmp_path / FILE).write_text(json.dumps(content))
+    with pytest.raises(OptionError, match=message):
+        Controllers(RULES).load(tmp_path)
+
+
+def test_a_file_that_was_cut_is_refused_and_a_missing_one_is_told(tmp_path):
+    assert not Controllers(RULES).load(tmp_path / "nowhere")
+    saved(tmp_path)
+    (tmp_path / FILE).write_text((tmp_path / FILE).read_text()[:40])
+    with pytest.raises(OptionError, match="damaged"):
+        Controllers(RULES).load(tmp_path)
+
+
+def test_nothing_is_left_of_an_interrupted_write(tmp_path, monkeypatch):
+    """The state of the step before stays whole."""
+    saved(tmp_path)
+    whole = (tmp_path / FILE).read_bytes()
+    controllers = Controllers(RULES)
+    controllers.states["trl"] = dataclasses.replace(controllers.states["trl"], value=float("nan"))
+    with pytest.raises(ValueError):
+        controllers.save(tmp_path)
+    assert (tmp_path / FILE).read_bytes() == whole

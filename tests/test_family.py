@@ -1,0 +1,574 @@
+"""Members of the family: each against a loop from its definition, chains by hand, and the kit's invariances on all.
+
+Maps to methods/, testing.py, fields.py, options/declare.py and verl_adapter/{startup,worker,step}.py. Not exercised
+here: a trainer (verl_runs/test_family_runs.py).
+"""
+
+import dataclasses
+import math
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import verl  # noqa: F401  (loads the plugin through its entry point, as a user's run does)
+from batches import applied
+from hydra import compose, initialize_config_module
+
+from egsw_plugin.errors import BridgeError, MemberError, OptionError, TensorError
+from egsw_plugin.fields import Arrived, Field, arriving, merge
+from egsw_plugin.methods import LOSSES, MEMBERS, Registry, pages
+from egsw_plugin.methods.chain import apply, read
+from egsw_plugin.methods.interface import Change, Requirements, Transform
+from egsw_plugin.methods.rules import Rule, token_losses
+from egsw_plugin.options import decode, encode
+from egsw_plugin.testing import CheckFailed, check, make_batch
+from egsw_plugin.verl_adapter import startup
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = f"{ROOT / 'examples' / 'late_tokens.py'}:LateTokens"
+LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode"
+
+
+@pytest.mark.parametrize("member", list(pages.members()), ids=lambda member: f"{pages.kind(member)} {member.name}")
+def test_invariances(member):
+    check(member)
+
+
+def test_invariances_of_the_example():
+    check(EXAMPLE)
+    assert len((ROOT / "examples" / "late_tokens.py").read_text().splitlines()) <= 40
+
+
+# --------------------------------------------------------------------------------------------------- loops, and by hand
+
+
+def compare(name, batch, wanted, **options):
+    """wanted: the advantage of row i, token t."""
+    result = applied(name, batch, **options).advantages
+    for i, row in enumerate(batch.mask.tolist()):
+        for t, alive in enumerate(row):
+            assert float(result[i, t]) == pytest.approx(wanted(i, t) if alive else 0.0, rel=1e-5, abs=1e-6)
+
+
+def numbers(batch):
+    """Advantages of the base, entropies and log-probabilities as lists."""
+    A = batch.base.expand(batch.mask.shape).tolist()
+    return A, batch.tensors["entropy"].tolist(), batch.tensors["old_log_probs"].tolist()
+
+
+@pytest.mark.parametrize("positive,negative", [(0.1, 1.0), (0.0, 1.0), (1.0, 0.0), (2.0, 3.0)])
+@pytest.mark.parametrize("per_token", [False, True])
+def test_sign_weight(positive, negative, per_token):
+    batch = make_batch(1, per_token)
+    A, _, _ = numbers(batch)
+    wanted = lambda i, t: A[i][t] * (positive if A[i][t] > 0 else negative)  # noqa: E731
+    compare("sign_weight", batch, wanted, positive=positive, negative=negative)
+
+
+@pytest.mark.parametrize("kind", ["full", "surprisal"])
+@pytest.mark.parametrize("alpha,kappa", [(0.4, 2.0), (0.1, 2.0), (5.0, 1.0)])
+def test_entropy_advantage(alpha, kappa, kind):
+    batch = make_batch(2, True)
+    A, H, l = numbers(batch)  # noqa: E741
+    H = H if kind == "full" else [[-x for x in row] for row in l]
+    wanted = lambda i, t: A[i][t] + min(alpha * H[i][t], abs(A[i][t]) / kappa)  # noqa: E731
+    compare("entropy_advantage", batch, wanted, alpha=alpha, kappa=kappa, entropy=kind)
+
+
+def kept_by_loop(batch, rho, scope, ties, kind="full"):
+    """Places that are kept: with `keep` those at or above the linear quantile, by statistics' own formula."""
+    mask, H = batch.mask.tolist(), batch.tensors["entropy" if kind == "full" else "old_log_probs"].tolist()
+    sets = {}
+    for i, row in enumerate(mask):
+        for t, alive in enumerate(row):
+            if alive:
+                key = {"batch": 0, "group": int(batch.group_ids[i]), "response": i}[scope]
+                sets.setdefault(key, []).append((H[i][t] if kind == "full" else -H[i][t], i, t))
+    kept = set()
+    for entries in sets.values():
+        if ties == "exact":
+            number = math.ceil(round(rho * len(entries), 9))
+            kept |= {(i, t) for _, i, t in sorted(entries, key=lambda e: -e[0])[:number]}
+            continue
+        values = sorted(value for value, *_ in entries)
+        place = (1 - rho) * (len(values) - 1)
+        low = math.floor(place + 1e-9)
+        high = min(low + 1, len(values) - 1)
+        threshold = values[low] + max(place - low, 0.0) * (values[high] - values[low])
+        kept |= {(i, t) for value, i, t in entries if value >= threshold - 1e-9}
+    return kept
+
+
+@pytest.mark.parametrize("ties", ["keep", "exact"])
+@pytest.mark.parametrize("scope", ["batch", "group", "response"])
+@pytest.mark.parametrize("rho", [0.2, 0.37, 0.9])
+def test_high_entropy(rho, scope, ties):
+    batch = make_batch(3, True)
+    A, _, _ = numbers(batch)
+    kept = kept_by_loop(batch, rho, scope, ties)
+    options = dict(rho=rho, scope=scope, ties=ties)
+    compare("high_entropy", batch, lambda i, t: A[i][t] * ((i, t) in kept), **options)
+    factor = int(batch.mask.sum()) / len(kept)
+    compare("high_entropy", batch, lambda i, t: A[i][t] * ((i, t) in kept) * factor, denominator="kept", **options)
+    metrics = applied("high_entropy", batch, **options).metrics
+    assert metrics["high_entropy/kept/mean"] == pytest.approx(len(kept) / int(batch.mask.sum()))
+
+
+def test_high_entropy_with_ties_by_hand():
+    entropy = torch.tensor([[0.9, 0.5, 0.5, 0.5, 0.1]])
+    batch = batch_by_hand([[1.0]], [[1] * 5], entropy)
+    keep = applied("high_entropy", batch, rho=0.4).advantages.tolist()
+    exact = applied("high_entropy", batch, rho=0.4, ties="exact").advantages.tolist()
+    assert keep == [[1, 1, 1, 1, 0]] and exact == [[1, 1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("std", ["sample", "population", "none"])
+@pytest.mark.parametrize("quantile", ["lower", "linear"])
+@pytest.mark.parametrize("K", [0.4, 0.6, 0.25])
+def test_qae(K, quantile, std):
+    outcome = torch.randn(18, generator=torch.Generator().manual_seed(5))
+    batch = make_batch(4, outcome=outcome)
+    there = batch.rows.count > 0
+    groups = {}
+    for i, group in enumerate(batch.group_ids.tolist()):
+        if there[i]:
+            groups.setdefault(group, []).append(float(outcome[i]))
+
+    def wanted(i, t):
+        rewards = sorted(groups[int(batch.group_ids[i])])
+        if quantile == "lower":
+            baseline = next(x for n, x in enumerate(rewards, 1) if n / len(rewards) >= K - 1e-9)
+        else:
+            place = K * (len(rewards) - 1)
+            low = math.floor(place)
+            baseline = rewards[low] + (place - low) * (rewards[min(low + 1, len(rewards) - 1)] - rewards[low])
+        scale = {"sample": statistics.stdev, "population": statistics.pstdev, "none": lambda x: 1.0}[std](rewards)
+        return (float(outcome[i]) - baseline) / (scale + 1e-6)
+
+    compare("qae", batch, wanted, K=K, quantile=quantile, std=std)
+
+
+@pytest.mark.parametrize("successes,moving", [(1, "successes"), (2, "successes"), (3, "failures")])
+def test_qae_moves_one_polarity_of_four_responses(successes, moving):
+    """K = 0.4: up to 60 % successes, the baseline is 0, and failures do not move."""
+    outcome = torch.tensor([1.0] * successes + [0.0] * (4 - successes))
+    batch = batch_by_hand([[0.0]] * 4, [[1, 1]] * 4, torch.zeros(4, 2), outcome=outcome)
+    advantages = applied("qae", batch).advantages[:, 0]
+    assert bool((advantages[outcome == (0 if moving == "successes" else 1)] == 0).all())
+    assert bool((advantages[outcome == (1 if moving == "successes" else 0)] != 0).all())
+
+
+def test_success_sign_and_w_reinforce():
+    batch = make_batch(6)
+    compare("success_sign", batch, lambda i, t: 1.0 if batch.success[i] else -1.0)
+    chain = read({"credit": {"base": "success_sign"}}, "sign_weight")
+    result = apply(chain, dataclasses.replace(batch, base=None)).advantages
+    assert sorted(set(result[batch.mask].tolist())) == pytest.approx([-1.0, 0.1])
+
+
+def batch_by_hand(base, mask, entropy, outcome=None):
+    mask = torch.tensor(mask)
+    rows = len(mask)
+    outcome = torch.zeros(rows) if outcome is None else outcome
+    ids = torch.zeros(rows, dtype=torch.int64)
+    return make_batch(
+        0,
+        base=torch.tensor(base),
+        mask=mask,
+        group_ids=ids,
+        success=outcome > 0.5,
+        outcome=outcome,
+        entropy=entropy,
+        old_log_probs=-entropy,
+    )
+
+
+def test_two_orders_of_a_chain_by_hand():
+    """A = 1 and -1, H = 1 and 3. The bonus min(0.4 H, |A| / 2) is 0.4 and 0.5.
+
+    Bonus, then successes by 0.1: 1.4 * 0.1 and -1 + 0.5. The other way round, A is 0.1 and the cap 0.05: 0.15.
+    """
+    batch = batch_by_hand([[1.0], [-1.0]], [[1], [1]], torch.tensor([[1.0], [3.0]]))
+
+    def chained(*names):
+        return apply(read({"credit": {"transforms": list(names)}}, "egsw_plugin"), batch).advantages.flatten().tolist()
+
+    assert chained("entropy_advantage", "sign_weight") == pytest.approx([0.14, -0.5])
+    assert chained("sign_weight", "entropy_advantage") == pytest.approx([0.15, -0.5])
+
+
+def test_a_chain_keeps_the_base_and_logs_every_member_once():
+    batch = make_batch(7)
+    result = apply(read({"credit": {"transforms": ["egsw", "high_entropy"]}}, "egsw_plugin"), batch)
+    assert torch.equal(result.base, batch.base)
+    prefixes = {name.partition("/")[0] for name in result.metrics}
+    assert prefixes == {"egsw", "high_entropy", "credit"}
+    assert result.metrics["credit/entropy/mean"] == pytest.approx(result.metrics["egsw/entropy/mean"], rel=1e-6)
+
+
+def test_how_far_the_entropy_moves_egsws_weights():
+    batch = make_batch(8)
+    assert applied("egsw", batch, alpha=0.0).metrics["egsw/entropy_shift/mean"] == 0
+    small, large = (applied("egsw", batch, alpha=alpha).metrics["egsw/entropy_shift/mean"] for alpha in (0.1, 2.0))
+    assert 0 < small < large
+
+
+# --------------------------------------------------------------------------------------------- fields, and loss options
+
+
+def test_merging_fields():
+    one, two = torch.tensor([[2.0]]), torch.tensor([[0.5, 1.0]])
+    assert merge({Field.WEIGHT: one}, {Field.WEIGHT: two}, "x")[Field.WEIGHT].tolist() == [[1.0, 2.0]]
+    assert merge({Field.ANCHOR: one}, {Field.ANCHOR: two}, "x")[Field.ANCHOR].tolist() == [[2.5, 3.0]]
+    with pytest.raises(OptionError, match="clip_high is set by a transform before it"):
+        merge({Field.CLIP_HIGH: one}, {Field.CLIP_HIGH: two}, "x")
+
+
+def test_loss_options_survive_verls_micro_batches():
+    """Index, split, and the dynamic batch size of verl's real functions, beside tensors of one length a row."""
+    from tensordict import TensorDict
+    from verl.utils import tensordict_utils as tu
+    from verl.workers.engine.utils import prepare_micro_batches
+
+    rows, options = 6, LOSSES["egsw_plugin"].options_type(dual_clip=3.5)
+    lengths = torch.tensor([5, 3, 4, 2, 6, 1])
+    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    ids = torch.nested.nested_tensor_from_jagged(torch.arange(int(offsets[-1])), offsets)
+    sent = torch.tensor(encode(options), dtype=torch.float64).expand(rows, -1).contiguous()
+    names = {"input_ids": ids, Field.LOSS_OPTIONS.queue_name: sent}
+    data = TensorDict(names, batch_size=rows)
+    parts = [tu.index_select_tensor_dict(data, [4, 1, 2]), *tu.chunk_tensordict(data, 3)]
+    for dynamic in (True, False):
+        given = tu.get_tensordict(names, {"use_dynamic_bsz": dynamic, "max_token_len_per_gpu": 8, "sp_size": 1})
+        tu.assign_non_tensor(given, micro_batch_size_per_gpu=2, force_group_size=1)
+        parts += prepare_micro_batches(given)[0]
+    assert len(parts) > 6
+    for part in parts:
+        arrived = Arrived.of(part)[Field.LOSS_OPTIONS]
+        assert len(arrived) == len(part)
+        assert all(decode(type(options), row.tolist()) == options for row in arrived)
+
+
+def test_the_generic_loss_is_ppo_without_fields_and_reads_each():
+    generator = torch.Generator().manual_seed(0)
+    old, change, A = (torch.randn(3, 4, generator=generator, dtype=torch.float64) for _ in range(3))
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]]).bool()
+    log_prob = old + change
+    member = LOSSES["egsw_plugin"]
+    fields = {
+        Field.WEIGHT: torch.rand(3, 4, generator=generator),
+        Field.CLIP_LOW: torch.rand(3, 4, generator=generator),
+        Field.CLIP_HIGH: torch.rand(3, 1, generator=generator),
+        Field.ANCHOR: torch.rand(3, 4, generator=generator),
+    }
+
+    def by_loop(fields, dual_clip, i, t):
+        at = lambda field, default: float(fields[field].expand(3, 4)[i, t]) if field in fields else default  # noqa: E731
+        ratio, a = math.exp(float(change[i, t])), float(A[i, t])
+        held = min(max(ratio, 1 - at(Field.CLIP_LOW, 0.2)), 1 + at(Field.CLIP_HIGH, 0.28))
+        loss = max(-ratio * a, -held * a)
+        if dual_clip is not None and a < 0:
+            loss = min(loss, -dual_clip * a)
+        return at(Field.WEIGHT, 1.0) * loss + at(Field.ANCHOR, 0.0) * abs(math.log(ratio))
+
+    for given in ({}, fields, *({field: tensor} for field, tensor in fields.items())):
+        for dual_clip in (None, 1.5):
+            rule = member.rule(member.options_type(dual_clip=dual_clip))
+            losses = token_losses(rule, log_prob, old, A, mask, 0.2, 0.28, given).values
+            for i, t in mask.nonzero().tolist():
+                assert float(losses[i, t]) == pytest.approx(by_loop(given, dual_clip, i, t), rel=1e-6)
+    plain = token_losses(Rule(), log_prob, old, A, mask, 0.2, 0.28).values
+    assert torch.equal(
+        token_losses(member.rule(member.options_type()), log_prob, old, A, mask, 0.2, 0.28).values, plain
+    )
+
+
+def test_gradient_of_the_generic_loss_against_finite_differences():
+    generator = torch.Generator().manual_seed(1)
+    old, change, A = (torch.randn(2, 3, generator=generator, dtype=torch.float64) for _ in range(3))
+    mask, member = torch.ones(2, 3).bool(), LOSSES["egsw_plugin"]
+    fields = {field: torch.rand(2, 3, generator=generator, dtype=torch.float64) for field in member.reads}
+    rule = member.rule(member.options_type(dual_clip=2.0))
+    loss = lambda x: token_losses(rule, x, old, A, mask, 0.2, 0.28, fields).values  # noqa: E731
+    assert torch.autograd.gradcheck(loss, (old + change).requires_grad_())
+
+
+def test_options_of_another_number_are_refused():
+    from verl.trainer.ppo.core_algos import get_policy_loss_fn
+    from verl.workers.config import ActorConfig
+
+    config = ActorConfig(strategy="fsdp", rollout_n=1, use_dynamic_bsz=True)
+    x = torch.zeros(2, 2)
+    arguments = dict(old_log_prob=x, log_prob=x, advantages=x, response_mask=x.bool(), config=config)
+    loss = get_policy_loss_fn("egsw_plugin")
+    with pytest.raises(BridgeError, match="its options did not arrive"):
+        loss(**arguments)
+    with arriving({Field.LOSS_OPTIONS: torch.zeros(2, 3)}), pytest.raises(BridgeError, match=r"shape \(2, 3\)"):
+        loss(**arguments)
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+
+def configuration(*overrides):
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return compose("ppo_trainer", overrides=["actor_rollout_ref.rollout.n=8", *overrides])
+
+
+CHAIN = "algorithm.adv_estimator=egsw_plugin"
+ENTROPY = "actor_rollout_ref.actor.calculate_entropy=True"
+
+
+@pytest.mark.parametrize(
+    "overrides,message",
+    [
+        ([CHAIN, "+algorithm.credit={transforms: [egsw, egsw]}"], "egsw stands in it twice"),
+        ([CHAIN, "+algorithm.credit={transforms: [egws]}"], "did you mean 'egsw'"),
+        ([CHAIN, "+algorithm.credit={transforms: egsw}"], "use a list of names"),
+        ([CHAIN, "+algorithm.credit={transforms: [qae]}"], "qae is a base"),
+        ([CHAIN, "+algorithm.credit={base: high_entropy}"], "high_entropy is a transform"),
+        ([CHAIN, "+algorithm.credit={base: grop}"], "use a base estimator registered in verl"),
+        ([CHAIN, "+algorithm.credit={high_entorpy: {rho: 0.1}}"], "did you mean algorithm.credit.high_entropy"),
+        ([CHAIN, "+algorithm.credit={transforms: [high_entropy], high_entropy: {rho: 2}}"], ">= 0 and <= 1"),
+        (
+            ["algorithm.adv_estimator=egsw", "+algorithm.credit={transforms: [egsw]}"],
+            "set algorithm.adv_estimator=egsw_pl",
+        ),
+        (["algorithm.adv_estimator=qae", "+algorithm.credit={base: grpo}"], "qae is a base itself"),
+        (
+            ["algorithm.adv_estimator=egsw", "+algorithm.egsw.alpha=1", "+algorithm.credit.egsw.alpha=1"],
+            "it is set by algorithm.egsw.alpha, too",
+        ),
+        (
+            ["algorithm.adv_estimator=high_entropy", "+algorithm.high_entropy.rho=0.1"],
+            "belong under algorithm.credit.high",
+        ),
+        (["algorithm.adv_estimator=adaptive_entropy"], "set actor_rollout_ref.actor.calculate_entropy=True"),
+        (
+            ["algorithm.adv_estimator=adaptive_entropy", ENTROPY, "actor_rollout_ref.actor.entropy_coeff=0.1"],
+            "set this one to 0",
+        ),
+        (
+            [
+                "algorithm.adv_estimator=adaptive_entropy",
+                ENTROPY,
+                "+algorithm.credit.adaptive_entropy.coefficient={controller: pid}",
+            ],
+            "use one of step, scale",
+        ),
+        (
+            [
+                "algorithm.adv_estimator=adaptive_entropy",
+                ENTROPY,
+                "+algorithm.credit.adaptive_entropy.coefficient={max: -1}",
+            ],
+            "coefficient.max=-1",
+        ),
+        (
+            ["algorithm.adv_estimator=high_entropy", "algorithm.rollout_correction.bypass_mode=True"],
+            "algorithm.credit.high_entropy.entropy=surprisal",
+        ),
+        ([CHAIN, "+algorithm.credit={transforms: [egsw], egsw: {channel: loss}}"], f"set {LOSS}=egsw"),
+    ],
+)
+def test_refused_before_the_first_rollout(overrides, message):
+    with pytest.raises(OptionError) as error:
+        startup.check(configuration(*overrides))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "overrides,message",
+    [
+        (["algorithm.adv_estimator=adaptive_entropy", ENTROPY], "no checkpoint is written"),
+        ([CHAIN, "+algorithm.credit={transforms: [egsw, high_entropy], egsw: {alpha: -1}}"], "they oppose each other"),
+        (["algorithm.adv_estimator=grpo", "+algorithm.credit={transforms: [egsw]}"], "has no effect"),
+        (["algorithm.adv_estimator=egsw", "+algorithm.high_entropies={x: 1}"], "if high_entropy is meant, set that"),
+    ],
+)
+def test_warned_of_at_the_start(overrides, message, capsys, monkeypatch):
+    from egsw_plugin import console
+
+    monkeypatch.setattr(console, "_warned", set())
+    config = configuration(*overrides)
+    warnings = list(startup._warnings(config, startup.check(config)))
+    assert any(message in warning for warning in warnings), warnings
+
+
+# ------------------------------------------------------------------------------------------------------------ strangers
+
+TOY = '''
+import dataclasses
+import torch
+from egsw_plugin.methods.interface import Change, Transform
+from egsw_plugin.options import Options, option
+from egsw_plugin.options.checks import positive
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyOptions(Options):
+    """Options of the toy."""
+
+    factor: float = option(2.0, positive, "what advantages are multiplied by; > 0")
+
+
+class Toy(Transform[ToyOptions]):
+    """Multiplies every advantage."""
+
+    name = "toy"
+    options_type = ToyOptions
+    identity = {"factor": 1.0}
+
+    def apply(self, options, batch):
+        return Change(batch.advantages * options.factor)
+'''
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A package with a toy member, one whose import fails, and one that takes the name of ours."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "toys.py").write_text(TOY)
+    (folder / "toys_broken.py").write_text("raise RuntimeError('no such GPU')\n")
+    info = folder / "toys-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
+    points = "toy = toys:Toy\nbroken_toy = toys_broken:Toy\negsw = toys:Toy\n"
+    (info / "entry_points.txt").write_text(f"[egsw_plugin.members]\n{points}")
+    return folder
+
+
+def python(package, code):
+    run = [sys.executable, "-c", code]
+    import os
+
+    environment = {**os.environ, "PYTHONPATH": f"{package}:{ROOT / 'tests'}"}
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_member_of_another_package_is_everywhere(package):
+    out = python(
+        package,
+        f"""
+import verl, torch
+from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, get_adv_estimator_fn
+from egsw_plugin import doctor
+from egsw_plugin.cli import main
+from egsw_plugin.methods import MEMBERS
+from egsw_plugin.testing import check
+from egsw_plugin.verl_adapter import startup
+from hydra import compose, initialize_config_module
+
+assert "toy" in ADV_ESTIMATOR_REGISTRY and "egsw" in MEMBERS.own and MEMBERS["egsw"].title == "EGSW"
+assert check("toy") > 2
+assert main(["options", "toy"]) == 0
+assert main(["options", "broken_toy"]) == 1
+found = doctor.members()
+print(found.status, found.found)
+mask = torch.ones(4, 3, dtype=torch.int64)
+rewards = torch.zeros(4, 3); rewards[0, 2] = 1
+def estimate(name, config):
+    return get_adv_estimator_fn(name)(rewards, mask, ["a", "a", "b", "b"], config)[0]
+twice = estimate("toy", {{"credit": {{"toy": {{"factor": 3.0}}}}}})
+assert torch.equal(twice, 3 * estimate("toy", {{"credit": {{"toy": {{"factor": 1.0}}}}}}))
+with initialize_config_module("verl.trainer.config", version_base=None):
+    for credit in ("{{transforms: [toy, egsw]}}", "{{transforms: [{package}/toys.py:Toy]}}"):
+        try:
+            config = compose("ppo_trainer", overrides=["algorithm.adv_estimator=egsw_plugin",
+                "actor_rollout_ref.rollout.n=8", f"+algorithm.credit={{credit}}"])
+            plan = startup.check(config)
+            print([link.name for link in plan.links])
+        except Exception as error:
+            print(type(error).__name__, error)
+""",
+    )
+    assert "`factor`" in out
+    assert "broken_toy of package toys 1.0" in out and "no such GPU" in out
+    assert "egsw of package toys 1.0 (egsw_plugin.members) is left out" in out
+    assert "['toy', 'egsw']" in out
+    assert "calls itself 'toy', which is the name of a member of package toys" in out
+
+
+def test_a_member_of_a_file(capsys):
+    from egsw_plugin.cli import main
+
+    assert main(["options", EXAMPLE]) == 0
+    assert "`decay`" in capsys.readouterr().out
+    config = configuration(f"algorithm.adv_estimator={EXAMPLE}", "+algorithm.credit.late_tokens.decay=0.5")
+    plan = startup.check(config)
+    assert plan.chain.transforms[0].options.decay == 0.5
+    from verl.trainer.ppo.core_algos import get_adv_estimator_fn
+
+    mask, rewards = torch.ones(2, 3, dtype=torch.int64), torch.zeros(2, 3)
+    rewards[0, 2] = 1
+    A, _ = get_adv_estimator_fn(EXAMPLE)(rewards, mask, ["a", "a"], config.algorithm)
+    torch.testing.assert_close(A[:, 1:], A[:, :-1] / 2)
+
+
+@pytest.mark.parametrize(
+    "name,message",
+    [
+        ("/nowhere/mine.py:Mine", "there is no file /nowhere/mine.py"),
+        (f"{ROOT / 'examples' / 'late_tokens.py'}:Mine", "has no attribute 'Mine'"),
+        (f"{ROOT / 'examples' / 'late_tokens.py'}:LateTokensOptions", "it must be a Base or Transform"),
+    ],
+)
+def test_a_file_without_such_a_member(name, message):
+    with pytest.raises(MemberError, match=message):
+        MEMBERS[name]
+    with pytest.raises(OptionError, match=message):
+        startup.check(configuration(f"algorithm.adv_estimator={name}"))
+
+
+def test_our_own_lists_have_no_name_twice_and_import_nothing():
+    code = (
+        "import sys; from egsw_plugin.methods import MEMBERS, LOSSES; print(len(list(MEMBERS)), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(len(list(MEMBERS))), "False"]
+    assert isinstance(LOSSES, Registry)
+
+
+class Faulty(Transform):
+    """A transform with a fault."""
+
+    name = "faulty"
+
+    def __init__(self, apply, requirements=None):
+        self._apply, self._requirements = apply, requirements or Requirements(per_token=True, tensors=("entropy",))
+
+    def requirements(self, options):
+        return self._requirements
+
+    def apply(self, options, batch):
+        return self._apply(batch)
+
+
+def in_place(batch):
+    batch.tensors["entropy"].data.mul_(2)
+    return Change(batch.advantages)
+
+
+@pytest.mark.parametrize(
+    "apply,message",
+    [
+        (lambda b: Change(b.advantages * b.entropy.nansum()), "more columns|what stands there|matters|not finite"),
+        (lambda b: Change(b.advantages * torch.arange(len(b.outcome)).unsqueeze(1)), "row order"),
+        (lambda b: Change(b.advantages * torch.rand(1)), "repeated"),
+        (in_place, "in place"),
+        (lambda b: Change(b.advantages / b.entropy), "not finite"),
+        (lambda b: Change(b.advantages, {Field.WEIGHT: b.entropy}), "publishes"),
+        (lambda b: Change(b.advantages, metrics={"mean_share": 1.0}), "must end in"),
+        (lambda b: Change(b.advantages, metrics={"x/mean": math.nan}), "metric faulty/x/mean is nan"),
+        (lambda b: Change(b.advantages * b.old_log_probs), "old_log_probs was not asked for"),
+    ],
+)
+def test_the_kit_finds_faults(apply, message):
+    """A kit that finds nothing tests nothing."""
+    with pytest.raises((CheckFailed, TensorError), match=message):
+        check(Faulty(apply))
