@@ -39,7 +39,7 @@ def test_by_hand():
 
 
 def test_trls_rule_by_hand():
-    """Steps 2, 3, 4, 6 and 7 are at most 0.5. The value falls after the others, not below 0; it counts after a low one."""
+    """Steps 2, 3, 4, 6 and 7 are at most 0.5. The value falls after the others, not below 0; it counts after a low."""
     values = [one["trl"] for one in values_of(Controllers(RULES), range(1, 9))]
     assert [round(value, 6) for value in values] == [0, 0, 0.1, 0.2, 0.3, 0, 0.3, 0.4]
 

@@ -46,7 +46,7 @@ class Registry(Mapping):
     def conflicts(self) -> list[str]:
         """Entry points that are left out because their name is taken."""
         points = list(importlib.metadata.entry_points(group=self.group))
-        left_out = [point for point in points if self.strangers.get(point.name) != point]
+        left_out = [point for point in points if point.name in self.own or self.strangers[point.name] != point]
         return [
             f"{point.name} of {_package(point)} ({self.group}) is left out: it is the name of a member of "
             f"{self.whose(point.name)}"

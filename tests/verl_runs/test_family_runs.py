@@ -45,7 +45,7 @@ def test_a_chain_that_is_killed_goes_on_with_its_controller(tmp_path, monkeypatc
     run = start(out, mark, *ARGUMENTS)
     screen, _ = run.communicate(timeout=TIME_LIMIT + 50)
     assert run.returncode == 0, screen[-3000:]
-    rows = {row["step"]: row["data"] for row in read_metrics(out / "metrics.jsonl").training}
+    rows = {row["step"]: row for row in read_metrics(out / "metrics.jsonl").training}
     assert sorted(rows) == [1, 2, 3, 4, 5]
     for step, row in rows.items():
         assert row[COEFFICIENT] == pytest.approx(0.01 * (step - 1))
