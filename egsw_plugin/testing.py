@@ -224,14 +224,14 @@ def _check_loss(member: PolicyLoss, options: Any, ordinary: bool, seed: int) -> 
     numbers = encode(options)
     _hold(encode(decode(member.options_type, numbers)) == numbers or any(map(math.isnan, numbers)), "options are lost")
     rule, given = member.rule(options), _tokens(member, seed)
-    losses, gradient = _differentiated(rule, given)
+    result, gradient = _differentiated(rule, given)
     mask = given["mask"]
-    _hold(losses.values.shape == mask.shape, f"shape {tuple(losses.values.shape)}")
-    _hold(bool(losses.values.isfinite().all()), f"not finite: {losses.values}")
+    _hold(result.values.shape == mask.shape, f"shape {tuple(result.values.shape)}")
+    _hold(bool(result.values.isfinite().all()), f"not finite: {result.values}")
     _hold(bool(gradient.isfinite().all()), f"gradient not finite: {gradient}")
-    _hold(not bool(losses.values.masked_fill(mask, 0).any()), "a loss outside the mask")
+    _hold(not bool(result.values.masked_fill(mask, 0).any()), "a loss outside the mask")
     _hold(not bool(gradient.masked_fill(mask, 0).any()), "a gradient outside the mask")
-    for name, value in losses.metrics.items():
+    for name, value in result.metrics.items():
         _hold(name.startswith("actor/"), f"metric {name} must begin with actor/")
         _hold(math.isfinite(value), f"metric {name} is {value}")
     if not ordinary:
@@ -239,16 +239,16 @@ def _check_loss(member: PolicyLoss, options: Any, ordinary: bool, seed: int) -> 
     spoilt = _differentiated(
         rule, _each(given, lambda x: torch.where(mask, x, torch.nan) if x.is_floating_point() else x)
     )
-    _hold(_near((losses.values, gradient), (spoilt[0].values, spoilt[1])), "padding: what stands there matters")
+    _hold(_near((result.values, gradient), (spoilt[0].values, spoilt[1])), "padding: what stands there matters")
     wider = _differentiated(rule, _each(given, lambda x: torch.nn.functional.pad(x, (0, 2))))
     tokens = mask.shape[1]
     _hold(
-        _near((losses.values, gradient), (wider[0].values[:, :tokens], wider[1][:, :tokens])),
+        _near((result.values, gradient), (wider[0].values[:, :tokens], wider[1][:, :tokens])),
         "padding: two more columns of it matter",
     )
     parts = [_differentiated(rule, _each(given, lambda x, p=p: x[p])) for p in (slice(0, 3), slice(3, None))]
     values, gradients = torch.cat([part[0].values for part in parts]), torch.cat([part[1] for part in parts])
-    _hold(_near((losses.values, gradient), (values, gradients)), "micro-batches: which rows come together matters")
+    _hold(_near((result.values, gradient), (values, gradients)), "micro-batches: which rows come together matters")
     nothing = _each(given, lambda x: x[:0])
     _hold(_differentiated(rule, nothing)[0].values.shape == mask[:0].shape, "a micro-batch without rows")
     empty = {**given, "mask": torch.zeros_like(mask)}
@@ -273,9 +273,9 @@ def _differentiated(rule: Rule, given: Mapping[Any, torch.Tensor]) -> tuple[Loss
     log_prob = given["log_prob"].detach().clone().requires_grad_()
     fields = {name: tensor for name, tensor in given.items() if isinstance(name, Field)}
     arguments = log_prob, given["old_log_prob"], given["advantages"], given["mask"].bool(), 0.2, 0.28
-    losses = token_losses(rule, *arguments, fields)
-    (gradient,) = torch.autograd.grad(losses.values.sum(), log_prob)
-    return dataclasses.replace(losses, values=losses.values.detach()), gradient
+    result = token_losses(rule, *arguments, fields)
+    (gradient,) = torch.autograd.grad(result.values.sum(), log_prob)
+    return dataclasses.replace(result, values=result.values.detach()), gradient
 
 
 def _each(given: Mapping[Any, torch.Tensor], change: Callable[[torch.Tensor], torch.Tensor]) -> dict[Any, torch.Tensor]:
