@@ -28,6 +28,13 @@ def test_policy_losses():
     assert "| vanilla | 1.00 |" in run("policy_losses.py", "--rows", 4, "--tokens", 32, "--repeats", 1)
 
 
+def test_the_check_on_an_accelerator(monkeypatch):
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    output = run("gpu/check.py", "--device", "cpu", "--small")
+    for part in ("| egsw | 0.0e+00 |", "| vanilla [4, 32] |", "| grpo_s_geometric |"):
+        assert part in output
+
+
 @pytest.mark.parametrize("case", ["egsw", "egsw granularity=trajectory", "gtpo", "grpo_s"])
 def test_memory_above_the_inputs(case):
     """At most one result and a quarter, of [rows, tokens] float32; less, as padding is never written."""
