@@ -1,6 +1,6 @@
 """What each measure of the SmolLM2 recipe gains: parts of a step, start-up and memory, each measure added to the last.
 
-.venv/bin/python benchmarks/language_model_step.py [--steps 3]    # ten minutes, idle machine, after the recipe ran once
+.venv/bin/python benchmarks/language_model_step.py [--steps 3]    # 12 minutes, idle machine, after the recipe ran once
 """
 
 import argparse

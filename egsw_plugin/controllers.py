@@ -9,6 +9,7 @@ checkpoint: a resumed run goes on as one that never stopped.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import json
 import math
@@ -56,7 +57,7 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True)
-class Controller(Options):
+class Controller(Options, abc.ABC):
     """What both rules have in common."""
 
     controller: ClassVar[str]  # its name in a configuration
@@ -90,9 +91,9 @@ class Controller(Options):
         """The state before the first step."""
         return State(self.initial, None if self.target == "initial" else self.target)
 
+    @abc.abstractmethod
     def move(self, value: float, low: bool) -> float:
         """The next value, given whether the entropy is too low."""
-        raise NotImplementedError
 
     def too_low(self, measured: float | None, target: float | None) -> bool:
         """Whether an entropy (nats) is too low."""

@@ -525,6 +525,15 @@ def test_a_file_without_such_a_member(name, message):
         startup.check(configuration(f"algorithm.adv_estimator={name}"))
 
 
+def test_a_member_that_lacks_its_method_is_refused_at_start_up(tmp_path):
+    path = tmp_path / "half.py"
+    path.write_text(
+        "from egsw_plugin.methods.interface import Transform\n\nclass Half(Transform):\n    name = 'half'\n"
+    )
+    with pytest.raises(OptionError, match=r"half.py:Half of file .* cannot be loaded: .*abstract.*apply"):
+        startup.check(configuration(f"algorithm.adv_estimator={path}:Half"))
+
+
 def test_our_own_lists_have_no_name_twice_and_import_nothing():
     code = (
         "import sys; from egsw_plugin.methods import MEMBERS, LOSSES; print(len(list(MEMBERS)), 'torch' in sys.modules)"

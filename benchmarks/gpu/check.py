@@ -24,30 +24,21 @@ from timing import table
 REFERENCE = "vanilla"
 LOSS_SHAPES = {False: [(64, 4096), (32, 8192), (8, 16384)], True: [(4, 32)]}
 ACTOR_SHAPE = {False: (16, 256, 1024, 4), True: (4, 3, 6, 2)}  # rows, prompt, response, rows of a micro-batch
-MODEL = {  # Qwen2.5-1.5B
-    False: dict(
-        hidden_size=1536,
-        intermediate_size=8960,
-        num_hidden_layers=28,
-        num_attention_heads=12,
-        num_key_value_heads=2,
-        vocab_size=151936,
-        tie_word_embeddings=True,
-    ),
-    True: dict(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=61,
-        tie_word_embeddings=True,
-    ),
-}
+QWEN = dict(
+    hidden_size=1536,
+    intermediate_size=8960,
+    num_hidden_layers=28,
+    num_attention_heads=12,
+    num_key_value_heads=2,
+    vocab_size=151936,
+    tie_word_embeddings=True,
+)  # Qwen2.5-1.5B
+LITTLE = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=61)
+MODEL = {False: QWEN, True: QWEN | LITTLE}
 
 
 class Device:
-    """What is asked of the device: its name, an end to its queue, its largest memory since `reset`."""
+    """The device: its name, an end to its queue, its largest memory since `reset`."""
 
     def __init__(self, name):
         self.name, self.cuda = name, name == "cuda"
@@ -58,7 +49,6 @@ class Device:
 
     def reset(self):
         if self.cuda:
-            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
     def peak(self):
@@ -217,52 +207,54 @@ def timed(cases, device, repeats):
 def actor(device, small):
     """verl's FSDP engine updates a random model of Qwen2.5-1.5B's shape in bfloat16 with each policy loss."""
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    from verl.workers.config import ActorConfig, FSDPEngineConfig, FSDPOptimizerConfig, PolicyLossConfig
-    from verl.workers.utils import losses as verl_losses
-
     from egsw_plugin.methods import LOSSES
 
     rows_number, prompt, response, micro = ACTOR_SHAPE[small]
     with tempfile.TemporaryDirectory() as folder:
-        if not torch.distributed.is_initialized():
-            backend = "cpu:gloo,cuda:nccl" if device.cuda else "cpu:gloo"
-            torch.distributed.init_process_group(
-                backend, init_method=f"file://{folder}/rendezvous", rank=0, world_size=1
-            )
+        backend, method = "cpu:gloo,cuda:nccl" if device.cuda else "cpu:gloo", f"file://{folder}/rendezvous"
+        torch.distributed.init_process_group(backend, init_method=method, rank=0, world_size=1)
         make_model(folder, MODEL[small])
-        engine = make_engine(folder, FSDPEngineConfig, FSDPOptimizerConfig)
+        engine = make_engine(folder)
         data = make_data(rows_number, prompt, response, MODEL[small]["vocab_size"])
         old, entropy = old_log_probs(engine, data, micro)
         check_entropy(data, entropy, folder, device, micro)
-        rows, reference = [], None
-        for mode in (REFERENCE, *LOSSES.own):
-            config = ActorConfig(
-                strategy="fsdp2",
-                rollout_n=8,
-                ppo_micro_batch_size_per_gpu=micro,
-                policy_loss=PolicyLossConfig(loss_mode=mode),
-                loss_agg_mode="seq-mean-token-mean" if mode.startswith("grpo_s") else "token-mean",
-            )
-            loss = functools.partial(verl_losses.ppo_loss, config)
-            times = []
-            device.reset()
-            for _ in range(2 if small else 4):
-                batch = update_batch(data, old, mode, micro)
-                device.wait()
+        modes, rows = (REFERENCE, *LOSSES.own), []
+        seconds, memory, norms = {mode: [] for mode in modes}, {}, {}
+        for repeat in range(2 if small else 4):
+            for mode in modes:
+                batch, loss = update_batch(data, old, mode, micro), actor_loss(mode, micro)
+                device.reset()
                 start = time.perf_counter()
                 with engine.train_mode():
                     output = engine.train_batch(batch, loss)
                 device.wait()
-                times.append(time.perf_counter() - start)
-            norm = float(output["metrics"]["grad_norm"])
-            assert norm > 0 and norm < float("inf"), (mode, norm)
-            median = statistics.median(times[1:])
-            reference = reference or median
-            rows.append([mode, f"{median:.2f}", f"{median / reference:.2f}", f"{device.peak():.1f}", f"{norm:.3g}"])
+                if repeat:
+                    seconds[mode].append(time.perf_counter() - start)
+                memory[mode], norms[mode] = device.peak(), float(output["metrics"]["grad_norm"])
+                assert 0 < norms[mode] < float("inf"), (mode, norms[mode])
+        median = {mode: statistics.median(times) for mode, times in seconds.items()}
+        for mode in modes:
+            times = f"{median[mode]:.2f}", f"{median[mode] / median[REFERENCE]:.2f}"
+            rows.append([mode, *times, f"{memory[mode]:.1f}", f"{norms[mode]:.3g}"])
         torch.distributed.destroy_process_group()
     shape = f"{rows_number} rows of {prompt} + {response} tokens, {micro} at a time"
     header = [f"verl's actor update, {shape}", "s", "x vanilla", "memory, GiB", "gradient's norm"]
     return table(header, rows)
+
+
+def actor_loss(mode, micro):
+    """verl's `ppo_loss` with a policy loss, as the actor's worker has it."""
+    from verl.workers.config import ActorConfig, PolicyLossConfig
+    from verl.workers.utils import losses as verl_losses
+
+    config = ActorConfig(
+        strategy="fsdp2",
+        rollout_n=8,
+        ppo_micro_batch_size_per_gpu=micro,
+        policy_loss=PolicyLossConfig(loss_mode=mode),
+        loss_agg_mode="seq-mean-token-mean" if mode.startswith("grpo_s") else "token-mean",
+    )
+    return functools.partial(verl_losses.ppo_loss, config)
 
 
 def make_model(folder, sizes):
@@ -276,10 +268,10 @@ def make_model(folder, sizes):
     PreTrainedTokenizerFast(tokenizer_object=words, pad_token="a").save_pretrained(folder)
 
 
-def make_engine(folder, engine_config, optimizer_config):
+def make_engine(folder):
     import verl  # noqa: F401  (loads the plugin)
     from verl.trainer.config import CheckpointConfig
-    from verl.workers.config import HFModelConfig
+    from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
     from verl.workers.engine import EngineRegistry
 
     engine = EngineRegistry.new(
@@ -291,7 +283,7 @@ def make_engine(folder, engine_config, optimizer_config):
             enable_gradient_checkpointing=True,
             override_config={"attn_implementation": "sdpa"},
         ),
-        engine_config=engine_config(
+        engine_config=FSDPEngineConfig(
             strategy="fsdp2",
             model_dtype="fp32",
             use_torch_compile=False,
@@ -299,7 +291,7 @@ def make_engine(folder, engine_config, optimizer_config):
             mixed_precision={"param_dtype": "bf16", "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
         ),
         # All losses meet the same policy.
-        optimizer_config=optimizer_config(lr=0.0, lr_warmup_steps=0, total_training_steps=100),
+        optimizer_config=FSDPOptimizerConfig(lr=0.0, lr_warmup_steps=0, total_training_steps=100),
         checkpoint_config=CheckpointConfig(),
     )
     engine.initialize()

@@ -12,6 +12,7 @@ from ..kernels.egsw import egsw
 from ..kernels.rows import Rows
 from ..options import Options, documented, option
 from ..options.checks import estimator_name, finite, flag, one_of, positive
+from . import uncertainty
 from .interface import Batch, Change, Requirements, Transform
 
 
@@ -64,13 +65,7 @@ class EGSWOptions(Options):
         "`sum_one`: the literal formula, which divides the step size by about the group size",
         paper="sum_one",
     )
-    entropy: str = option(
-        "full",
-        one_of("full", "surprisal"),
-        "`full`: of the old policy over the whole vocabulary, in nats; `surprisal`: -old_log_prob of the sampled token",
-        "H",
-        "full",
-    )
+    entropy: str = uncertainty.kind(paper="full")
     channel: str = option(
         "advantage",
         one_of("advantage", "loss"),
@@ -128,8 +123,7 @@ class EGSW(Transform[EGSWOptions]):
             "the softmax over one response is 1: nothing would change; set it to 2 or more, or {section}.scope=batch"
         )
         return Requirements(
-            tensors=("entropy",) if options.entropy == "full" else ("old_log_probs",),
-            without={"entropy": "{section}.entropy=surprisal, which uses -log_prob of the sampled tokens"},
+            **uncertainty.needs(options.entropy),
             responses=(2, alone) if options.scope == "group" else (1, ""),
             varying=("denominator", "alive") if options.denominator == "all" else None,
             fields=fields,

@@ -8,7 +8,8 @@ import torch
 
 from .. import measure
 from ..options import Options, documented, option
-from ..options.checks import in_range, one_of
+from ..options.checks import in_range
+from . import uncertainty
 from .interface import Batch, Change, Requirements, Transform
 
 
@@ -27,13 +28,7 @@ class EntropyAdvantageOptions(Options):
         "kappa",
         "2",
     )
-    entropy: str = option(
-        "full",
-        one_of("full", "surprisal"),
-        "`full`: of the old policy over the whole vocabulary, in nats; `surprisal`: -old_log_prob of the sampled token",
-        "H",
-        "full, of the current policy",
-    )
+    entropy: str = uncertainty.kind(paper="full, of the current policy")
 
 
 class EntropyAdvantage(Transform[EntropyAdvantageOptions]):
@@ -62,8 +57,7 @@ class EntropyAdvantage(Transform[EntropyAdvantageOptions]):
     def requirements(self, options: EntropyAdvantageOptions) -> Requirements:
         """The entropy, or what stands in for it."""
         return Requirements(
-            tensors=("entropy",) if options.entropy == "full" else ("old_log_probs",),
-            without={"entropy": "{section}.entropy=surprisal, which uses -log_prob of the sampled tokens"},
+            **uncertainty.needs(options.entropy),
             per_token=True,
             direction=1,
         )

@@ -10,6 +10,7 @@ import torch
 from .. import measure
 from ..options import Options, documented, option
 from ..options.checks import in_range, one_of
+from . import uncertainty
 from .interface import Batch, Change, Requirements, Transform
 
 
@@ -41,13 +42,7 @@ class HighEntropyOptions(Options):
         "batch, which under token-mean is the mean over the kept ones (a public port of the paper)",
         paper="all",
     )
-    entropy: str = option(
-        "full",
-        one_of("full", "surprisal"),
-        "`full`: of the old policy over the whole vocabulary, in nats; `surprisal`: -old_log_prob of the sampled token",
-        "H",
-        "full",
-    )
+    entropy: str = uncertainty.kind(paper="full")
 
 
 class HighEntropy(Transform[HighEntropyOptions]):
@@ -73,8 +68,7 @@ class HighEntropy(Transform[HighEntropyOptions]):
     def requirements(self, options: HighEntropyOptions) -> Requirements:
         """The entropy, or what stands in for it."""
         return Requirements(
-            tensors=("entropy",) if options.entropy == "full" else ("old_log_probs",),
-            without={"entropy": "{section}.entropy=surprisal, which uses -log_prob of the sampled tokens"},
+            **uncertainty.needs(options.entropy),
             per_token=True,
             direction=1,
         )

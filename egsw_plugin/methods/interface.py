@@ -8,6 +8,7 @@ that moves from trainer step to trainer step is a *controller*'s (`egsw_plugin.c
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +31,15 @@ class Success:
 
     field: str | None = None
     threshold: float = 0.5
+
+    @classmethod
+    def of(cls, name: str, threshold: float) -> Success:
+        """From a member's options, where `score` is the score.
+
+        >>> Success.of("score", 0.5), Success.of("acc", 0.0)
+        (Success(field=None, threshold=0.5), Success(field='acc', threshold=0.0))
+        """
+        return cls(None if name == "score" else name, threshold)
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,8 @@ class Objective:
 class Requirements:
     """What a member needs, refuses and warns of, given its options; start-up, doctor and the advantage step read it.
 
+    In its texts, `{name}` is the member and `{section}` the key of its options.
+
     Attributes:
         tensors: per-token tensors that it cannot do without (entropy, old_log_probs).
         without: what to set where a tensor cannot be had, by the tensor's name.
@@ -155,10 +167,8 @@ class Requirements:
     objective: Objective | None = None
     settings: tuple[Setting, ...] = ()
 
-    # In the texts, {name} is the member and {section} the key of its options.
 
-
-class Member(Generic[O]):
+class Member(ABC, Generic[O]):
     """What all kinds have in common. The first line of a member's docstring says what it does in one sentence.
 
     Attributes:
@@ -200,9 +210,9 @@ class Member(Generic[O]):
 class Base(Member[O]):
     """Rewards to advantages."""
 
+    @abstractmethod
     def advantages(self, options: O, batch: Batch) -> Change:
         """Advantages of the batch, whose own `base` and `advantages` are None."""
-        raise NotImplementedError
 
 
 class Transform(Member[O]):
@@ -212,9 +222,9 @@ class Transform(Member[O]):
         """The base of its short form (adv_estimator=NAME), or None for that of algorithm.credit.base."""
         return None
 
+    @abstractmethod
     def apply(self, options: O, batch: Batch) -> Change:
         """New advantages and fields for the batch. Runs without gradient; must change nothing in place."""
-        raise NotImplementedError
 
 
 class PolicyLoss(Member[O]):
@@ -230,9 +240,9 @@ class PolicyLoss(Member[O]):
     needs: ClassVar[Mapping[Field, str]] = {}
     sequence_ratio: ClassVar[bool] = False
 
+    @abstractmethod
     def rule(self, options: O) -> Rule:
         """The composition of functions that it is."""
-        raise NotImplementedError
 
 
 Estimating = Base | Transform

@@ -187,7 +187,7 @@ class ShapedBase(Base[S]):
     def requirements(self, options: S) -> Requirements:
         """The entropy, responses to compare, and the paper's objective."""
         alone = "a group of one response is never mixed: every advantage would be 0; set 2 or more"
-        success = Success(None if options.success == "score" else options.success, options.threshold)
+        success = Success.of(options.success, options.threshold)
         return Requirements(
             tensors=("entropy",),
             success=success,

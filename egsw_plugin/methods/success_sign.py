@@ -45,7 +45,7 @@ class SuccessSign(Base[SuccessSignOptions]):
 
     def requirements(self, options: SuccessSignOptions) -> Requirements:
         """What decides success."""
-        return Requirements(success=Success(None if options.success == "score" else options.success, options.threshold))
+        return Requirements(success=Success.of(options.success, options.threshold))
 
     def advantages(self, options: SuccessSignOptions, batch: Batch) -> Change:
         """The sign of success."""
