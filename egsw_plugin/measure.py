@@ -6,6 +6,7 @@ trainer reduces a metric by looking for these words in its name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,8 @@ def effect(batch: Batch, advantages: torch.Tensor) -> dict[str, float]:
         changed += float(((after - before).abs() > CHANGED * before.abs()).sum())
         far, size = far + float((after - base).abs().sum()), size + float(base.abs().sum())
     count = float(batch.rows.count.sum())
-    return {"changed/mean": changed / count if count else 0.0, "distance/mean": far / size if size else 0.0}
+    distance = far / size if size else 0.0 if math.isfinite(far) else far  # what is not a number shows
+    return {"changed/mean": changed / count if count else 0.0, "distance/mean": distance}
 
 
 def share_of(batch: Batch, which: torch.Tensor) -> float:

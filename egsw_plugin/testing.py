@@ -184,7 +184,7 @@ def _check_result(link: Link, batch: Batch, result: Result, ordinary: bool) -> N
         _hold(bool(real.isfinite().all()), f"field {field.value} is not finite")
         _hold(not tensor.requires_grad, f"a gradient through {field.value}")
         _hold(field is Field.ENTROPY_COEF or not bool((real < 0).any()), f"field {field.value} is below 0")
-    if not link.requirements.per_token and result.base.shape[1] == 1:
+    if not link.requirements.per_token and result.base.shape[1] == 1 and mask.shape[1]:
         first = result.advantages.gather(1, mask.long().argmax(1, keepdim=True))
         level = (result.advantages - first).masked_fill(~mask, 0)
         _hold(
@@ -205,6 +205,8 @@ def _degenerate(seed: int) -> Iterator[tuple[str, Batch]]:
     yield "no row", _rows_of(batch, torch.zeros(0, dtype=torch.int64))
     yield "one row", _rows_of(batch, torch.tensor([0]))
     yield "no policy token", make_batch(seed, mask=torch.zeros(rows, tokens, dtype=torch.int64))
+    none = torch.zeros(rows, 0)
+    yield "no column", make_batch(seed, mask=none.long(), entropy=none, old_log_probs=none)
     yield "no advantage", make_batch(seed, base=level, success=level[:, 0] > 0, outcome=level[:, 0])
     yield "all successes", make_batch(seed, base=level, success=level[:, 0] == 0, outcome=level[:, 0] + 1)
     yield "no uncertainty", make_batch(seed, entropy=torch.zeros_like(entropy), old_log_probs=torch.zeros_like(entropy))

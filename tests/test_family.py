@@ -573,7 +573,7 @@ def in_place(batch):
         (lambda b: Change(b.advantages / b.entropy), "not finite"),
         (lambda b: Change(b.advantages, {Field.WEIGHT: b.entropy}), "publishes"),
         (lambda b: Change(b.advantages, metrics={"mean_share": 1.0}), "must end in"),
-        (lambda b: Change(b.advantages, metrics={"x/mean": math.nan}), "metric faulty/x/mean is nan"),
+        (lambda b: Change(b.advantages, metrics={"x/mean": math.nan}), "faulty made x/mean=nan"),
         (lambda b: Change(b.advantages * b.old_log_probs), "old_log_probs was not asked for"),
     ],
 )

@@ -6,6 +6,7 @@ the wrong type, would otherwise show on a cluster. The launcher runs unchanged, 
 its arguments. Maps to recipes/. Not exercised: training (the smoke runs), sizes and speed at 7B (nothing here can).
 """
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -262,6 +263,14 @@ def test_every_member_has_a_recipe(arguments_of, tmp_path, name):
     arguments = arguments_of(TINY, ADV=name, ASSETS=str(tmp_path))
     config = composed(arguments[arguments.index("--config-path") :])
     assert f"method={name}" in arguments and config.algorithm.adv_estimator == name
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES.own if dataclasses.fields(LOSSES[name].options_type)])
+def test_every_policy_loss_with_options_is_in_a_recipe(arguments_of, tmp_path, name):
+    own = name if name in METHODS else "archer"  # which the generic loss carries out
+    arguments = arguments_of(TINY, ADV=own, ASSETS=str(tmp_path))
+    config = composed(arguments[arguments.index("--config-path") :])
+    assert config.actor_rollout_ref.actor.policy_loss.loss_mode == name and name in config.algorithm.credit
 
 
 def test_the_demo_takes_any_estimator_of_verl(arguments_of, tmp_path):

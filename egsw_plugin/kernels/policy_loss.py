@@ -76,3 +76,30 @@ def dual_clipped(losses: torch.Tensor, advantages: torch.Tensor, limit: float) -
 def token_mean(values: torch.Tensor, mask: torch.Tensor) -> float:
     """Mean of [R, T] over policy tokens, 0 if there are none; mask: bool [R, T]."""
     return float(values.detach().masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1))
+
+
+def discounted_future(values: torch.Tensor, gamma: float, block: int = 64) -> torch.Tensor:
+    """F[t] = sum over k >= t of gamma^(k - t) values[k], float64 [R, T], in time and memory linear in T.
+
+    Within a block of columns by one product of matrices, from block to block by what the later ones leave.
+
+    Args: values [R, T]; gamma, 0 to 1.
+
+    Source: arXiv 2603.19835 (FIPO), whose code multiplies by a matrix of T x T.
+
+    >>> discounted_future(torch.tensor([[1.0, 2.0, 4.0]]), 0.5)
+    tensor([[3., 4., 4.]], dtype=torch.float64)
+    """
+    rows, tokens = values.shape
+    block = min(block, max(tokens, 1))
+    padded = torch.nn.functional.pad(values.double(), (0, -tokens % block)).unflatten(1, (-1, block))
+    place = torch.arange(block, device=values.device)
+    distance = place - place.unsqueeze(1)
+    powers = torch.where(distance >= 0, gamma ** distance.clamp(min=0).double(), 0.0)
+    future = padded @ powers.T
+    decay = gamma ** (block - place).double()  # from a token to the first one of the next block
+    later = future.new_zeros(rows, 1)
+    for number in range(future.shape[1] - 1, -1, -1):
+        future[:, number] += later * decay
+        later = future[:, number, :1]
+    return future.flatten(1)[:, :tokens]

@@ -19,6 +19,14 @@ MEMBERS = Registry(
         "sign_weight": "egsw_plugin.methods.sign_weight:SignWeight",
         "high_entropy": "egsw_plugin.methods.high_entropy:HighEntropy",
         "entropy_advantage": "egsw_plugin.methods.entropy_advantage:EntropyAdvantage",
+        "repo": "egsw_plugin.methods.repo:REPO",
+        "repo_r": "egsw_plugin.methods.repo:REPOR",
+        "stare": "egsw_plugin.methods.stare:STARE",
+        "ar": "egsw_plugin.methods.ar:AR",
+        "batch_clip_cov": "egsw_plugin.methods.covariance:BatchClipCov",
+        "batch_kl_cov": "egsw_plugin.methods.covariance:BatchKLCov",
+        "archer": "egsw_plugin.methods.archer:Archer",
+        "adaptive_clip": "egsw_plugin.methods.adaptive_clip:AdaptiveClip",
         "adaptive_entropy": "egsw_plugin.methods.adaptive_entropy:AdaptiveEntropy",
     },
 )
@@ -31,6 +39,8 @@ LOSSES = Registry(
         "grpo_s": "egsw_plugin.methods.losses:GRPOSLoss",
         "grpo_s_geometric": "egsw_plugin.methods.losses:GeometricGRPOSLoss",
         "egsw_plugin": "egsw_plugin.methods.losses:GenericLoss",
+        "ce_gppo": "egsw_plugin.methods.ce_gppo:CEGPPO",
+        "fipo": "egsw_plugin.methods.fipo:FIPO",
     },
 )
 

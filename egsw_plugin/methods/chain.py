@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -146,7 +147,7 @@ def apply(chain: Chain, batch: Batch) -> Result:
     Each transform sees in `batch.advantages` what its predecessor left, and in `batch.base` the base's.
 
     Raises:
-        TensorError: a member gave tensors of a wrong shape or dtype.
+        TensorError: a member gave tensors of a wrong shape or dtype, or numbers that are not finite.
 
     >>> from egsw_plugin.kernels.rows import Rows
     >>> chain = read({"credit": {"transforms": ["egsw"], "egsw": {"alpha": 1.0}}}, "egsw_plugin")
@@ -208,8 +209,15 @@ def _checked(link: Link, batch: Batch, change: Change) -> Change:
 
 
 def _measure(metrics: dict[str, float], link: Link, change: Change, batch: Batch) -> None:
+    """Take a member's metrics, and refuse numbers that say that it made something else than numbers."""
     own = measure.effect(batch, change.advantages) if change.metrics is None else change.metrics
-    metrics.update({f"{link.name}/{name}": float(value) for name, value in own.items()})
+    for name, value in own.items():
+        if not math.isfinite(value):
+            raise TensorError(
+                f"{link.name} made {name}={float(value)} of this batch: its advantages, or those that it was given, "
+                f"are not finite; its options: {link.options.describe() or 'none'}"
+            )
+        metrics[f"{link.name}/{name}"] = float(value)
 
 
 # ------------------------------------------------------------------------------------------------ from a configuration

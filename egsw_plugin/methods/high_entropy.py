@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import torch
 
 from .. import measure
+from ..kernels.selection import keep_batch, keep_sets
 from ..options import Options, documented, option
 from ..options.checks import in_range, one_of
 from . import uncertainty
@@ -90,58 +90,3 @@ class HighEntropy(Transform[HighEntropyOptions]):
         if number:
             metrics["threshold/mean"] = float(values[kept].min())
         return Change(advantages, metrics=metrics, masked=True)
-
-
-def number_kept(number: int, rho: float, ties: str) -> int:
-    """How many of `number` tokens are kept, those that equal the last of them apart.
-
-    A value is at least the (1 - rho) quantile, which lies between two neighbours in order, where it is at least the
-    upper of them.
-
-    >>> number_kept(10, 0.2, "keep"), number_kept(3, 0.9, "keep"), number_kept(3, 0.9, "exact")
-    (2, 2, 3)
-    """
-    if ties == "exact":
-        return math.ceil(rho * number - 1e-9)
-    return number - math.ceil((1 - rho) * (number - 1) - 1e-9) if number and rho > 0 else 0
-
-
-def keep_batch(values: torch.Tensor, rho: float, ties: str) -> torch.Tensor:
-    """Which of `values` [N] are among the largest, bool [N].
-
-    >>> keep_batch(torch.tensor([0.3, 0.1, 0.9, 0.3, 0.2]), 0.4, "keep")
-    tensor([ True, False,  True,  True, False])
-    >>> keep_batch(torch.tensor([0.3, 0.1, 0.9, 0.3, 0.2]), 0.4, "exact")
-    tensor([ True, False,  True, False, False])
-    """
-    number = number_kept(len(values), rho, ties)
-    if number == 0:
-        return torch.zeros_like(values, dtype=torch.bool)
-    least = values.kthvalue(len(values) - number + 1).values
-    kept = values >= least
-    if ties == "exact":  # of those that equal the least, the first
-        above = values > least
-        equal = kept & ~above
-        kept = above | (equal & (equal.cumsum(0) <= number - int(above.sum())))
-    return kept
-
-
-def keep_sets(values: torch.Tensor, ids: torch.Tensor, rho: float, ties: str) -> torch.Tensor:
-    """`keep_batch` within each set of `ids` (int64 [N]) by itself, bool [N].
-
-    >>> keep_sets(torch.tensor([0.3, 0.1, 0.9, 0.8]), torch.tensor([0, 0, 1, 1]), 0.5, "exact")
-    tensor([ True, False,  True, False])
-    """
-    order = values.argsort(descending=True, stable=True)
-    order = order[ids[order].argsort(stable=True)]
-    _, group, sizes = ids[order].unique_consecutive(return_inverse=True, return_counts=True)
-    if not len(sizes):
-        return torch.zeros_like(values, dtype=torch.bool)
-    start = sizes.cumsum(0) - sizes
-    number = torch.tensor([number_kept(size, rho, ties) for size in sizes.tolist()], device=values.device)
-    place = torch.arange(len(order), device=values.device) - start[group]
-    chosen = place < number[group]
-    if ties == "keep":
-        least = values[order][start + number.clamp(min=1) - 1]
-        chosen = (values[order] >= least[group]) & (number > 0)[group]
-    return torch.zeros_like(chosen).scatter(0, order, chosen)

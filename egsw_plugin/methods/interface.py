@@ -151,6 +151,7 @@ class Requirements:
         per_token: advantages or weights differ from token to token, which a ratio of the whole response would blur.
         direction: 1 if rare or uncertain tokens get more positive credit, -1 if they get less, 0 if neither.
         off_policy: why it does nothing where every batch is one mini-batch, seen once ("" if it does something).
+        weaker_on_policy: which part of it does nothing there ("" if none).
         objective: the paper's.
         settings: of verl's.
     """
@@ -164,6 +165,7 @@ class Requirements:
     per_token: bool = False
     direction: int = 0
     off_policy: str = ""
+    weaker_on_policy: str = ""
     objective: Objective | None = None
     settings: tuple[Setting, ...] = ()
 

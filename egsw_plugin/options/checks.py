@@ -132,6 +132,23 @@ def optional(inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return check
 
 
+def whole(low: int, high: int) -> Callable[[Any], int]:
+    """Accept a whole number between two bounds, which belong to the range.
+
+    >>> whole(0, 9)(0.5)
+    Traceback (most recent call last):
+    ValueError: use a whole number from 0 to 9
+    """
+
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"use a whole number from {low} to {high}")
+        return int(value)
+
+    check.samples = [low, min(low + 7, high)], [high]
+    return check
+
+
 def flag(value: Any) -> bool:
     """Accept true or false."""
     if not isinstance(value, bool):

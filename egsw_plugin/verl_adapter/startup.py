@@ -286,6 +286,9 @@ def _warnings(config: Any, plan: Plan) -> Iterator[str]:
             if not setting.refused and select(config, setting.key, setting.default) == setting.value:
                 yield link.text(setting.text)
         yield from (f"{link.section}: {caution}" for caution in link.resolved().options.cautions())
+        if link.requirements.weaker_on_policy and _on_policy(config):
+            why = link.text(link.requirements.weaker_on_policy)
+            yield f"{link.name}: each batch is one mini-batch and is seen once, so that the ratio is 1: {why}"
     yield from _opposed(plan)
     if plan.controlled and select(config, "trainer.save_freq", -1) <= 0:
         frequency, names = select(config, "trainer.save_freq", -1), ", ".join(plan.controlled)
