@@ -1,9 +1,9 @@
-"""Random batches, options and faults for the estimators, the policy losses and the parsing of options.
+"""Random batches, options and faults for estimators, chains of the family, policy losses and the parsing of options.
 
-One seed is one case. What is asked of each: a finite result of the right shape and dtype, zero outside the mask, with
-the inputs as they were, and equal to the loops of `reference.py` and `reference_shaping.py` where the case is one that
-they can be compared on; or one of the plugin's own errors, naming what is wrong. A case that was spoilt in a way that
-must be refused has to be refused, and one that was not spoilt has to be computed.
+One seed is one case of each. What is asked of each: a finite result of the right shape and dtype, zero outside the
+mask, with the inputs as they were, and equal to the loops of `reference.py` and `reference_shaping.py` where the case
+is one that they can be compared on; or one of the plugin's own errors, naming what is wrong. A case that was spoilt in
+a way that must be refused has to be refused, and one that was not spoilt has to be computed.
 
 As a command: python tests/fuzz.py --cases 100000 --seed 7
 """
@@ -27,10 +27,14 @@ from verl.trainer.ppo.core_algos import get_adv_estimator_fn, get_policy_loss_fn
 from verl.workers.config import ActorConfig
 
 from egsw_plugin import fields
+from egsw_plugin.controllers import Controller
 from egsw_plugin.errors import EGSWPluginError
 from egsw_plugin.kernels import rows as kernel_rows
+from egsw_plugin.methods import LOSSES as MEMBER_LOSSES
 from egsw_plugin.methods import MEMBERS
-from egsw_plugin.options import parse, walk
+from egsw_plugin.methods.interface import Transform
+from egsw_plugin.options import encode, parse, walk
+from egsw_plugin.testing import settings_of
 
 OPTIONS = {name: MEMBERS[name].options_type for name in ("egsw", "gtpo", "grpo_s")}
 CHOICES = {
@@ -66,7 +70,8 @@ WRONG_VALUES += [1j, b"x", (1, 2, 3), {1, 2}, object, np.arange(3), np.float32(0
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 MASK_DTYPES = [torch.int64, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, *DTYPES]
 AGGREGATIONS = ["token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"]
-LOSSES = ["egsw", "gtpo", "grpo_s", "grpo_s_geometric"]
+LOSSES = list(MEMBER_LOSSES.own)
+COMPARED = ("egsw", "gtpo", "grpo_s", "grpo_s_geometric")  # losses that have their loop here
 
 
 class Failure(AssertionError):
@@ -77,9 +82,10 @@ class Failure(AssertionError):
 class Case:
     """One call of an estimator.
 
-    exact: the loops can be compared with the result. refused: it must end in an error that holds one of these words;
-    tolerated: it may end in an error. config: a kind of configuration, or one to pass as it is. success: what decides
-    it in place of the rewards. tile: the kernels' TILE. faults: what was done to a good batch.
+    exact: nothing is out of the ordinary; compared: the loops here can make it then. refused: it must end in an error
+    that holds one of these words; tolerated: it may end in an error. config: a kind of configuration, or one to pass as
+    it is. success: what decides it in place of the rewards. tile: the kernels' TILE. faults: what was done to a good
+    batch.
     """
 
     rng: random.Random
@@ -94,6 +100,7 @@ class Case:
     config: object = "dict"
     success: list | None = None
     exact: bool = True
+    compared: bool = True
     refused: tuple = ()
     tolerated: bool = False
     tile: int = kernel_rows.TILE
@@ -615,6 +622,51 @@ FATAL = [bad_entropy, bad_reward, shape, meta, layout, not_a_tensor, nan_mask, b
 FATAL += [wrong_value, wrong_config, broken_omegaconf, odd_base, scores]
 
 
+# ------------------------------------------------------------------------------------------------- chains of the family
+
+TRANSFORMS = [name for name in MEMBERS.own if isinstance(MEMBERS[name], Transform)]
+OWN_BASES = [name for name in MEMBERS.own if name not in TRANSFORMS]
+SETTINGS = {name: settings_of(MEMBERS[name]) for name in MEMBERS.own}
+CHAIN_FAULTS = [strides, other_numbers, uids, bad_uids, nan_mask]
+
+
+def make_chain_case(seed):
+    """A chain of up to three transforms over any base, each with options of its own samples; in it or by its name."""
+    rng = random.Random(f"chain {seed}")
+    rewards, mask, index, entropy = batch(rng)
+    names = rng.sample(TRANSFORMS, rng.choice([1, 1, 2, 3]))
+    names = [name for name in names if name not in CLIP_SETTERS or name == first_of(names, CLIP_SETTERS)]
+    base = rng.choice([*BASES, *OWN_BASES])
+    extreme, credit = False, {"base": base, "transforms": names}
+    for name in [*names, *([base] if base in MEMBERS else [])]:
+        section, ordinary = rng.choice(SETTINGS[name])
+        if parse(MEMBERS[name].options_type, section, "x").refusals():
+            continue
+        credit[name] = {key: value for key, value in section.items() if key != "base"}
+        extreme = extreme or not ordinary
+    method = "egsw_plugin"
+    if len(names) == 1 and rng.random() < 0.3:
+        method = names[0]
+        del credit["transforms"]
+    more = {"old_log_probs": -entropy * torch.tensor(rng.choice([0.5, 1.0, 3.0]))}
+    case = Case(rng, method, {}, rewards, mask, index, entropy, more, {"credit": credit}, exact=not extreme)
+    case.compared = False
+    # Advantages that vary within a response cannot stay in EGSW's sum behind its end; the batch says whether they do.
+    case.tolerated = credit.get("egsw", {}).get("denominator") == "all"
+    for fault in rng.sample(CHAIN_FAULTS, rng.choice([0, 0, 0, 1, 2])):
+        if not case.refused:
+            fault(case)
+            case.faults.append(fault.__name__)
+    return case
+
+
+CLIP_SETTERS = ("batch_kl_cov", "archer", "adaptive_clip")  # a chain may hold one
+
+
+def first_of(names, wanted):
+    return next(name for name in names if name in wanted)
+
+
 # ----------------------------------------------------------------------------------------------- one case, start to end
 
 
@@ -695,7 +747,7 @@ def run(case):
         raise Failure(f"advantages outside the mask:\n{advantages}")
     if advantages.requires_grad:
         raise Failure("advantages with a gradient")
-    if case.exact:
+    if case.exact and case.compared:
         compare(case, advantages.double(), expected(case))
 
 
@@ -746,10 +798,11 @@ class LossCase:
     weights: torch.Tensor | None
     exact: bool = True
     refused: tuple = ()
+    options: dict = dataclasses.field(default_factory=dict)
 
     def __str__(self):
         lines = [f"{name}={shown(value)}" for name, value in {**self.arguments, "weights": self.weights}.items()]
-        return "\n".join([f"loss {self.mode} refused={self.refused}", *lines])
+        return "\n".join([f"loss {self.mode} {self.options} refused={self.refused}", *lines])
 
 
 def make_loss_case(seed):
@@ -808,14 +861,19 @@ def make_loss_case(seed):
         case.weights, case.refused = None, ("no weights",)
     elif fault == "weights shape" and mode == "egsw":
         case.weights, case.refused = torch.zeros(rows + 1, tokens), ("shape",)
+    if mode not in COMPARED:
+        case.options, case.exact = rng.choice(settings_of(MEMBER_LOSSES[mode]))[0], False
     return case
 
 
 def run_loss(case):
     """Compute the loss and its gradient."""
-    weighed = case.mode == "egsw" and case.weights is not None
+    member = MEMBER_LOSSES[case.mode]
+    arriving = {fields.Field.WEIGHT: case.weights} if case.mode == "egsw" and case.weights is not None else {}
+    if numbers := encode(parse(member.options_type, case.options, member.section)):
+        arriving[fields.Field.LOSS_OPTIONS] = torch.tensor([numbers] * 3, dtype=torch.float64)
     try:
-        with fields.arriving({fields.Field.WEIGHT: case.weights} if weighed else {}):
+        with fields.arriving(arriving):
             loss, metrics = get_policy_loss_fn(case.mode)(**case.arguments, config=case.config)
     except EGSWPluginError as error:
         if not any(word in str(error) for word in case.refused):
@@ -865,10 +923,18 @@ def expected_loss(case):
 # -------------------------------------------------------------------------------------------------------------- options
 
 
+SECTIONS = [
+    member.options_type
+    for registry in (MEMBERS, MEMBER_LOSSES)
+    for member in map(registry.__getitem__, registry.own)
+    if dataclasses.fields(member.options_type)
+]
+
+
 def make_section(seed):
     """A class of options, and a section for it of arbitrary depth and types."""
     rng = random.Random(f"section {seed}")
-    options_type = rng.choice(list(OPTIONS.values()))
+    options_type = rng.choice(SECTIONS)
     keys = [key.partition(".")[0] for key, _, _ in walk(options_type)]
 
     def value(depth):
@@ -896,19 +962,24 @@ def run_section(options_type, section):
         return
     except Exception as error:
         raise Failure(f"{type(error).__name__}: {error}") from error
-    for key, default, _ in walk(options_type):
+    for key, default, metadata in walk(options_type):
         value = options
         for name in key.split("."):
             value = getattr(value, name)
         right = type(default) if default is not None else tuple | None
+        if metadata["controllers"]:
+            right = float | Controller
+        elif None in getattr(metadata["check"], "samples", ([],))[0] and not isinstance(default, tuple | None):
+            right = float | None
         if not isinstance(value, right) or (isinstance(value, float) and not math.isfinite(value)):
             raise Failure(f"{key} became {value!r}")
 
 
 def check(seed):
     """Everything of one seed; raises Failure with a description."""
-    case, loss, section = make_case(seed), make_loss_case(seed), make_section(seed)
-    for described, call in ((case, run), (loss, run_loss), (section, lambda pair: run_section(*pair))):
+    case, chain, loss, section = make_case(seed), make_chain_case(seed), make_loss_case(seed), make_section(seed)
+    calls = ((case, run), (chain, run), (loss, run_loss), (section, lambda pair: run_section(*pair)))
+    for described, call in calls:
         try:
             call(described)
         except Failure as failure:

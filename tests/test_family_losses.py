@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from egsw_plugin.fields import Field
 from egsw_plugin.kernels.policy_loss import discounted_future
 from egsw_plugin.methods import LOSSES
 from egsw_plugin.methods.rules import Rule, token_losses
@@ -178,6 +179,23 @@ def test_fipo_by_hand():
     result = losses_of("fipo", log_prob, torch.zeros(1, 3), torch.ones(1, 3), torch.ones(1, 3).bool(), decay=1.0)
     factors = [1.1 * 1.2**0.25, 1.2**0.5, 1.2]
     assert result.values.tolist()[0] == pytest.approx([-1.1 * factors[0], -factors[1], -1.2 * factors[2]])
+
+
+@pytest.mark.parametrize("name", ["ce_gppo", "fipo"])
+def test_fields_of_transforms(name):
+    """Bounds, weights and anchors of each token, against the loss of one token at a time with bounds of its own."""
+    log_prob, old, A, mask = micro_batch(6)
+    generator = torch.Generator().manual_seed(7)
+    bound = lambda: torch.rand(*mask.shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    given = {which: bound() for which in (Field.WEIGHT, Field.CLIP_LOW, Field.CLIP_HIGH, Field.ANCHOR)}
+    member = LOSSES[name]
+    rule = member.rule(member.options_type())
+    values = token_losses(rule, log_prob, old, A, mask, LOW, HIGH, given).values
+    for i, t in mask.nonzero().tolist():
+        low, high = float(given[Field.CLIP_LOW][i, t]), float(given[Field.CLIP_HIGH][i, t])
+        alone = float(token_losses(rule, log_prob, old, A, mask, low, high).values[i, t])
+        anchor = float(given[Field.ANCHOR][i, t]) * abs(float(log_prob[i, t] - old[i, t]))
+        assert float(values[i, t]) == pytest.approx(float(given[Field.WEIGHT][i, t]) * alone + anchor, rel=1e-9)
 
 
 @pytest.mark.parametrize("decay", [1.0, 32.0])

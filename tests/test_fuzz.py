@@ -41,6 +41,10 @@ def test_the_cases_are_what_they_should_be():
     faults = {fault.__name__ for fault in (*fuzz.HARMLESS, *fuzz.LOSSY, *fuzz.FATAL)}
     assert {fault for case in cases for fault in case.faults} == faults
     assert {case.mask.shape[0] for case in cases if isinstance(case.mask, torch.Tensor) and case.mask.dim()} >= {0, 1}
+    chains = [fuzz.make_chain_case(seed) for seed in range(1000)]
+    assert {name for case in chains for name in case.algorithm["credit"]} >= {*fuzz.MEMBERS.own}
+    assert sum(case.exact and not case.refused for case in chains) > 300
+    assert {fuzz.make_loss_case(seed).mode for seed in range(300)} == {*fuzz.LOSSES}
 
 
 values = st.recursive(
@@ -54,7 +58,7 @@ values = st.recursive(
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.data(), st.sampled_from(list(fuzz.OPTIONS.values())))
+@given(st.data(), st.sampled_from(fuzz.SECTIONS))
 def test_any_section_becomes_options_or_an_error_that_names_the_key(data, options_type):
     names = [key.partition(".")[0] for key, _, _ in fuzz.walk(options_type)]
     section = data.draw(values | st.dictionaries(st.sampled_from(names) | st.text(max_size=3), values, max_size=4))
@@ -94,7 +98,7 @@ def test_any_numbers_at_all(data, rows, tokens, method, seed):
 def test_any_ratio_has_a_finite_loss(data, mode, aggregation):
     """Of log-probabilities, whatever is not NaN at a policy token."""
     case = fuzz.make_loss_case(data.draw(st.integers(0, 10**9)))
-    case.mode = mode
+    case.mode, case.options = mode, {}
     if case.refused:
         return
     case.arguments["loss_agg_mode"], case.exact = aggregation, False

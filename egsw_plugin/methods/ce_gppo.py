@@ -11,7 +11,7 @@ from ..kernels.policy_loss import dual_clipped, token_mean
 from ..options import Options, documented, option
 from ..options.checks import in_range, optional
 from .interface import PolicyLoss, Requirements
-from .rules import Rule, Tokens
+from .rules import PER_TOKEN, Rule, Tokens, anchor_field, weight_field
 
 BETA = in_range(0, 1e3, inclusive=True)
 
@@ -62,6 +62,7 @@ class CEGPPO(PolicyLoss[CEGPPOOptions]):
     identity = {"beta1": 0.0, "beta2": 0.0, "dual_clip": None}
     cost = "none to speak of"
     status = "loop, finite differences, invariances"
+    reads = PER_TOKEN
 
     def requirements(self, options: CEGPPOOptions) -> Requirements:
         """Ratios other than 1."""
@@ -69,7 +70,8 @@ class CEGPPO(PolicyLoss[CEGPPOOptions]):
 
     def rule(self, options: CEGPPOOptions) -> Rule:
         """PPO's, with other branches."""
-        return Rule(surrogate=_gradient_preserving(options), metrics=_shares)
+        surrogate = _gradient_preserving(options)
+        return Rule(surrogate=surrogate, factor=weight_field, addend=anchor_field, metrics=_shares)
 
 
 def _below(tokens: Tokens) -> torch.Tensor:

@@ -12,7 +12,7 @@ from ..options import Options, documented, option
 from ..options.checks import flag, in_range
 from .ce_gppo import dual_clip
 from .interface import PolicyLoss, Requirements
-from .rules import Rule, Tokens, clipped, with_dual_clip
+from .rules import PER_TOKEN, Rule, Tokens, anchor_field, clipped, weight_field, with_dual_clip
 
 RATIO = in_range(1, 1e6, inclusive=False)
 SAFE = (0.8, 1.0)  # what the factor of a token of failures is held within where its ratio is large
@@ -81,6 +81,7 @@ class FIPO(PolicyLoss[FIPOOptions]):
     identity = {"clip": 0.0, "drop": False, "dual_clip": None}
     cost = "one scan over the micro-batch, linear in its length"
     status = "loop, finite differences, invariances, a run"
+    reads = PER_TOKEN
 
     def requirements(self, options: FIPOOptions) -> Requirements:
         """Ratios other than 1."""
@@ -89,7 +90,7 @@ class FIPO(PolicyLoss[FIPOOptions]):
     def rule(self, options: FIPOOptions) -> Rule:
         """PPO's, times the factor."""
         surrogate = clipped if options.dual_clip is None else with_dual_clip(options.dual_clip)
-        return Rule(surrogate=surrogate, factor=_factor(options), metrics=_metrics(options))
+        return Rule(surrogate=surrogate, factor=_factor(options), addend=anchor_field, metrics=_metrics(options))
 
 
 def _influence(options: FIPOOptions, tokens: Tokens) -> torch.Tensor:
@@ -111,7 +112,11 @@ def _dropped(options: FIPOOptions, tokens: Tokens) -> torch.Tensor:
 
 
 def _factor(options: FIPOOptions) -> Callable[[Tokens], torch.Tensor]:
-    return lambda tokens: _influence(options, tokens).masked_fill(_dropped(options, tokens), 0)
+    def factor(tokens: Tokens) -> torch.Tensor:
+        own, weight = _influence(options, tokens).masked_fill(_dropped(options, tokens), 0), weight_field(tokens)
+        return own if weight is None else own * weight
+
+    return factor
 
 
 def _metrics(options: FIPOOptions) -> Callable[[Tokens], dict[str, float]]:

@@ -9,7 +9,7 @@ from ..kernels.policy_loss import token_mean
 from ..options import NoOptions, Options, documented, option
 from ..options.checks import in_range, optional
 from .interface import Objective, PolicyLoss, Requirements
-from .rules import Rule, Tokens, anchor_field, clipped, mean_ratio, weight_field, with_dual_clip
+from .rules import PER_TOKEN, Rule, Tokens, anchor_field, clipped, mean_ratio, weight_field, with_dual_clip
 from .shaped import PAPER
 
 
@@ -95,7 +95,7 @@ class GenericLoss(PolicyLoss[GenericOptions]):
     options_type = GenericOptions
     source = "arXiv 1707.06347, Eq 7"
     formula = "w * min(r A, clip(r, 1 - low, 1 + high) A) - anchor * |log r|"
-    reads = frozenset({Field.WEIGHT, Field.CLIP_LOW, Field.CLIP_HIGH, Field.ANCHOR})
+    reads = PER_TOKEN
 
     def rule(self, options: GenericOptions) -> Rule:
         """PPO's, with fields."""

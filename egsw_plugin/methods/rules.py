@@ -74,6 +74,10 @@ def anchor_field(tokens: Tokens) -> torch.Tensor | None:
     return None if anchor is None else anchor.to(tokens.ratio.device) * tokens.log_ratio.abs()
 
 
+# What a policy loss that is composed with `weight_field` and `anchor_field` reads; `token_losses` takes the bounds.
+PER_TOKEN = frozenset({Field.WEIGHT, Field.CLIP_LOW, Field.CLIP_HIGH, Field.ANCHOR})
+
+
 def nothing(tokens: Tokens) -> None:
     """No factor, or no addend."""
 
