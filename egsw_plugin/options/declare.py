@@ -120,7 +120,8 @@ def _parse_controller(section: Mapping[str, Any], prefix: str, field: dataclasse
     rules = {rule.controller: rule for rule in field.metadata["controllers"]}
     section = dict(section)
     default = field.default
-    kind = section.pop("controller", default.controller if hasattr(default, "controller") else None)
+    only = next(iter(rules)) if len(rules) == 1 else None
+    kind = section.pop("controller", default.controller if hasattr(default, "controller") else only)
     if not isinstance(kind, str) or kind not in rules:
         raise OptionError(f"{prefix}.controller", kind, f"use one of {', '.join(rules)}")
     start = default if getattr(default, "controller", None) == kind else rules[kind]
