@@ -5,7 +5,7 @@
 # make test   run all tests                              ARGS='-k name'
 # make test-combinations   verl on more bases, rewards and trainers (about 50 minutes)   ARGS='-k name'
 # make study  compare the methods over seeds (hours; the same command goes on)   ARGS='--quick' '--only grpo --only gtpo --seeds 6 7'
-# make study-report   rebuild docs/study.md's tables and figures from the records in docs/study/
+# make study-report   rebuild the tables and figures of docs/study*.md from the records beside them
 # make pages   rewrite the tables of docs/options.md and docs/family.md from the members' declarations
 # make newest-verl   try the newest verl that pip finds and report; what it finds does not fail (a minute or two)
 # Each first makes .venv/, once.
@@ -58,6 +58,8 @@ study: setup
 
 study-report: setup
 	$(VENV)/bin/egsw-plugin study report recipes/study/grid.yaml --runs docs/study/runs --out docs/study --page docs/study.md
+	$(VENV)/bin/egsw-plugin study report recipes/study/reasoning_gym.yaml --runs docs/study_smollm2/runs \
+	  --out docs/study_smollm2 --page docs/study_smollm2.md
 
 pages: setup
 	$(VENV)/bin/python -m egsw_plugin.methods.pages docs

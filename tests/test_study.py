@@ -718,11 +718,21 @@ def test_the_shipped_grid_names_methods_that_exist():
     assert os.access(grid.launcher, os.X_OK)
 
 
-def test_the_published_tables_are_those_of_the_published_records():
-    page = (ROOT / "docs/study.md").read_text(encoding="utf-8")
-    records = read_records(ROOT / "docs/study/runs")
-    assert fill(page, tables(read_grid(ROOT / "recipes/study/grid.yaml"), records)) == page
+@pytest.mark.parametrize("page,grid", [("study", "grid"), ("study_smollm2", "reasoning_gym")])
+def test_the_published_tables_are_those_of_the_published_records(page, grid):
+    records = read_records(ROOT / "docs" / page / "runs")
+    page = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    assert fill(page, tables(read_grid(ROOT / "recipes/study" / f"{grid}.yaml"), records)) == page
     assert not any("damaged" in note for record in records for note in record.metrics.left_out)
+
+
+def test_the_table_of_what_the_language_model_learnt_is_the_records(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import language_model_learning
+
+    monkeypatch.setattr("sys.argv", ["x", str(ROOT / "docs/study_smollm2/runs")])
+    language_model_learning.main()
+    assert capsys.readouterr().out.strip() in (ROOT / "recipes/reasoning_gym/README.md").read_text()
 
 
 def test_what_the_study_page_says_beyond_its_tables():
