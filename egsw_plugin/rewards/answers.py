@@ -22,15 +22,33 @@ _NUMBER_IN_WORDS = re.compile(
     r"million|billion|if|when|for)\b)[a-z]{2,}",
     re.IGNORECASE,
 )
+_SIZED = re.compile(r"\\(?:big|Big|bigg|Bigg)[lrm]?(?![A-Za-z])\s*")
+_NO_SPACE = re.compile(r"(?<!\\)\\!")
+_ANY_SPACE = re.compile(r"(?<!\\)\\(?:[,;:> ]|(?:q?quad|(?:thin|med|thick|en)space)(?![A-Za-z]))|(?<!\\)~")
+_DISPLAY = re.compile(r"[\s*]*(?:\$\$|\\\[)[\s*]*(.*?)[\s*]*(?:\$\$|\\\])", re.DOTALL)
+_CODE = re.compile(r"`+([^`\n]*)`+[!?]*")
+_UNDERSCORES = re.compile(r"(?<![\w}\\])(__?)([^_\n]+)\1(?![\w{])[!?]*")
+_EMPHASIS_ENDS = re.compile(r"(?<=[^\s*])\*{1,3}(?![\w(*{\\-])[!?]*")
+_EMPHASIS_BEGINS = re.compile(r"(?<![\w)}*])\*{1,3}(?=[^\s*])")
+_GOLD_MARK = re.compile(
+    r".*####\s*(?=\S)|\s*(?:the |final )*answer\**\s*(?:is\b\s*:?|[:=])[\s*]*(?=\S)", re.DOTALL | re.IGNORECASE
+)
+_BRACKETS = re.compile(r"\s*(?:\\\[(.*)\\\]|\\\((.*)\\\)|\$\$(.*)\$\$)[\s.]*", re.DOTALL)
 _THOUSANDS = re.compile(r"(?<=\d)\\[,!;: ](?=\d{3}(?!\d))")  # math-verify reads 1\,000 as 1 times 000
 _LAST_STOP = re.compile(r"(?<!\\right)\.$")
 _NEXT_SENTENCE = re.compile(r"\.\s+(?=[A-Z])")
 _THOUGHT = re.compile(r"\s*<think>(.*)</think>(.*)", re.DOTALL)
 _LETTER_DRESS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed|left|right|[()\[\]])(?![a-z])|[${}()\[\]*\s]+")
-_LETTER = re.compile(r"(?:the )?(?:(?:option|choice|letter) )?(?:([A-D])(?![\w'’-])(.*)|([a-d])\W*$)", re.DOTALL)
+_KIND = r"(?:[Tt]he )?(?:(?i:correct )?(?i:option|choice|letter|answer) )?"
+_LETTER = re.compile(rf"{_KIND}(?:([A-D])(?![\w'’-])(.*)|([a-d])\W*$)", re.DOTALL)
+# "(C) ..." and "C) ...", where what follows is the choice's own text or a reason, and may begin with any word.
+_MARKED_LETTER = re.compile(rf"[\s${{}}*]*{_KIND}[\s${{}}*]*[(\[]?([A-D])[\s${{}}*]*[)\]](.*)", re.DOTALL)
+_TEXT_DRESS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed|left|right)(?![a-z])|\\(?=[()\[\]])")
+_JOINED_LETTER = re.compile(r"[\s${}*]*(?:(?:,|;|/|&|\+|\b(?:or|and|then|also))[\s${}*]*)+[(\[]?[A-Z](?![\w'’-])")
+_NEXT_LETTER = re.compile(r"[\s${}*]*[(\[]?[A-Z][)\]]")
 _ARTICLE = r"A\s+(?!(?:because|since|as|is|with|for|or|and)\b)[a-z]"  # "a" at the start of a sentence is no choice
 _SECOND_LETTER = re.compile(rf"(?<![\w\\])(?!{_ARTICLE})[A-D](?![\w'’-])")
-_REASON = re.compile(r"[.;:]\s+[A-Za-z][a-z]|\b(?:because|since)\b")  # may speak of the other letters
+_REASON = re.compile(r"[.;:]\s+(?=[A-Za-z])|\b(?:because|since)\b")  # may speak of the other letters
 _SPACE = r"(?:\s|\\[,;:! ]|~)"
 # math-verify reads numbers side by side as a mixed number and adds them.
 _SIDE_BY_SIDE = re.compile(rf"(?<=\d)(?<![_^]\d){_SPACE}+(?=\d)(?!\d+\s*/\s*\d)")
@@ -92,7 +110,8 @@ def _closing_brace(text: str, start: int) -> int | None:
 
 
 def stated(text: str, colon: bool = False) -> str | None:
-    """What follows the last "answer is" or "Answer:", to the end of its line; None if there is none.
+    """What follows the last "answer is" or "Answer:", to the end of its line, or a formula displayed on lines of its
+    own; without Markdown's emphasis. None if there is none.
 
     Args:
         text: The final part of a response.
@@ -102,7 +121,33 @@ def stated(text: str, colon: bool = False) -> str | None:
     ('8', '$x = 8$', None)
     """
     ends = [mark.end() for mark in (_ANSWER_LINE if colon else _ANSWER_IS).finditer(text)]
-    return text[ends[-1] :].partition("\n")[0].strip().strip("*").strip() if ends else None
+    if not ends:
+        return None
+    display = _DISPLAY.match(text, ends[-1])
+    if display:
+        return f"${' '.join(display[1].split())}$"
+    return unmarked(text[ends[-1] :].partition("\n")[0].strip().strip("*").strip())
+
+
+def unmarked(text: str) -> str:
+    """Text without Markdown's emphasis and code marks; an exclamation mark behind them is no factorial.
+
+    >>> unmarked("**204**!"), unmarked("`204`."), unmarked("204**."), unmarked("2**3 * 4"), unmarked("_204_")
+    ('204', '204.', '204.', '2**3 * 4', '204')
+    """
+    text = _UNDERSCORES.sub(r"\2", _CODE.sub(r"\1", text))
+    return _EMPHASIS_BEGINS.sub("", _EMPHASIS_ENDS.sub("", text))
+
+
+def gold(text: str) -> str:
+    r"""A data set's right answer without what marks it as the answer.
+
+    >>> gold("6*3=18\n#### 18"), gold("Answer: **18**"), gold(r"\[18\]"), gold("north")
+    ('18', '18', '18', 'north')
+    """
+    text = unmarked(_GOLD_MARK.sub("", text.strip(), count=1).strip())
+    inner = _BRACKETS.fullmatch(text)
+    return next(part for part in inner.groups() if part is not None).strip() if inner else text
 
 
 def as_latex(statement: str) -> str:
@@ -116,7 +161,7 @@ def as_latex(statement: str) -> str:
         return in_box(box)
     statement = _NEXT_SENTENCE.split(statement, 1)[0]
     if _MATH.search(statement):
-        return f"answer: {statement}"
+        return f"answer: {spaced(statement)}"
     number = _NUMBER_IN_WORDS.match(statement)
     return in_box(number[1].rstrip(",") if number else statement)
 
@@ -127,8 +172,18 @@ def in_box(latex: str) -> str:
     >>> print(in_box(r" $10\,000$. "))
     \boxed{10000}
     """
-    bare = _LAST_STOP.sub("", latex.strip().strip("$ ,"))
-    return f"\\boxed{{{_FACTORS.sub(_TIMES, _THOUSANDS.sub('', bare.strip('$ ')))}}}"
+    bare = _LAST_STOP.sub("", spaced(latex).strip().strip("$ ,"))
+    return f"\\boxed{{{_FACTORS.sub(_TIMES, bare.strip('$ '))}}}"
+
+
+def spaced(latex: str) -> str:
+    r"""``latex`` with its space commands as spaces, thousands together, and delimiters of one size.
+
+    >>> print(spaced(r"\bigl(1\,000,~\tfrac{\pi}{2}\bigr)\,"))
+    (1000, \tfrac{\pi}{2})
+    """
+    joined = _NO_SPACE.sub("", _THOUSANDS.sub("", latex))
+    return _SIZED.sub("", _ANY_SPACE.sub(" ", joined)).strip()
 
 
 def shown(answer: str) -> str:
@@ -158,12 +213,18 @@ def letter(text: str | None) -> str | None:
 
     >>> letter(r"\text{(C)}"), letter("B. As A is wrong"), letter("d"), letter("A, then B"), letter("A thing")
     ('C', 'B', 'D', None, None)
+    >>> letter("C) A = quinone, B = lactate"), letter("(A) triphenylene"), letter("Option B"), letter("D or E")
+    ('C', 'A', 'B', None)
     """
+    marked = _MARKED_LETTER.match(_TEXT_DRESS.sub("", text or "").strip())
+    if marked:
+        rest = marked[2]
+        return None if _JOINED_LETTER.match(rest) or _NEXT_LETTER.match(rest) else marked[1]
     plain = _LETTER_DRESS.sub(" ", text or "").strip()
     found = _LETTER.match(plain)
     if found is None or re.match(_ARTICLE, plain):
         return None
-    if found[1] and _SECOND_LETTER.search(_REASON.split(found[2], 1)[0]):
+    if found[1] and (_SECOND_LETTER.search(_REASON.split(found[2], 1)[0]) or _JOINED_LETTER.match(found[2])):
         return None
     return (found[1] or found[3]).upper()
 

@@ -8,7 +8,9 @@ True
 import logging
 import warnings
 from functools import lru_cache
+from typing import Any
 
+import sympy
 from latex2sympy2_extended.antlr_parser import PSParser
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
@@ -52,7 +54,34 @@ def equivalent(answer: str, truth: str) -> bool:
     >>> equivalent(r"\boxed{50\%}", r"\boxed{1/2}"), equivalent(r"answer: $x = 3$", r"\boxed{4}")
     (True, False)
     """
-    return bool(verify(_read(truth), _read(answer), timeout_seconds=None))
+    gold, given = _read(truth), _read(answer)
+    return bool(verify(gold, given, timeout_seconds=None)) and not _only_near(gold[0], given[0])
+
+
+CLOSE = 1e-9  # two numbers no further apart than this may have been called equal for that alone
+EXACT, ROUNDED = 1e-30, 1e-12  # relative difference of two numbers that are equal, with and without decimals
+
+
+def _only_near(gold: Any, given: Any) -> bool:
+    """Whether two values that math-verify calls equal are numbers, or tuples with numbers, that are not.
+
+    It compares with an absolute tolerance of about 1e-15 (sympy's comparison of evaluated numbers), so that all numbers
+    smaller than that are equal to it, and all that differ by less.
+    """
+    gold, given = (x.rhs if isinstance(x, sympy.Equality) else x for x in (gold, given))
+    if isinstance(gold, sympy.Tuple) and isinstance(given, sympy.Tuple) and len(gold) == len(given):
+        return any(_only_near(one, other) for one, other in zip(gold, given, strict=True))
+    if gold == given or not all(isinstance(x, sympy.Expr) and x.is_number for x in (gold, given)):
+        return False
+    one, other = (sympy.N(x.doit(), PRECISION) for x in (gold, given))
+    apart, sizes = abs(one - other), (abs(one), abs(other))
+    if not all(x.is_comparable for x in (apart, *sizes)) or bool(apart > CLOSE):
+        return False  # equal in another sense: 50 % and 50
+    rounded = gold.has(sympy.Float) or given.has(sympy.Float)
+    return bool(apart > (ROUNDED if rounded else EXACT) * max(sizes))
+
+
+PRECISION = 60  # digits
 
 
 @lru_cache(maxsize=256)  # a group of responses shares its truth

@@ -197,7 +197,7 @@ def _truth(ground_truth: Any, data_source: str, extra_info: Mapping | None) -> s
     number = isinstance(ground_truth, numbers.Real) and not isinstance(ground_truth, bool)
     text = str(ground_truth).strip() if isinstance(ground_truth, str) or number else ""
     box = answers.boxed(text)
-    text = text if box is None else box
+    text = answers.gold(text) if box is None else box
     if not text.strip("$ .") or (number and not math.isfinite(ground_truth)):
         raise _broken(f"ground_truth={ground_truth!r} is no answer", data_source, extra_info)
     return answers.in_box(text)
