@@ -569,3 +569,25 @@ def test_ctrl_c(monkeypatch, tmp_path, capsys):
     raw = save(tmp_path / "raw.jsonl", RECORDS["math"][0])
     fails(capsys, 130, "interrupted, nothing written", ["math", "--source", raw, "--out", tmp_path / "out"])
     assert os.listdir(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    "row,fields", [("1,Q?,S,2,more", 5), ("1,Q?,S,2,", 5), ("1,Q?,S", 3), ('1,"Q,\n?",S,2,x', 5), ("1", 1)]
+)
+def test_rows_and_header_of_a_csv_file_must_agree(tmp_path, capsys, row, fields):
+    """pandas shifted the columns: the solution became the question."""
+    good = "\n".join(f'{i},"What, is {i}?",So {i}.,{i}' for i in range(5))
+    path = tmp_path / "aime.csv"
+    path.write_text(f"ID,question,solution,answer\n{good}\n\n{row}\n{good}\n")
+    message = (
+        f"aime.csv, row 7 (which ends in line {8 + row.count(chr(10))}) has {fields} fields, and the header names 4"
+    )
+    fails(capsys, 1, message, ["aime-2024", "--source", path, "--out", tmp_path, "--rows", "any"])
+
+
+def test_a_csv_file_with_a_byte_order_mark_and_a_long_field(tmp_path):
+    from egsw_plugin.data.loading import _check_rows
+
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n1," + "x" * 200_000 + "\n", encoding="utf-8-sig")
+    _check_rows(path)

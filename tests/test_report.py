@@ -594,3 +594,20 @@ def test_a_run_of_validation_only(tmp_path):
     write_dump(tmp_path / "validation", 0, {"p": [1, 0]})
     assert main(["report", str(tmp_path)]) == 0
     assert "## math/500" in (tmp_path / "results.md").read_text() and not (tmp_path / "curves.png").exists()
+
+
+def test_rays_sentence_on_a_dead_actor_stands_behind_its_identifiers():
+    log = """Traceback (most recent call last):
+  File "/site-packages/verl/trainer/main_ppo.py", line 42, in main
+    run(config)
+ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.
+\tclass_name: WorkerDict
+\tactor_id: 0a1b2c3d
+\tpid: 4242
+\tnamespace: 5e6f
+\tip: 192.0.2.7
+The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: out of memory.
+"""
+    lines = find_cause(log).lines
+    assert lines[0].startswith("ray.exceptions.ActorDiedError") and "out of memory" in lines[1]
+    assert not any("actor_id" in line for line in lines)

@@ -1,5 +1,6 @@
 """Loads a source's records with ``datasets``: from the hub, or from a local file or folder."""
 
+import csv
 import re
 import sys
 from collections.abc import Iterator
@@ -58,9 +59,25 @@ def _file(path: Path) -> list["Dataset"]:
         import pandas as pd
 
         # all columns as text: pandas would turn the answer "033" into 33, "1.50" into 1.5 and "None" into a gap
+        _check_rows(path)
         columns = pd.read_csv(path, nrows=0).columns
         settings = {"features": Features({name: Value("string") for name in columns}), "keep_default_na": False}
     return [load_dataset(_BUILDERS[path.suffix], data_files=str(path), split="train", **settings)]
+
+
+def _check_rows(path: Path) -> None:
+    """Refuse a row with another number of fields than the header names: pandas would shift or fill the columns."""
+    csv.field_size_limit(2**31 - 1)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file)
+        header = next(rows, [])
+        for number, row in enumerate(rows, 1):
+            if row and len(row) != len(header):
+                where = f"{path.name}, row {number} (which ends in line {rows.line_num})"
+                raise DataError(
+                    f"{where} has {len(row)} fields, and the header names {len(header)}: {', '.join(header)}; correct "
+                    "the file"
+                )
 
 
 def _repository(source: Source, origin: str, where: str) -> list["Dataset"]:

@@ -20,6 +20,7 @@ _NOT_A_MESSAGE = re.compile(
     r"(?:INFO|WARNING|ERROR|DEBUG|CRITICAL)\b|\d{4}-\d\d-\d\d|\[|Traceback|Training Progress|step:\d|"
     r"Error executing job|Set the environment variable HYDRA|The above exception|During handling"
 )
+_IDENTIFIER = re.compile(r"\s*(?:class_name|name|repr|namespace|pid|ip|node_ip|\w+_id):\s")
 _PLUGIN_ERROR = re.compile(r"egsw_plugin\.[\w.]+: ")
 _HYDRA_END = "Set the environment variable HYDRA_FULL_ERROR"
 _WORKER_DEATH = re.compile(
@@ -164,7 +165,8 @@ def _hydra_message(lines: list[tuple[str, str]]) -> list[str]:
 
 def _show(error: _Error) -> list[str]:
     """The message, what it was raised from if that says more, and the three innermost frames."""
-    message = error.message[:5]
+    # An identifier more or less says nothing; Ray's sentence on why an actor died stands behind five of them.
+    message = [error.message[0], *(line for line in error.message[1:] if not _IDENTIFIER.match(line))][:5]
     root = error.chain()[-1]
     text = root.message[0].partition(": ")[2]
     raised_from = [f"raised from {root.message[0]}"] if text and text not in " ".join(error.message) else []
