@@ -47,7 +47,7 @@ EGSW = "algorithm.adv_estimator=egsw"
     "overrides,key,fix",
     [
         (["+algorithm.egsw.alhpa=0.1"], "algorithm.egsw.alhpa=0.1", "did you mean 'alpha'?"),
-        (["+algorithm.egsw.clip=0.1"], "algorithm.egsw.clip=0.1", "the options are base, alpha"),
+        (["+algorithm.egsw.window=0.1"], "algorithm.egsw.window=0.1", "the options are base, alpha"),
         (["+algorithm.egsw.temperature=0"], "algorithm.egsw.temperature=0", "finite number > 0"),
         (["+algorithm.egsw.temperature=-1"], "algorithm.egsw.temperature=-1", "finite number > 0"),
         (["+algorithm.egsw.temperature=null"], "algorithm.egsw.temperature=None", "finite number > 0"),
@@ -120,7 +120,7 @@ OVERLONG = "+reward.reward_kwargs.overlong_buffer_cfg={enable: true, len: 8}"
     "overrides,key,fix",
     [
         (["+algorithm.gtpo.alpha3=1"], "algorithm.gtpo.alpha3=1", "did you mean 'alpha"),
-        (["+algorithm.gtpo.beta1=1"], "algorithm.gtpo.beta1=1", "the options are"),
+        (["+algorithm.gtpo.beta1=1"], "algorithm.gtpo.beta1=1", "that is algorithm.grpo_s.beta1"),
         (
             ["+algorithm.gtpo.alpha1=nan"],
             "algorithm.gtpo.alpha1=nan",
@@ -380,3 +380,34 @@ validate_config(config, use_reference_policy=False, use_critic=False)
 """
     run = python(code, PYTHONPATH=str(tmp_path))
     assert f"supports verl>=0.9.1,<0.10, and this is verl {version}" in run.stderr
+
+
+@pytest.mark.parametrize(
+    "overrides,message",
+    [
+        (["algorithm.adv_estimator=gtpo", "+algorithm.overlong.enable=True"], "did you mean algorithm.gtpo.overlong?"),
+        (["algorithm.adv_estimator=gtpo", "+algorithm.gtpo.overlong=True"], "such as algorithm.gtpo.overlong.enable="),
+        (
+            ["algorithm.adv_estimator=gtpo", "+algorithm.gtpo.alpha=0.5"],
+            "gtpo has no such option; that is algorithm.egsw.alpha",
+        ),
+        (
+            ["algorithm.adv_estimator=egsw", "+algorithm.egsw.norm_set=joint"],
+            "that is algorithm.gtpo.norm_set or algorithm.grpo_s",
+        ),
+        (["algorithm.adv_estimator=egsw", "+algorithm.egsw.alhpa=0.5"], "did you mean 'alpha'?"),
+        (["algorithm.adv_estimator=egsw", "+algorithm.egsw.alpha=${nope}"], "${nope}"),
+        (
+            [
+                "algorithm.adv_estimator=egsw_plugin",
+                "+algorithm.credit={transforms: [high_entropy]}",
+                "+algorithm.rho=0.1",
+            ],
+            "did you mean algorithm.credit.high_entropy.rho?",
+        ),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_told_where_it_belongs(overrides, message):
+    with pytest.raises(OptionError) as error:
+        startup.check(configuration(*overrides))
+    assert message in str(error.value)

@@ -356,8 +356,26 @@ def _options(algorithm: Mapping[str, Any], member: Member) -> tuple[Options, str
                 option = sorted(map(str, both))[0]
                 fix = f"it is set by {other}.{option}, too; leave one out"
                 raise OptionError(f"{key}.{option}", values.get(option), fix)
+        _check_whose(member, key, values)
         options, section = parse(member.options_type, values, key, options), key
     return (member.options_type() if options is None else options), section
+
+
+def _check_whose(member: Member, section: str, values: Mapping[str, Any]) -> None:
+    """Refuse an option of another member of ours with its name: what looks like it here may be something else."""
+    own = {field.name for field in dataclasses.fields(member.options_type)}
+    for key in values:
+        if key in own:
+            continue
+        whose = [
+            f"{other.section}.{key}"
+            for other in (registry[name] for registry in (MEMBERS, LOSSES) for name in registry.own)
+            if key in {field.name for field in dataclasses.fields(other.options_type)}
+        ]
+        if whose:
+            raise OptionError(
+                f"{section}.{key}", values[key], f"{member.name} has no such option; that is {' or '.join(whose)}"
+            )
 
 
 def _link(algorithm: Mapping[str, Any], name: str, kind: type, key: str) -> Link:

@@ -65,7 +65,7 @@ class Sections(Mapping):
             if OmegaConf.is_dict(self.algorithm) and OmegaConf.is_missing(self.algorithm, name):
                 raise OptionError(f"algorithm.{name}", "???", "set it, or leave it out")
         except OmegaConfBaseException as error:
-            raise OptionError(f"algorithm.{name}", "(unreadable)", str(error)) from error
+            raise OptionError(f"algorithm.{name}", _written(self.algorithm, name), str(error)) from error
         if value is None:
             raise KeyError(name)
         return value
@@ -77,6 +77,14 @@ class Sections(Mapping):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def _written(config: Any, name: str) -> Any:
+    """A value as it was written, where it cannot be resolved."""
+    try:
+        return OmegaConf.to_container(config, resolve=False)[name]
+    except (OmegaConfBaseException, ValueError, KeyError, TypeError):
+        return "(unreadable)"
 
 
 def section(config: Any, name: str) -> Any:

@@ -406,12 +406,12 @@ def _check_sections(config: Any, name: str) -> None:
     """
     from verl.trainer.config import AlgoConfig
 
-    options = _paths(name) if is_ours(name) else {}
+    options = _paths(config, name) if is_ours(name) else {}
     known = AlgoConfig.__dataclass_fields__
     for key in config.algorithm:
-        value = section(config.algorithm, key)
         if key in (*OLD_SECTIONS, "credit") or key in known:
             continue
+        value = Sections(config.algorithm).get(key)
         if key in MEMBERS and _plainly(value, key):
             raise OptionError(f"algorithm.{key}", value, f"these options belong under {CREDIT}.{key}")
         if (near := _near(key, (*OLD_SECTIONS, "credit"))) and _plainly(value, near):
@@ -427,15 +427,24 @@ def _check_sections(config: Any, name: str) -> None:
                 raise OptionError(key, value, f"these options belong under algorithm.{own}")
 
 
-def _paths(name: str) -> dict[str, str]:
-    """The whole key of each option of an estimator's member, by the last part of it."""
-    try:
-        member = MEMBERS.get(name)
-    except MemberError as error:
-        raise OptionError(ESTIMATOR, name, str(error)) from error
-    if member is None:
-        return {}
-    return {path.rsplit(".", 1)[-1]: f"{member.section}.{path}" for path, *_ in walk(member.options_type)}
+def _paths(config: Any, name: str) -> dict[str, str]:
+    """The whole key of each option and sub-section of an estimator's members, by every part of it."""
+    names = [name]
+    if name == CHAIN:
+        credit = section(config.algorithm, "credit")
+        credit = credit if isinstance(credit, Mapping) else {}
+        names = [one for one in (credit.get("base"), *(credit.get("transforms") or ())) if isinstance(one, str)]
+    found: dict[str, str] = {}
+    for one in names:
+        try:
+            member = MEMBERS.get(one)
+        except MemberError as error:
+            raise OptionError(ESTIMATOR, one, str(error)) from error
+        for path, *_ in () if member is None else walk(member.options_type):
+            parts = path.split(".")
+            for number, part in enumerate(parts, 1):
+                found.setdefault(part, f"{member.section}.{'.'.join(parts[:number])}")
+    return found
 
 
 def _plainly(value: Any, name: str) -> bool:
