@@ -588,7 +588,7 @@ def test_a_process_killed_at_work_is_replaced_and_the_work_done_again():
     thread.start()
 
     def at_work():
-        return [worker for worker in workers() if worker.cpu_percent(0.1) > 50]
+        return [worker for worker in workers() if worker.cpu_percent(0.1) > 20]
 
     wait_for(at_work)[0].kill()
     thread.join(PATIENCE)
