@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import torch
@@ -90,7 +91,9 @@ class FIPO(PolicyLoss[FIPOOptions]):
     def rule(self, options: FIPOOptions) -> Rule:
         """PPO's, times the factor."""
         surrogate = clipped if options.dual_clip is None else with_dual_clip(options.dual_clip)
-        return Rule(surrogate=surrogate, factor=_factor(options), addend=anchor_field, metrics=_metrics(options))
+        influence = functools.cache(functools.partial(_influence, options))  # factor and metrics: one scan
+        factor, metrics = _factor(options, influence), _metrics(options, influence)
+        return Rule(surrogate=surrogate, factor=factor, addend=anchor_field, metrics=metrics)
 
 
 def _influence(options: FIPOOptions, tokens: Tokens) -> torch.Tensor:
@@ -111,17 +114,17 @@ def _dropped(options: FIPOOptions, tokens: Tokens) -> torch.Tensor:
     return held.sum(1, keepdim=True) > 1
 
 
-def _factor(options: FIPOOptions) -> Callable[[Tokens], torch.Tensor]:
+def _factor(options: FIPOOptions, influence: Callable[[Tokens], torch.Tensor]) -> Callable[[Tokens], torch.Tensor]:
     def factor(tokens: Tokens) -> torch.Tensor:
-        own, weight = _influence(options, tokens).masked_fill(_dropped(options, tokens), 0), weight_field(tokens)
+        own, weight = influence(tokens).masked_fill(_dropped(options, tokens), 0), weight_field(tokens)
         return own if weight is None else own * weight
 
     return factor
 
 
-def _metrics(options: FIPOOptions) -> Callable[[Tokens], dict[str, float]]:
+def _metrics(options: FIPOOptions, influence: Callable[[Tokens], torch.Tensor]) -> Callable[[Tokens], dict[str, float]]:
     def metrics(tokens: Tokens) -> dict[str, float]:
-        factor = _influence(options, tokens)
+        factor = influence(tokens)
         low = 1.0 if options.high_only else 1 - options.clip
         at_cap = (factor <= low) | (factor >= 1 + options.clip)
         return {

@@ -16,9 +16,9 @@ from ..fields import Field
 from ..kernels.policy_loss import clipped_surrogate, dual_clipped, sequence_ratio, token_log_ratio, token_mean
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tokens:
-    """What the functions of a rule see, [R, T] unless said otherwise.
+    """What the functions of a rule see, [R, T] unless said otherwise; equal to itself alone, so that it can be a key.
 
     log_ratio: log pi / pi_old of each token, with gradient, 0 outside the mask. ratio: [R, T], or [R, 1] of a response.
     advantages: 0 outside the mask. mask: bool. low, high: the ratio's bounds are 1 - low and 1 + high, numbers or
