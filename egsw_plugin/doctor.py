@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .kernels import compiled
 from .versions import SUPPORTED_PYTHON, SUPPORTED_VERL
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
@@ -77,6 +78,7 @@ def examine(config: Path | None, arguments: Sequence[str], ray: bool, time_limit
         yield _run(package, package_version, package)
     yield _run("rollout engine", engine)
     yield _run("entry point", entry_point)
+    yield _run("kernels", compiled_kernels)
     checks: list[tuple[str, Callable, tuple]] = [(name, check, ()) for name, check in IN_PROCESS.items()]
     checks += [("start-up check", startup_hook, ()), ("members", members, ())]
     if ray:
@@ -170,6 +172,14 @@ def engine() -> Result:
             f"none of {', '.join(ENGINES)}", f"install the one that you train with: {ENGINES[0]}, for example"
         )
     return _ok(", ".join(f"{name} {version}" for name, version in found.items()))
+
+
+def compiled_kernels() -> Result:
+    """Whether the kernels' loops can be compiled; torch serves where they cannot."""
+    loops, failure = compiled.attempt()
+    if loops is None:
+        return Result("", SKIPPED, f"{failure}; the advantage step runs in torch, to the same result and slower")
+    return _ok(f"compiled by numba {_version('numba')}")
 
 
 def _version(distribution: str) -> str | None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from .kernels.egsw import EGSWResult
-from .kernels.rows import Rows
 from .kernels.shaped import Shaped
 
 if TYPE_CHECKING:
@@ -110,18 +109,6 @@ def outcome_sign(batch: Batch) -> torch.Tensor:
     total = outcome.new_zeros(groups).index_add_(0, group_ids, outcome)
     size = torch.bincount(group_ids[taking_part], minlength=groups)
     return (outcome * size[group_ids] - total[group_ids]).sign()
-
-
-def row_sums(tensor: torch.Tensor, rows: Rows) -> torch.Tensor:
-    """Sum over the policy tokens of each row, float64 [R].
-
-    >>> row_sums(torch.tensor([[1.0, 2.0, torch.nan]]), Rows.measure(torch.tensor([[1, 1, 0]])))
-    tensor([3.], dtype=torch.float64)
-    """
-    total = torch.zeros_like(rows.count, dtype=torch.float64)
-    for block in _blocks(*tensor.shape):
-        total[block] = tensor[block].masked_fill(rows.mask[block].eq(0), 0).sum(-1, dtype=torch.float64)
-    return total
 
 
 def ratio(part: torch.Tensor, whole: torch.Tensor) -> float:

@@ -29,7 +29,7 @@ from verl.workers.config import ActorConfig
 from egsw_plugin import fields
 from egsw_plugin.controllers import Controller
 from egsw_plugin.errors import EGSWPluginError
-from egsw_plugin.kernels import rows as kernel_rows
+from egsw_plugin.kernels import compiled, loops
 from egsw_plugin.methods import LOSSES as MEMBER_LOSSES
 from egsw_plugin.methods import MEMBERS
 from egsw_plugin.methods.interface import Transform
@@ -84,8 +84,8 @@ class Case:
 
     exact: nothing is out of the ordinary; compared: the loops here can make it then. refused: it must end in an error
     that holds one of these words; tolerated: it may end in an error. config: a kind of configuration, or one to pass as
-    it is. success: what decides it in place of the rewards. tile: the kernels' TILE. faults: what was done to a good
-    batch.
+    it is. success: what decides it in place of the rewards. block: the compiled loops' BLOCK, None: torch. faults:
+    what was done to a good batch.
     """
 
     rng: random.Random
@@ -103,12 +103,12 @@ class Case:
     compared: bool = True
     refused: tuple = ()
     tolerated: bool = False
-    tile: int = kernel_rows.TILE
+    block: int | None = loops.BLOCK
     faults: list = dataclasses.field(default_factory=list)
 
     def __str__(self):
         tensors = {"rewards": self.rewards, "mask": self.mask, "entropy": self.entropy, **self.more}
-        lines = [f"{self.method} {self.options} algorithm={self.algorithm} faults={self.faults} tile={self.tile}"]
+        lines = [f"{self.method} {self.options} algorithm={self.algorithm} faults={self.faults} block={self.block}"]
         lines.append(f"config={self.config!r:.200} refused={self.refused} tolerated={self.tolerated}")
         lines.append(f"index={shown(self.index)}")
         lines += [f"{name}={shown(value)}" for name, value in tensors.items()]
@@ -679,8 +679,8 @@ def make_case(seed):
     rewards, mask, index, entropy = batch(rng)
     algorithm = {"norm_adv_by_std_in_grpo": False} if rng.random() < 0.2 else {}
     case = Case(rng, method, options, rewards, mask, index, entropy, algorithm=algorithm, exact=not extreme)
-    # Against the grain of the default size, every tile of which holds a whole batch of this size.
-    case.tile = rng.choice([kernel_rows.TILE, kernel_rows.TILE, 1, 7, 64])
+    # Against the grain of the default size, which holds a whole batch of this size.
+    case.block = rng.choice([loops.BLOCK, loops.BLOCK, 1, 7, None])
     if main_tensor(case) == "old_log_probs":
         case.more["old_log_probs"], case.entropy = -entropy, None
     chosen = rng.sample(HARMLESS, rng.choice([0, 0, 1, 2, 3])) + rng.sample(LOSSY, rng.choice([0, 0, 0, 1]))
@@ -715,7 +715,11 @@ def run(case):
     tensors = {"entropy": case.entropy, **case.more}
     inputs = [case.rewards, case.mask, *tensors.values()]
     before = [value.clone() if isinstance(value, torch.Tensor) else value for value in inputs]
-    normal, kernel_rows.TILE = kernel_rows.TILE, case.tile
+    normal = compiled.loops_for, loops.BLOCK
+    if case.block is None:
+        compiled.loops_for = lambda tensor: None
+    else:
+        loops.BLOCK = case.block
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -730,7 +734,7 @@ def run(case):
             f"{type(error).__name__}: {error}\n{''.join(traceback.format_tb(error.__traceback__)[-3:])}"
         ) from error
     finally:
-        kernel_rows.TILE = normal
+        compiled.loops_for, loops.BLOCK = normal
     if case.refused:
         raise Failure(f"not refused; expected an error about {case.refused}")
     for old, new in zip(before, inputs, strict=True):

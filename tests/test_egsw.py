@@ -20,7 +20,6 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
 from egsw_plugin.errors import OptionError, TensorError
-from egsw_plugin.kernels import rows as kernel_rows
 from egsw_plugin.kernels.egsw import egsw
 from egsw_plugin.kernels.groups import dense_group_ids
 from egsw_plugin.kernels.policy_loss import clipped_surrogate
@@ -28,6 +27,8 @@ from egsw_plugin.kernels.rows import Rows
 from egsw_plugin.methods import MEMBERS
 from egsw_plugin.methods.interface import Base
 from egsw_plugin.verl_adapter import bases
+
+pytestmark = pytest.mark.usefixtures("implementation")
 
 OPTIONS = list(itertools.product(("step", "trajectory"), ("group", "batch"), ("alive", "all"), ("mean_one", "sum_one")))
 
@@ -256,17 +257,6 @@ def test_what_stands_outside_the_mask_is_never_read():
     result, _ = estimate((rewards, mask, index, spoilt))
     assert torch.equal(result, estimate((rewards, mask, index, entropy))[0])
     assert not result[~mask.bool()].any()
-
-
-def test_tiles_and_blocks_of_any_size_give_the_same(monkeypatch):
-    batch = random_batch(21, prompts=7, responses=3, tokens=23)
-    for options in (dict(), dict(scope="batch"), dict(granularity="trajectory"), dict(denominator="all")):
-        results = []
-        for tile in (1, 13, 64, 1 << 19):
-            monkeypatch.setattr(kernel_rows, "TILE", tile)
-            results.append(estimate(batch, **options)[0])
-        for result in results[1:]:
-            torch.testing.assert_close(result, results[0], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])

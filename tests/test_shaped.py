@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
 from egsw_plugin.errors import TensorError
-from egsw_plugin.kernels import rows as kernel_rows
 from egsw_plugin.kernels.groups import dense_group_ids
 from egsw_plugin.kernels.policy_loss import clipped_surrogate, sequence_ratio
 from egsw_plugin.methods.gtpo import GTPOOptions
+
+pytestmark = pytest.mark.usefixtures("implementation")
 
 NAMES = ["gtpo", "grpo_s"]
 COEFFICIENTS = {"gtpo": ("alpha1", "alpha2"), "grpo_s": ("beta1", "beta2")}
@@ -229,16 +230,6 @@ class TestInvariance:
         result = estimate(name, (rewards, mask, index, spoilt))
         assert torch.equal(result, estimate(name, (rewards, mask, index, entropy)))
         assert not result[~mask.bool()].any()
-
-    def test_tiles_and_blocks_of_any_size(self, name, monkeypatch):
-        batch = random_batch(22, prompts=7, responses=3, tokens=23)
-        for options in (dict(), dict(entropy_scope="batch"), dict(unmixed="keep", entropy_clip=[0.1, 0.8])):
-            results = []
-            for tile in (1, 13, 64, 1 << 19):
-                monkeypatch.setattr(kernel_rows, "TILE", tile)
-                results.append(estimate(name, batch, **options))
-            for result in results[1:]:
-                torch.testing.assert_close(result, results[0], rtol=1e-6, atol=1e-6)
 
     def test_dtype_of_the_mask(self, name):
         rewards, mask, index, entropy = random_batch(23)

@@ -411,3 +411,29 @@ def test_a_key_in_the_wrong_place_is_told_where_it_belongs(overrides, message):
     with pytest.raises(OptionError) as error:
         startup.check(configuration(*overrides))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["egsw", "gtpo"])
+def test_loops_are_compiled_as_the_trainer_is_built(name):
+    """In another process, where nothing is compiled yet: the first step finds all that it calls."""
+    code = f"""
+import sys, torch
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import verl
+from batches import random_batch
+from verl.trainer.ppo.core_algos import get_adv_estimator_fn
+from test_startup import configuration, startup
+from egsw_plugin.kernels import loops
+
+def signatures():
+    return {{name: len(loop.signatures) for name, loop in vars(loops).items() if hasattr(loop, "signatures")}}
+
+startup.check_trainer(configuration("algorithm.adv_estimator={name}"), [])
+before = signatures()
+rewards, mask, index, entropy = random_batch(1)
+get_adv_estimator_fn({name!r})(rewards, mask, index, entropy=entropy)
+print(before == signatures(), sum(before.values()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    same, number = done.stdout.split()[-2:] if done.stdout.split() else ("", "0")
+    assert same == "True" and int(number) > 3, done.stdout + done.stderr

@@ -14,12 +14,12 @@ import torch
 from torch.nn.functional import hardshrink
 
 from ..errors import TensorError
-from .groups import Groups, participants
+from .groups import participants
 from .normalization import ROUNDING, Normalization, normalize
-from .rows import Rows, spread_rows
+from .rows import Rows, clamped_sums
 from .shaped import Shaped
-from .shaping import Shaping, entropy_sums, entropy_weights, overlong_penalty
-from .tiles import UNCHANGED, Tally
+from .shaping import Shaping, entropy_weights, overlong_penalty
+from .tally import UNCHANGED, Tally
 
 
 def grpo_s(
@@ -35,7 +35,7 @@ def grpo_s(
     unmixed: str = "drop",
     gamma1: float | None = None,
 ) -> Shaped:
-    """Advantages, one value a response, spread over its policy tokens.
+    """Advantages, one value a response [R, 1].
 
     Args: as of `gtpo`; sums, mean and standard deviation run over responses instead of tokens.
 
@@ -47,36 +47,30 @@ def grpo_s(
     >>> rows, H = Rows.measure(torch.tensor([[1, 1], [1, 0], [1, 0]])), torch.tensor([[0.9, 0.9], [0.3, 0], [0.5, 0]])
     >>> ids, success = torch.tensor([0, 0, 0]), torch.tensor([True, True, False])
     >>> grpo_s(H, rows, ids, success, Shaping(), Normalization(norm_set="none")).values
-    tensor([[ 1.1500,  1.1500],
-            [ 1.0500,  0.0000],
-            [-1.1000, -0.0000]])
+    tensor([[ 1.1500],
+            [ 1.0500],
+            [-1.1000]])
     """
-    dtype = torch.promote_types(entropy.dtype, torch.float32)
-    # A set without zeros or the other polarity may spread by no more than the rounding of float32.
-    exact = normalization.norm_set == "own_set" or unmixed == "keep"
+    dtype, bounds = torch.promote_types(entropy.dtype, torch.float32), shaping.clip or (-math.inf, math.inf)
     taking_part = participants(rows, group_ids, success, unmixed)
-    tally = Tally(rows)
-    tally.entropy_total, clamped, clipped = entropy_sums(entropy, rows, torch.float64 if exact else dtype, shaping.clip)
-    if not bool(tally.entropy_total.isfinite().all()):
-        tally.entropy_total, clamped, clipped = entropy_sums(entropy, rows, torch.float64, shaping.clip)
-    if not bool(tally.entropy_total.isfinite().all()):
+    total, _, clipped = clamped_sums(entropy, rows, bounds)
+    if not bool(total.isfinite().all()):
         raise TensorError("the entropy of a policy token is not finite")
+    # A negative entropy (rounding) counts as 0.
+    clamped = clamped_sums(entropy, rows, (max(bounds[0], 0.0), max(bounds[1], 0.0)))[1]
     mean = clamped / rows.count.clamp(min=1)
-    entries, slope = torch.zeros_like(mean), torch.zeros_like(mean)
     ids = torch.zeros_like(group_ids) if entropy_scope == "batch" else group_ids
-    for polarity in (True, False):
-        if not polarity and shaping.failure == "zero":
-            continue
-        slope.masked_fill_(success == polarity, shaping.side(polarity)[1])
-        for members, count in Groups.of(ids, taking_part & (success == polarity), rows.count).classes:
-            there, alive = members.clamp(max=len(mean) - 1), count.clamp(max=1).double()
-            part = mean[there] * alive
-            weights = entropy_weights(part, alive, inverse=not polarity, mean=shaping.mean, floor=shaping.floor)
-            tally.share(weights.sum(1), weights.square().sum(1), alive.sum(1))
-            tally.range(weights, weights - alive)
-            entries[members[count > 0]] = weights[count > 0] - 1
+    key, sets = 2 * ids + success, 2 * (int(ids.max()) + 1) if ids.numel() else 0
+    weighed = taking_part & success if shaping.failure == "zero" else taking_part
+    alive = weighed.unsqueeze(1)
+    weights = entropy_weights(mean.unsqueeze(1), alive, key, success, mean=shaping.mean, floor=shaping.floor)
+    tally = Tally.of(rows.count)
+    tally.entropy_total = total
+    tally.add(weights, alive, key, sets)
+    entries = torch.where(weighed, weights.squeeze(1) - 1, 0)
     if not (math.isfinite(tally.share_total) and bool(entries.isfinite().all())):
         raise TensorError("the mean entropies of the responses lie too far apart to compare")
+    slope = torch.full_like(mean, shaping.side(False)[1]).masked_fill_(success, shaping.side(True)[1])
     tally.changed = rows.count * (entries.abs() * slope.ne(0) > UNCHANGED)
     entries = hardshrink(entries, ROUNDING) * slope
     level = shaping.levels(success)
@@ -95,6 +89,6 @@ def grpo_s(
         taking_part,
     )
     advantage = entries * scale + offset
-    values = spread_rows(rows, advantage.to(dtype))
+    values = torch.where(rows.count > 0, advantage, 0).to(dtype).unsqueeze(1)
     negative, positive = rows.count * (advantage < 0), rows.count * (advantage > 0)
     return Shaped(values, taking_part, tally, negative, positive, clipped, penalised)

@@ -9,17 +9,18 @@ Not the methods of the same name of arXiv 2508.03772 and 2511.14846. Shape lette
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 import torch
-from torch.nn.functional import hardshrink
 
 from ..errors import TensorError
-from .groups import Groups, participants
+from . import compiled
+from .groups import participants
 from .normalization import ROUNDING, Normalization, normalize
-from .rows import Rows, blank
-from .shaped import Shaped, rescale
-from .shaping import Shaping, entropy_sums, entropy_weights, overlong_penalty
-from .tiles import UNCHANGED, Tally, Tile, count_beyond
+from .rows import Rows, clamped_sums
+from .shaped import Shaped
+from .shaping import Shaping, entropy_weights, overlong_penalty
+from .tally import UNCHANGED, Tally
 
 
 def gtpo(
@@ -64,19 +65,17 @@ def gtpo(
     # a part of a column may hold nothing but small weights.
     parts = entropy_scope == "batch" and norm_scope == "group"
     dtype = torch.float64 if parts or normalization.norm_set == "own_set" or unmixed == "keep" else result_dtype
-    # Where its mean over a set is 0, as that of w - 1 over whole columns is, an entry keeps its precision in float32.
-    values_dtype = dtype if parts or shaping.mean == "geometric" else result_dtype
     taking_part = participants(rows, group_ids, success, unmixed)
     ids = torch.zeros_like(group_ids) if entropy_scope == "batch" else group_ids
-    arguments = (entropy, rows, ids, success, taking_part, shaping)
-    sums = _shape(*arguments, dtype, values_dtype, 1.0)
-    if not sums.finite():
+    sets = _Sets(entropy, rows, 2 * ids + success, success, taking_part, shaping)
+    entries = sets.measure(_Entries(dtype))
+    if not entries.finite():
         # H and 1/H far outside what entropies are: the weights do not depend on H's unit, so take a smaller one.
-        sums = _shape(*arguments, torch.float64, torch.float64, 2.0**-64)
-    if not sums.finite():
+        entries = sets.measure(_Entries(torch.float64, unit=2.0**-64))
+    if not entries.finite():
         raise TensorError("the entropy of a policy token is not finite, or too large to compare with the others")
-    level = shaping.levels(success)
-    penalised = torch.zeros_like(success)
+    slope = torch.full_like(entries.total, shaping.side(False)[1]).masked_fill_(success, shaping.side(True)[1])
+    level, penalised = shaping.levels(success), torch.zeros_like(success)
     if gamma1 is not None:
         penalty = overlong_penalty(rows.count, success, group_ids, taking_part, gamma1)
         level, penalised = level + penalty, penalty < 0
@@ -84,83 +83,142 @@ def gtpo(
         normalization,
         level,
         rows.count,
-        sums.total,
-        sums.square,
+        entries.total * slope,
+        entries.square * slope.square(),
         success,
         torch.zeros_like(group_ids) if norm_scope == "batch" else group_ids,
         taking_part,
     )
-    negative, positive = rescale(sums.values, Groups.of(group_ids, taking_part, rows.count), offset, scale)
-    values = rows.unpack(sums.values[:-1])
-    if not bool(taking_part.all()):
-        entropy_total, _, clipped = entropy_sums(entropy, rows, sums.dtype, shaping.clip, ~taking_part)
-        sums.tally.entropy_total += entropy_total
-        sums.clipped += clipped
-    return Shaped(values.to(result_dtype), taking_part, sums.tally, negative, positive, sums.clipped, penalised)
+    entries.tally.changed *= slope != 0
+    values, negative, positive = sets.write(entries, slope * scale, offset, result_dtype)
+    return Shaped(values, taking_part, entries.tally, negative, positive, entries.clipped, penalised)
 
 
-class _Sums:
-    """What a pass over the entropy in `dtype` leaves: e = slope * (w - 1) in `values`, and its sums over each row.
+@dataclass
+class _Entries:
+    """e = w - 1 of each policy token of the sets, as computed in a dtype with entropies in `unit` nats.
 
-    values: [R + 1, packed tokens], the last row is spare. In float64, an e no further from 0 than rounding is made 0.
+    In float64, one no further from 0 than rounding is 0. total, square: the sums over each row of e and e^2, float64
+    [R]. clipped: tokens that the shaping's clip changes, int64 [R].
     """
 
-    def __init__(self, rows: Rows, entropy: torch.Tensor, dtype: torch.dtype, values_dtype: torch.dtype):
-        self.dtype = dtype
-        self.values = blank(len(entropy) + 1, entropy.shape[1], entropy, values_dtype)
-        self.tally = Tally(rows)
-        self.total = torch.zeros_like(rows.count, dtype=torch.float64)
-        self.square = self.total.clone()
-        self.clipped = torch.zeros_like(rows.count)
+    dtype: torch.dtype
+    unit: float = 1.0
+    tally: Tally = field(init=False)
+    total: torch.Tensor = field(init=False)
+    square: torch.Tensor = field(init=False)
+    clipped: torch.Tensor = field(init=False)
+
+    @property
+    def rounding(self) -> float:
+        return ROUNDING if self.dtype == torch.float64 else 0.0
 
     def finite(self) -> bool:
         """Whether all weights are."""
-        tally = self.tally
-        numbers = (tally.share_total, tally.weight_max, tally.weight_min)
-        sums = (self.square, tally.entropy_total)
-        return all(map(math.isfinite, numbers)) and all(bool(s.isfinite().all()) for s in sums)
+        sums = (self.square, self.tally.entropy_total, torch.from_numpy(self.tally.numbers[:2]))
+        return all(bool(s.isfinite().all()) for s in sums)
 
 
-def _shape(
-    entropy: torch.Tensor,
-    rows: Rows,
-    ids: torch.Tensor,
-    success: torch.Tensor,
-    taking_part: torch.Tensor,
-    shaping: Shaping,
-    dtype: torch.dtype,
-    values_dtype: torch.dtype,
-    unit: float,
-) -> _Sums:
-    """Weigh the successes and the failures of each set of `ids`, with entropies in `unit` nats."""
-    entropy = rows.pack(entropy)
-    sums = _Sums(rows, entropy, dtype, values_dtype)
-    for polarity in (True, False):
-        for tile in Groups.of(ids, taking_part & (success == polarity), rows.count).tiles(dtype):
-            _shape_tile(tile, entropy, shaping, polarity, unit, sums)
-    return sums
+@dataclass(frozen=True)
+class _Sets:
+    """The rows whose entropies are compared: those that take part, by their key [R], which says success and group."""
 
+    entropy: torch.Tensor
+    rows: Rows
+    key: torch.Tensor
+    success: torch.Tensor
+    taking_part: torch.Tensor
+    shaping: Shaping
 
-def _shape_tile(tile: Tile, entropy: torch.Tensor, shaping: Shaping, success: bool, unit: float, sums: _Sums) -> None:
-    tally, slope, alive = sums.tally, shaping.side(success)[1], tile.alive
-    part, total = tile.read(entropy)
-    tile.add(tally.entropy_total, total)
-    if shaping.clip is not None:
-        held = part.clamp(*shaping.clip).mul_(alive)
-        tile.add(sums.clipped, count_beyond(part.sub_(held), 0.0))
-        part = held
-    if not success and shaping.failure == "zero":
-        return  # no weights
-    part = part.mul_(unit) if unit != 1 else part
-    weights = entropy_weights(part, alive, inverse=not success, mean=shaping.mean, floor=shaping.floor * unit)
-    entries = weights - alive
-    tally.range(weights, entries)
-    if sums.dtype == torch.float64:
-        entries = hardshrink(entries, ROUNDING)
-    excess, squares, number = entries.sum(1), entries.square(), alive.sum(1)
-    tally.share(number + excess, squares.sum(1).add_(excess, alpha=2).add_(number), number)
-    if slope:
-        tile.add(tally.changed, count_beyond(entries, UNCHANGED))
-        tile.add(sums.total, entries.sum(-1).double() * slope)
-        tile.add(sums.square, squares.sum(-1).double() * slope**2)
-        tile.write(sums.values, entries.mul_(slope))
+    def measure(self, entries: _Entries) -> _Entries:
+        """Fill in the sums."""
+        count, clip = self.rows.count, self.shaping.clip or (-math.inf, math.inf)
+        entries.tally, entries.clipped = Tally.of(count), torch.zeros_like(count)
+        entries.total, entries.square = torch.zeros(2, len(count), dtype=torch.float64, device=count.device)
+        weighed = self.taking_part
+        if self.shaping.failure == "zero":  # failures have no weights
+            weighed = weighed & self.success
+        tally = entries.tally
+        if (loops := compiled.loops_for(self.entropy)) is None:
+            self._measure(entries, weighed)
+        else:
+            loops.measure_entries(
+                *self._arguments(loops, entries, weighed),
+                tally.entropy_total.numpy(),
+                entries.total.numpy(),
+                entries.square.numpy(),
+                tally.changed.numpy(),
+                entries.clipped.numpy(),
+                tally.numbers,
+            )
+        if not bool(weighed.all()):
+            others = clamped_sums(self.entropy, self.rows, clip, ~weighed)
+            tally.entropy_total += others[0]
+            entries.clipped += others[2]
+        return entries
+
+    def write(
+        self, entries: _Entries, scale: torch.Tensor, offset: torch.Tensor, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """e * scale + offset, given both [R], at policy tokens, [R, T] of `dtype`; how many of a row are below and
+        above 0, int64 [R]."""
+        scale, offset = scale.to(entries.dtype), offset.to(entries.dtype)
+        if (loops := compiled.loops_for(self.entropy)) is None:
+            values = self._entries(entries) * scale.unsqueeze(1) + offset.unsqueeze(1)
+            values = self.rows.places(torch.where(self.taking_part.unsqueeze(1), values, 0))
+            return values.to(dtype), (values < 0).sum(1), (values > 0).sum(1)
+        values = compiled.zeros(self.rows.mask.shape, dtype)
+        negative, positive = self.rows.count.new_zeros(2, len(scale))
+        entropy, layout, success, options, work, columns = self._arguments(loops, entries, self.taking_part)
+        loops.write_entries(
+            entropy,
+            layout,
+            success,
+            options,
+            scale.numpy(),
+            offset.numpy(),
+            work,
+            columns,
+            compiled.flat(values),
+            negative.numpy(),
+            positive.numpy(),
+        )
+        return values, negative, positive
+
+    def _arguments(self, loops, entries: _Entries, which: torch.Tensor) -> tuple:
+        """What both loops take first."""
+        layout, number = self.rows.layout(loops, self.key, which), compiled.DTYPES[entries.dtype]
+        low, high = self.shaping.clip or (-math.inf, math.inf)
+        options = loops.Entries(
+            low=number(low),
+            high=number(high),
+            unit=number(entries.unit),
+            floor=number(self.shaping.floor * entries.unit),
+            geometric=self.shaping.mean == "geometric",
+            rounding=number(entries.rounding),
+            one=number(1),
+            unchanged=number(UNCHANGED),
+        )
+        work, columns = loops.work_space(layout, number, 1)
+        return compiled.flat(self.entropy), layout, self.success.numpy(), options, work, columns
+
+    def _measure(self, entries: _Entries, weighed: torch.Tensor) -> None:
+        """The sums in torch."""
+        e, alive = self._entries(entries), self.rows.alive & weighed.unsqueeze(1)
+        e = torch.where(alive, e, 0)
+        entries.tally.add(torch.where(alive, e + 1, 0), alive, self.key, int(self.key.max()) + 1 if len(e) else 0)
+        entries.tally.changed = (e.abs() > UNCHANGED).sum(1)
+        entries.total, entries.square = e.sum(1, dtype=torch.float64), e.square().sum(1, dtype=torch.float64)
+        bounds = self.shaping.clip or (-math.inf, math.inf)
+        entries.tally.entropy_total, _, entries.clipped = clamped_sums(self.entropy, self.rows, bounds, weighed)
+
+    def _entries(self, entries: _Entries) -> torch.Tensor:
+        """e in torch, the rows' policy tokens in front, [R, T]."""
+        entropy = self.rows.columns(self.entropy).to(entries.dtype)
+        if self.shaping.clip is not None:
+            entropy = entropy.clamp(*self.shaping.clip)
+        alive, unit = self.rows.alive & self.taking_part.unsqueeze(1), entries.unit
+        floor, mean = self.shaping.floor * unit, self.shaping.mean
+        weights = entropy_weights(entropy * unit, alive, self.key, self.success, mean=mean, floor=floor)
+        e = torch.where(alive, weights - 1, 0)
+        return torch.where(e.abs() <= entries.rounding, 0, e) if entries.rounding else e

@@ -1,18 +1,15 @@
-"""What the response mask says about the rows of a batch. Shapes: a batch is [rows, tokens]."""
+"""What the response mask says about the rows of a batch, and sums over them. Shapes: a batch is [rows, tokens]."""
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 
-# Elements of a tile, the part of a batch that is worked on at a time: a float32 tile and its few temporaries then stay
-# in the processor's caches, and the cost of calling torch does not show.
-TILE = 1 << 19
-# Bytes up to which the C library hands out memory that it has had before, and need not fault in again.
-REUSED = 32 << 20
+from . import compiled
 
 
 @dataclass(frozen=True)
@@ -29,128 +26,126 @@ class Rows:
 
     @classmethod
     def measure(cls, response_mask: torch.Tensor) -> Rows:
-        """Read the mask once, in chunks of rows, so that no second tensor of its size is made.
+        """Read the mask once.
 
         >>> rows = Rows.measure(torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0]]))
         >>> rows.count.tolist(), rows.width.tolist()
         ([2, 2], [2, 3])
         """
-        rows, tokens = response_mask.shape
-        keep_freed_memory()
-        count = response_mask.new_zeros(rows, dtype=torch.int64)
-        width = torch.zeros_like(count)
-        for chunk in chunks(rows, tokens):
-            alive = response_mask[chunk].ne(0).view(torch.uint8)  # torch sums bytes faster than booleans
-            count[chunk] = width[chunk] = alive.sum(1, dtype=torch.int32)
-            if tokens > 1 and bool((alive[:, 1:] > alive[:, :-1]).view(torch.uint8).amax()):
-                position = torch.arange(1, tokens + 1, device=alive.device, dtype=torch.int32)
-                width[chunk] = (alive * position).amax(1)
+        loops = compiled.loops_for(response_mask)
+        if loops is None:
+            position = torch.arange(1, response_mask.shape[1] + 1, device=response_mask.device)
+            policy = response_mask.ne(0)
+            width = (policy * position).amax(1) if len(position) else policy.sum(1)
+            return cls(response_mask, policy.sum(1), width)
+        mask = response_mask if response_mask.dtype == torch.int64 else response_mask.ne(0).view(torch.uint8)
+        count, width = torch.empty(2, len(mask), dtype=torch.int64)
+        loops.measure_mask(compiled.flat(mask), mask.shape[1], count.numpy(), width.numpy())
         return cls(response_mask, count, width)
 
-    @property
+    @cached_property
     def broken(self) -> bool:
         """Whether a row has tokens of a tool or an environment between its policy tokens."""
         return bool((self.width != self.count).any())
 
-    def alive(self, which: slice | torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """1 at the policy tokens of these rows, 0 elsewhere, [chosen rows, tokens].
+    @cached_property
+    def policy(self) -> torch.Tensor:
+        """True at policy tokens, bool [rows, tokens]."""
+        return self.mask.ne(0)
 
-        A number and not a boolean, because torch multiplies several times faster than it fills by a mask.
-        """
-        count = self.count[which]
-        if bool((self.width[which] != count).any()):
-            return self.mask[which].ne(0).to(dtype)
-        return first(count, slice(0, self.mask.shape[1]), dtype)
+    @cached_property
+    def order(self) -> torch.Tensor:
+        """Positions of each row's policy tokens in order, then those of the others, int64 [rows, tokens]."""
+        return self.policy.logical_not().byte().argsort(dim=1, stable=True)
 
-    def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Each row's policy tokens in order, [rows, most policy tokens of a row] and 0 after them, or `tensor` itself
-        where they stand so already.
+    def columns(self, tensor: torch.Tensor) -> torch.Tensor:
+        """`tensor` with each row's policy tokens in front, so that the t-th ones of all rows are in one column, and 0
+        after them.
 
         >>> rows = Rows.measure(torch.tensor([[1, 0, 1], [0, 1, 0]]))
-        >>> rows.pack(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
-        tensor([[1., 3.],
-                [5., 0.]])
+        >>> rows.columns(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
+        tensor([[1., 3., 0.],
+                [5., 0., 0.]])
         """
-        if not self.broken:
-            return tensor
-        packed = blank(len(tensor), int(self.count.max()), tensor)
-        for chunk in chunks(*tensor.shape):
-            there = first(self.count[chunk], slice(0, packed.shape[1]), torch.float32).bool()
-            packed[chunk][there] = tensor[chunk][self.mask[chunk].ne(0)]
-        return packed
+        if self.broken:
+            tensor = tensor.gather(1, self.order)
+        return torch.where(self.alive, tensor, 0)
 
-    def unpack(self, packed: torch.Tensor) -> torch.Tensor:
-        """The inverse of `pack`, [rows, tokens] with 0 where no policy token is."""
-        if not self.broken:
-            return packed
-        tensor = blank(*self.mask.shape, packed)
-        for chunk in chunks(*tensor.shape):
-            there = first(self.count[chunk], slice(0, packed.shape[1]), torch.float32).bool()
-            tensor[chunk][self.mask[chunk].ne(0)] = packed[chunk][there]
-        return tensor
+    def places(self, columns: torch.Tensor) -> torch.Tensor:
+        """The inverse of `columns`, 0 where no policy token is."""
+        columns = torch.where(self.alive, columns, 0)
+        return torch.zeros_like(columns).scatter_(1, self.order, columns) if self.broken else columns
+
+    @property
+    def alive(self) -> torch.Tensor:
+        """Which columns a row reaches, bool [rows, tokens]."""
+        return torch.arange(self.mask.shape[1], device=self.count.device) < self.count.unsqueeze(1)
+
+    def layout(self, loops, ids: torch.Tensor | None = None, which: torch.Tensor | None = None):
+        """The rows that `which` names (bool [rows], None: those with policy tokens) as sets of equal `ids` (None: one
+        set), for compiled loops."""
+        members = (self.count > 0 if which is None else which).nonzero().squeeze(1)
+        start = torch.tensor([0, len(members)])
+        if ids is not None:
+            key = ids[members]
+            members = members[key.argsort(stable=True)]
+            sizes = torch.bincount(key)
+            start = torch.cat([start[:1], sizes[sizes > 0].cumsum(0)])
+        return loops.Layout(*(x.numpy() for x in (members, start, self.count)), self._holes, self.mask.shape[1])
+
+    @cached_property
+    def _holes(self) -> np.ndarray:
+        return compiled.flat(self.policy.view(torch.uint8)) if self.broken else np.empty(0, np.uint8)
 
 
-def first(count: torch.Tensor, columns: slice, dtype: torch.dtype) -> torch.Tensor:
-    """1 in the first `count` columns of each row and 0 in the others, [*count.shape, columns].
+def row_sums(values: torch.Tensor, rows: Rows) -> torch.Tensor:
+    """Sum over the policy tokens of each row, float64 [rows].
 
-    >>> first(torch.tensor([0, 3, 9]), slice(2, 5), torch.float32)
-    tensor([[0., 0., 0.],
-            [1., 0., 0.],
-            [1., 1., 1.]])
+    >>> row_sums(torch.tensor([[1.0, 2.0, torch.nan]]), Rows.measure(torch.tensor([[1, 1, 0]])))
+    tensor([3.], dtype=torch.float64)
     """
-    position = torch.arange(columns.start, columns.stop, dtype=dtype, device=count.device)
-    return (count.to(dtype).unsqueeze(-1) - position).clamp_(0, 1)
+    return clamped_sums(values, rows)[0]
 
 
-def keep(values: torch.Tensor, alive: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`values` [..., C] where `alive` is 1 and zero where it is 0, whatever stands there; and their sums [...]."""
-    kept = values * alive
-    total = kept.sum(-1)
-    if not bool(total.isfinite().all()):  # 0 times NaN is NaN
-        kept = values.masked_fill(alive == 0, 0).to(kept.dtype)
-        total = kept.sum(-1)
-    return kept, total
+def clamped_sums(
+    values: torch.Tensor,
+    rows: Rows,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    which: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sums over the policy tokens of each row, or of those that `which` names (bool [rows]) and 0 for the others.
 
+    Returns: those of the values; those of the values clamped to `bounds`, float64 [rows] both; how many tokens the
+    bounds change, int64 [rows].
 
-def keep_freed_memory() -> None:
-    """Have the C library keep the memory of tiles when they are freed.
-
-    glibc gives blocks of this size back to the system, and to fault them in again for the next tile takes longer than
-    to compute it. It stops doing so once a larger block, of up to 32 MiB, was freed: its mallopt(3) calls the threshold
-    dynamic. Other C libraries are not affected.
+    >>> clamped_sums(torch.tensor([[1.0, 2.0, torch.nan]]), Rows.measure(torch.tensor([[1, 1, 0]])), (0.0, 1.5))
+    (tensor([3.], dtype=torch.float64), tensor([2.5000], dtype=torch.float64), tensor([1]))
     """
-    torch.empty(REUSED - (4 << 20), dtype=torch.uint8)
-
-
-def blank(rows: int, tokens: int, like: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """A tensor [rows, tokens] of zeros on the device of `like`, of its dtype or `dtype`.
-
-    A large one on the CPU is memory fresh from the operating system, zero without being written: what no response
-    reaches is never faulted in. `torch.zeros` would write all of it, which takes about as long as to weigh it.
-    """
-    dtype = like.dtype if dtype is None else dtype
-    size = rows * tokens * dtype.itemsize
-    if like.device.type != "cpu" or size <= REUSED:
-        return torch.zeros(rows, tokens, dtype=dtype, device=like.device)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return torch.frombuffer(memory, dtype=dtype).view(rows, tokens)
-
-
-def chunks(rows: int, tokens: int) -> Iterator[slice]:
-    """Yield ranges of rows with about TILE elements each."""
-    step = max(1, TILE // max(tokens, 1))
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
-
-
-def chunk_indices(which: torch.Tensor, tokens: int) -> Iterator[torch.Tensor]:
-    """Yield numbers of the rows that `which` names (bool [rows]), about TILE elements of them at a time."""
-    yield from which.nonzero().squeeze(1).split(max(1, TILE // max(tokens, 1)))
+    loops = compiled.loops_for(values)
+    if loops is None:
+        alive = rows.policy if which is None else rows.policy & which.unsqueeze(1)
+        values = torch.where(alive, values.double(), 0)
+        held = torch.where(alive, values.clamp(*bounds), 0)
+        return values.sum(1), held.sum(1), held.ne(values).sum(1)
+    layout, source = rows.layout(loops, which=which), compiled.flat(values)
+    total, clamped = torch.zeros(2, len(rows.count), dtype=torch.float64)
+    changed = torch.zeros_like(rows.count)
+    work, _ = loops.work_space(layout, source.dtype, 1)
+    low, high = (source.dtype.type(bound) for bound in bounds)
+    loops.row_sums(source, layout, low, high, work, total.numpy(), clamped.numpy(), changed.numpy())
+    return total, clamped, changed
 
 
 def spread_rows(rows: Rows, values: torch.Tensor) -> torch.Tensor:
-    """One value a response [rows] on all of its policy tokens, 0 elsewhere, [rows, tokens]."""
-    spread = blank(*rows.mask.shape, values)
-    for chunk in chunks(*spread.shape):
-        torch.mul(values[chunk].unsqueeze(1), rows.alive(chunk, values.dtype), out=spread[chunk])
-    return spread
+    """One value a response [rows] on all of its policy tokens, 0 elsewhere, [rows, tokens].
+
+    >>> spread_rows(Rows.measure(torch.tensor([[1, 0, 1], [0, 0, 0]])), torch.tensor([2.0, 3.0]))
+    tensor([[2., 0., 2.],
+            [0., 0., 0.]])
+    """
+    loops = compiled.loops_for(values)
+    if loops is None or values.dtype not in compiled.DTYPES:
+        return torch.where(rows.policy, values.unsqueeze(1), 0)
+    out = compiled.zeros(rows.mask.shape, values.dtype)
+    loops.spread(compiled.flat(values), rows.layout(loops), compiled.flat(out))
+    return out

@@ -3,8 +3,7 @@
     r+[i] =  base + weight * w[i]     over successes,      w[i] = H[i] * d / sum_k H[k]
     r-[j] = -base - weight * w[j]     over failures,       w[j] = (1 / H[j]) * h / sum_k (1 / H[k])
 
-d and h are the numbers of summands, so w is 1 where all entropies are equal. Shape letters: R rows, T tokens, N groups
-of G rows with C columns.
+d and h are the numbers of summands, so w is 1 where all entropies are equal. Shape letters: R rows, C columns.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .rows import Rows, chunk_indices, chunks, keep
-from .tiles import count_beyond
+from .tally import set_sums
 
 
 @dataclass(frozen=True)
@@ -48,39 +46,46 @@ class Shaping:
 
 
 def entropy_weights(
-    entropy: torch.Tensor, alive: torch.Tensor, *, inverse: bool, mean: str = "arithmetic", floor: float = 1e-6
+    entropy: torch.Tensor,
+    alive: torch.Tensor,
+    key: torch.Tensor,
+    success: torch.Tensor,
+    *,
+    mean: str = "arithmetic",
+    floor: float = 1e-6,
 ) -> torch.Tensor:
-    """w of each entry [N, G, ...], whose mean over dimension 1 is 1; 0 where not alive.
+    """w of each entry [R, C], whose mean over the rows of a set that are alive in a column is 1; 0 where not alive.
 
     Args:
-        entropy: H [N, G, ...] in nats, 0 where not alive; a negative one (rounding) counts as 0. Is overwritten.
-        alive: 1 or 0, [N, G, ...], of the same dtype.
-        inverse: for failures, w grows with 1/H.
+        entropy: H [R, C] in nats, 0 where not alive; a negative one (rounding) counts as 0.
+        alive: bool [R, C].
+        key: the set of each row, int64 [R]; all rows of a set are successes, or all failures.
+        success: bool [R]; for failures, w grows with 1/H.
         mean: arithmetic; or geometric, where w = H / (product of the d entropies)^(1/d) and every H is floored.
         floor: lower bound of H in 1/H. Entries share equally if none of their H is above it.
 
     Source: arXiv 2508.04349, the GTPO and GRPO-S rewards; geometric: v6, App. C.
 
-    >>> one = torch.ones(1, 2)
-    >>> entropy_weights(torch.tensor([[0.9, 0.1]]), one, inverse=False)
-    tensor([[1.8000, 0.2000]])
-    >>> entropy_weights(torch.tensor([[0.9, 0.1]]), one, inverse=True)
-    tensor([[0.2000, 1.8000]])
+    >>> H, key = torch.tensor([[0.9], [0.1], [0.9], [0.1]]), torch.tensor([0, 0, 1, 1])
+    >>> entropy_weights(H, H > 0, key, key == 0).squeeze(1)
+    tensor([1.8000, 0.2000, 0.2000, 1.8000])
     """
-    number = alive.sum(1, keepdim=True)
+    sets, success = int(key.max()) + 1 if key.numel() else 0, success.unsqueeze(1)
+
+    def over_sets(x: torch.Tensor) -> torch.Tensor:
+        return set_sums(torch.where(alive, x, 0), key, sets)[key]
+
+    number = over_sets(torch.ones_like(entropy))
     if mean == "geometric":
-        level = entropy.clamp_min_(floor).log_().mul_(alive)
-        level.sub_(level.sum(1, keepdim=True) / number.clamp(min=1)).mul_(alive)
-        return (level.neg_() if inverse else level).exp_().mul_(alive)
-    weights = entropy.clamp_min_(floor).reciprocal_().mul_(alive) if inverse else entropy.clamp_min_(0)
-    total = weights.sum(1, keepdim=True)
-    low = (total <= floor * number) & (number > 0)
-    if not inverse and bool(low.any()):
+        level = entropy.clamp(min=floor).log()
+        level = torch.where(success, level, -level)
+        weights = (level - over_sets(level) / number).exp()
+    else:
+        share = torch.where(success, entropy.clamp(min=0), 1 / entropy.clamp(min=floor))
         # Equal entropies are what "nobody stands out" means; H / sum H would be 0/0, or the ratio of two errors.
-        low &= weights.amax(1, keepdim=True) <= floor
-        weights = torch.where(low, alive, weights)
-        total = torch.where(low, number, total)
-    return weights.div_(total.clamp_min_(torch.finfo(total.dtype).tiny) / number.clamp(min=1))
+        nobody = success & (over_sets((share > floor).to(share.dtype)) == 0)
+        weights = torch.where(nobody, 1, share * (number / over_sets(share)))
+    return torch.where(alive, weights, 0)
 
 
 def overlong_penalty(
@@ -120,30 +125,3 @@ def overlong_penalty(
     of_successes = (easy | (correct > wrong))[group_ids]
     penalised = taking_part & (success == of_successes) & ~hard[group_ids]
     return ((limit - length) / (2 * limit)).clamp(min=-0.5, max=0).masked_fill(~penalised, 0)
-
-
-def entropy_sums(
-    entropy: torch.Tensor,
-    rows: Rows,
-    dtype: torch.dtype,
-    clip: tuple[float, float] | None = None,
-    which: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sums over the policy tokens of each row, or of those rows that `which` names (bool [R]) with 0 for others.
-
-    Returns: the entropy (nats); the entropy clamped to `clip`, a negative one (rounding) counting as 0, both float64
-    [R] from sums in `dtype`; how many tokens `clip` changes, int64 [R].
-    """
-    total = torch.zeros_like(rows.count, dtype=torch.float64)
-    clamped, clipped = total.clone(), torch.zeros_like(rows.count)
-    for chunk in chunks(*entropy.shape) if which is None else chunk_indices(which, entropy.shape[1]):
-        alive = rows.alive(chunk, dtype)
-        part, sums = keep(entropy[chunk].to(dtype), alive)
-        total[chunk] = sums.double()
-        if clip is not None:
-            held = part.clamp(*clip).mul_(alive)
-            clipped[chunk] = count_beyond(part.sub_(held), 0.0)
-            part = held
-        changed = clip is not None or (part.numel() > 0 and float(part.amin()) < 0)
-        clamped[chunk] = part.clamp_min_(0).sum(1).double() if changed else total[chunk]
-    return total, clamped, clipped

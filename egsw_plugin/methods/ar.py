@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from .. import measure
+from ..kernels.rows import row_sums
 from ..options import Options, documented, option
 from ..options.checks import in_range
 from .interface import Batch, Change, Requirements, Transform
@@ -57,6 +58,6 @@ class AR(Transform[AROptions]):
         advantages = batch.advantages * factor
         metrics = measure.effect(batch, advantages)
         if real := int(batch.rows.count.sum()):
-            total = float(measure.row_sums(factor, batch.rows).sum())
+            total = float(row_sums(factor, batch.rows).sum())
             metrics |= {"factor/mean": total / real, "factor/min": float(factor[batch.mask].min())}
         return Change(advantages, metrics=metrics)

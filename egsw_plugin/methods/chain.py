@@ -9,6 +9,7 @@ A member's own name as adv_estimator is the short form: a base alone, or a trans
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -22,7 +23,7 @@ from .. import measure
 from ..controllers import Controller
 from ..errors import MemberError, OptionError, TensorError
 from ..fields import Field, merge
-from ..kernels.rows import spread_rows
+from ..kernels.rows import Rows, row_sums, spread_rows
 from ..options import Options, parse
 from . import LOSSES, MEMBERS
 from .interface import Base, Batch, Change, Member, Requirements, Success, Transform
@@ -184,7 +185,7 @@ def apply(chain: Chain, batch: Batch) -> Result:
         masked = change.masked or (masked and change.advantages is batch.advantages)
         batch = dataclasses.replace(batch, advantages=change.advantages)
     if total is None and "entropy" in batch.tensors:
-        total = measure.row_sums(batch.tensors["entropy"], batch.rows)
+        total = row_sums(batch.tensors["entropy"], batch.rows)
     metrics |= {f"credit/{name}": value for name, value in measure.facts(batch, total).items()}
     advantages = batch.advantages
     if advantages.shape[1] == 1 != batch.rows.mask.shape[1]:
@@ -192,6 +193,24 @@ def apply(chain: Chain, batch: Batch) -> Result:
     elif not masked:
         advantages = advantages.masked_fill(batch.rows.mask.eq(0), 0)
     return Result(advantages, batch.base, fields, metrics)
+
+
+def compile_for(chain: Chain) -> None:
+    """Apply the chain to three made-up responses of the dtypes that a run has, so that its loops are compiled before the
+    first step; what fails here says nothing of a real batch."""
+    mask = torch.ones(3, 2, dtype=torch.int64)
+    level = torch.tensor([[1.0], [-1.0], [0.0]])
+    batch = Batch(
+        base=None if isinstance(chain.base, Link) else level,
+        advantages=None,
+        rows=Rows.measure(mask),
+        group_ids=torch.tensor([0, 0, 1]),  # a group that is mixed and one that is not
+        success=torch.tensor([True, False, False]),
+        outcome=level.squeeze(1),
+        tensors={name: -torch.ones(3, 2) if name == "old_log_probs" else torch.ones(3, 2) for name in chain.tensors},
+    )
+    with contextlib.suppress(Exception):
+        apply(chain, batch)
 
 
 def _checked(link: Link, batch: Batch, change: Change) -> Change:

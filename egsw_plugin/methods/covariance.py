@@ -13,6 +13,7 @@ import torch
 from .. import measure
 from ..fields import Field
 from ..kernels.policy_loss import MAX_LOG_RATIO
+from ..kernels.rows import row_sums
 from ..kernels.selection import draw, largest
 from ..options import Options, documented, option
 from ..options.checks import finite, flag, in_range, whole
@@ -149,8 +150,8 @@ def covariances(batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
     log_probs, count = batch.old_log_probs, float(batch.rows.count.sum())
     if not count:
         return torch.zeros_like(log_probs), {"covariance/mean": 0.0}
-    level = float(measure.row_sums(batch.advantages.expand(log_probs.shape), batch.rows).sum()) / count
-    centre = float(measure.row_sums(log_probs, batch.rows).sum()) / count
+    level = float(row_sums(batch.advantages.expand(log_probs.shape), batch.rows).sum()) / count
+    centre = float(row_sums(log_probs, batch.rows).sum()) / count
     covariance = (batch.advantages - level) * (log_probs - centre)
-    total = float(measure.row_sums(covariance, batch.rows).sum())
+    total = float(row_sums(covariance, batch.rows).sum())
     return covariance, {"covariance/mean": total / count, "covariance/max": float(covariance[batch.mask].max())}

@@ -156,7 +156,7 @@ class EGSW(Transform[EGSWOptions]):
         return Change(batch.advantages, fields, metrics, entropy_total=total)
 
 
-SAMPLE = 1 << 16  # tokens, padding included
+SAMPLE = 1 << 14  # tokens, padding included
 
 
 def _entropy_shift(batch: Batch, entropy: torch.Tensor, settings: dict) -> float:
@@ -181,4 +181,5 @@ def _entropy_shift(batch: Batch, entropy: torch.Tensor, settings: dict) -> float
         ).values
         for alpha in (settings["alpha"], 0.0)
     )
-    return measure.ratio((with_entropy - without).abs().sum(), without.sum())
+    tokens = rows.count.unsqueeze(1) if without.shape[1] == 1 else 1
+    return measure.ratio(((with_entropy - without).abs() * tokens).sum(), (without * tokens).sum())

@@ -9,6 +9,7 @@ import torch
 
 from .. import measure
 from ..controllers import Controller, Step
+from ..kernels.rows import row_sums
 from ..kernels.selection import largest
 from ..options import Options, documented, option
 from ..options.checks import in_range, one_of, optional
@@ -115,5 +116,5 @@ class STARE(Transform[STAREOptions]):
     def _is_open(options: STAREOptions, batch: Batch) -> bool:
         if options.target is None:
             return True
-        total = measure.row_sums(batch.entropy, batch.rows).sum()
+        total = row_sums(batch.entropy, batch.rows).sum()
         return bool(batch.rows.count.any()) and measure.ratio(total, batch.rows.count.sum()) < options.target

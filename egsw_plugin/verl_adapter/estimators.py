@@ -14,7 +14,7 @@ from .. import measure
 from ..console import warn_once
 from ..errors import OptionError, TensorError, VaryingAdvantagesError
 from ..kernels.groups import dense_group_ids, mixed_groups
-from ..kernels.rows import Rows
+from ..kernels.rows import Rows, row_sums
 from ..kernels.sessions import Sessions
 from ..methods import MEMBERS
 from ..methods.chain import CHAIN, Chain, Link, Result, apply
@@ -149,7 +149,7 @@ def _estimate(chain: Chain, call: Call) -> tuple[Result, torch.Tensor | None]:
     tensors = _gather(chain, call)
     values = None
     if chain.controlled and step is not None:
-        values = step.control(lambda name: measure.row_sums(tensors[name], rows), rows)
+        values = step.control(lambda name: row_sums(tensors[name], rows), rows)
     batch = Batch(
         base=base,
         advantages=None,

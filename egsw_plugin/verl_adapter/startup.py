@@ -18,7 +18,7 @@ from ..console import say, warn_once
 from ..errors import BridgeError, MemberError, OptionError
 from ..fields import Field
 from ..methods import LOSSES, MEMBERS
-from ..methods.chain import CHAIN, CREDIT, LOSS_MODE, OWN, Link
+from ..methods.chain import CHAIN, CREDIT, LOSS_MODE, OWN, Link, compile_for
 from ..methods.registry import is_file
 from ..options import show, walk
 from ..versions import SUPPORTED_VERL
@@ -75,6 +75,7 @@ def check_trainer(config: Any, missing: list[str]) -> None:
         )
     loss = select(config, LOSS_MODE, "vanilla")
     options = f" {plan.loss.options.describe()}".rstrip() if plan.loss is not None else ""
+    compile_for(plan.chain)
     say(
         f"egsw-plugin {__version__} on verl {verl.__version__}: adv_estimator={name} {_described(plan)}; policy loss "
         f"{loss}{options}"

@@ -17,12 +17,11 @@ from typing import Any
 
 import torch
 
-from .. import measure
 from ..console import warn_once
 from ..controllers import FILE, Controllers
 from ..errors import BridgeError, TensorError
 from ..fields import Field
-from ..kernels.rows import Rows
+from ..kernels.rows import Rows, row_sums
 from ..kernels.sessions import Sessions
 from ..methods.chain import MEASURED, Link, Result
 from ..options import encode
@@ -146,7 +145,7 @@ class TrainerStep:
             return
         if loss.controlled and self.values is None:  # verl's own estimator has run, and measured nothing
             rows = Rows.measure(self.data.batch["response_mask"])
-            self.control(lambda name: measure.row_sums(self._required(name), rows), rows)
+            self.control(lambda name: row_sums(self._required(name), rows), rows)
         if not (numbers := encode(loss.resolved(self.values).options)):
             return
         self._publish(Field.LOSS_OPTIONS, torch.tensor(numbers, dtype=torch.float64).expand(len(self.keys), -1))
