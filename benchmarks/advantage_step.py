@@ -2,15 +2,20 @@
 
     .venv/bin/python benchmarks/advantage_step.py [--rows 8192 --tokens 8192 --group 16 --lengths spread]
 
-Without a size it measures all of docs/performance.md. Everything goes through verl's registry, metrics included.
+Without a size it measures all of docs/performance.md. Everything goes through verl's registry, metrics included, on one
+thread, which is what Ray gives verl's driver; `--threads` is for others, and `--busy` for a machine whose cores another
+process uses.
 """
 
 import argparse
+import contextlib
+import os
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 import verl  # noqa: F401  (loads the plugin)
 from batches import LENGTHS, make_batch
@@ -34,7 +39,20 @@ CASES = {
     "grpo_s": ("grpo_s", {}),
 }
 MAIN = ["grpo", REFERENCE, "egsw", "gtpo", "grpo_s"]
-FLOOR = "floor: a copy of as many bytes"
+FLOOR = "floor: read mask, rewards and entropy, write the result"
+# A matrix product on all cores, over and over.
+BUSY = "import os, torch\ntorch.set_num_threads(os.cpu_count())\na = torch.randn(2048, 2048)\nwhile True: a @ a"
+
+
+@contextlib.contextmanager
+def busy():
+    """Another process uses all cores meanwhile."""
+    process = subprocess.Popen([sys.executable, "-c", BUSY])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def step_of(case, batch):
@@ -49,16 +67,18 @@ def step_of(case, batch):
 
 
 def floor_of(batch):
-    """Move as many bytes as a method must: it reads the mask (int64), rewards and entropy, and writes advantages."""
-    source, target = batch["entropy"], torch.zeros_like(batch["entropy"])
-    half = len(source) // 2
+    """What no method can do without: read once what it needs, and write once, into fresh memory, what is not 0."""
+    tensors = [batch[name].numpy() for name in ("response_mask", "token_level_rewards", "entropy")]
+    lengths = batch["response_mask"].sum(1).tolist()
 
-    def copy():  # 2.5 tensors read and 2.5 written: 5 of float32
-        target.copy_(source)
-        target.copy_(source)
-        target[:half].copy_(source[:half])
+    def move():
+        for tensor in tensors:
+            tensor.sum()
+        result = np.zeros(tensors[-1].shape, np.float32)
+        for row, length in zip(result, lengths, strict=True):
+            row[:length] = 1
 
-    return copy
+    return move
 
 
 def measure(cases, repeats, rows, tokens, group=16, lengths="spread"):
@@ -94,30 +114,44 @@ def _status(key):
     return int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
+SHAPES = {
+    "[512, 2048]": (512, 2048),
+    "[2048, 4096]": (2048, 4096),
+    "[8192, 8192]": (8192, 8192),
+    "[8190, 8192], groups of 7": (8190, 8192, 7),
+    "[8192, 8192], short": (8192, 8192, 16, "short"),
+}
+
+
+def compare(title, cases, shapes, repeats):
+    """A table of ratios to the reference."""
+    columns = [measure(cases, repeats, *shape)[0] for shape in shapes.values()]
+    rows = [[case, *(f"{column[case]:.2f}" for column in columns)] for case in [*cases, FLOOR]]
+    print(f"{title}, relative to `{REFERENCE}`\n\n{table(['', *shapes], rows)}\n", flush=True)
+
+
 def report(repeats):
     """All tables of docs/performance.md."""
-    shapes = {
-        "[2048, 4096], groups of 16": (2048, 4096),
-        "[8192, 8192], groups of 16": (8192, 8192),
-        "[8190, 8192], groups of 7": (8190, 8192, 7),
-        "[8192, 8192], groups of 16, short": (8192, 8192, 16, "short"),
-        "[8192, 32768], groups of 16": (8192, 32768),
-    }
-    columns = [measure(CASES, repeats, *shape)[0] for shape in shapes.values()]
-    rows = [[case, *(f"{column[case]:.2f}" for column in columns)] for case in [*CASES, FLOOR]]
-    print(f"Time relative to `{REFERENCE}`\n\n{table(['', *shapes], rows)}\n")
+    three = dict(list(SHAPES.items())[:3])
+    compare("One thread", CASES, SHAPES, repeats)
+    with busy():
+        compare("One thread, beside a process that multiplies matrices on all cores", MAIN, three, repeats)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count())
+    compare(f"{os.cpu_count()} threads", MAIN, three, repeats)
+    torch.set_num_threads(threads)
 
     sizes = [(1024, 1024), (2048, 2048), (4096, 4096), (8192, 8192), (16384, 8192)]
-    columns = [measure(MAIN, 2 * repeats, *size)[1] for size in sizes]
+    columns = [measure(MAIN, repeats, *size)[1] for size in sizes]
     rows = [[case, *(f"{column[case] / columns[3][case]:.2f}" for column in columns)] for case in MAIN]
     header = ["", *(f"{rows_ * tokens / 2**20:.0f} Mi tokens" for rows_, tokens in sizes)]
-    print(f"Time a token relative to that at 64 Mi tokens\n\n{table(header, rows)}\n")
+    print(f"Time a token relative to that at 64 Mi tokens\n\n{table(header, rows)}\n", flush=True)
 
     groups = [2, 4, 16, 64, 512, 4096]
     columns = [measure(MAIN, repeats, 4096, 4096, group)[0] for group in groups]
     rows = [[case, *(f"{column[case]:.2f}" for column in columns)] for case in MAIN]
     header = ["", *(f"{4096 // group} groups of {group}" for group in groups)]
-    print(f"[4096, 4096], time relative to `{REFERENCE}`\n\n{table(header, rows)}\n")
+    print(f"[4096, 4096], time relative to `{REFERENCE}`\n\n{table(header, rows)}\n", flush=True)
 
     rows = [[case, f"{memory_of(case, 8192, 8192, 16):.2f}"] for case in CASES]
     print(f"Memory above the inputs at [8192, 8192], in tensors of that shape (float32)\n\n{table(['', 'peak'], rows)}")
@@ -130,8 +164,11 @@ def main():
     parser.add_argument("--group", type=int, default=16)
     parser.add_argument("--lengths", choices=LENGTHS, default="spread")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1, help="of torch; verl's driver has one")
+    parser.add_argument("--busy", action="store_true", help="while another process uses all cores")
     parser.add_argument("--memory", metavar="CASE", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     shape = arguments.rows, arguments.tokens, arguments.group
     if arguments.memory:
         print_memory(arguments.memory, *shape)
@@ -140,7 +177,8 @@ def main():
     if arguments.rows is None:
         report(arguments.repeats)
         return
-    result, _ = measure(CASES, arguments.repeats, *shape, arguments.lengths)
+    with busy() if arguments.busy else contextlib.nullcontext():
+        result, _ = measure(CASES, arguments.repeats, *shape, arguments.lengths)
     print(table(["", f"x {REFERENCE}"], [[case, f"{ratio:.2f}"] for case, ratio in result.items()]))
 
 

@@ -1,10 +1,16 @@
 """The whole of verl's `_compute_advantage` over a real TransferQueue, with each method and with `grpo`, as ratios.
 
-.venv/bin/python benchmarks/trainer_step.py [--rows 2048 --tokens 4096]
+.venv/bin/python benchmarks/trainer_step.py [--rows 2048 --tokens 4096 --threads 1]
+
+The second table says where the time goes: each part without those that it calls.
 """
 
 import argparse
+import contextlib
+import functools
+import statistics
 import tempfile
+import time
 
 import ray
 import torch
@@ -16,7 +22,7 @@ from tensordict.tensorclass import NonTensorStack
 from timing import interleaved, machine, ratios, table
 from transfer_queue import KVBatchMeta
 from transformers import Qwen2Config
-from verl.trainer.ppo.v1 import PPOTrainerSync
+from verl.trainer.ppo.v1 import PPOTrainerSync, trainer_base
 
 REFERENCE = "grpo"
 CASES = {
@@ -27,6 +33,60 @@ CASES = {
     "gtpo": ["algorithm.adv_estimator=gtpo"],
     "grpo_s": ["algorithm.adv_estimator=grpo_s"],
 }
+
+
+PARTS = {
+    "fetch": (tq, "kv_batch_get"),
+    "pad": (TensorDict, "to_padded_tensor"),
+    "rollout correction and its metrics": (trainer_base, "compute_rollout_correction_and_add_to_batch"),
+    "estimator, with its own fetch": (trainer_base, "compute_advantage_for_multi_trajectories"),
+    "cut to each row's length": (trainer_base, "response_to_nested"),
+    "store": (tq, "kv_batch_put"),
+}
+REST = "the rest"
+
+
+@contextlib.contextmanager
+def watched(seconds):
+    """Add to `seconds` what each part takes, less the parts that it calls, except those of the estimator."""
+    inside, originals = [], {name: getattr(*place) for name, place in PARTS.items()}
+
+    def wrap(name, original):
+        @functools.wraps(original)
+        def timed(*args, **kwargs):
+            if inside:
+                return original(*args, **kwargs)
+            inside.append(name)
+            start = time.perf_counter()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                inside.pop()
+                seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+        return timed
+
+    for name, place in PARTS.items():
+        setattr(*place, wrap(name, originals[name]))
+    try:
+        yield
+    finally:
+        for name, place in PARTS.items():
+            setattr(*place, originals[name])
+
+
+def parts_of(step, repeats):
+    """Median share of each part in the whole, percent."""
+    shares = []
+    for _ in range(repeats):
+        seconds = {}
+        with watched(seconds):
+            start = time.perf_counter()
+            step()
+            whole = time.perf_counter() - start
+        seconds[REST] = whole - sum(seconds.values())
+        shares.append({name: 100 * seconds.get(name, 0.0) / whole for name in (*PARTS, REST)})
+    return {name: statistics.median(share[name] for share in shares) for name in (*PARTS, REST)}
 
 
 def config_of(*overrides):
@@ -68,7 +128,9 @@ def main():
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--group", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1, help="of torch; verl's driver has one")
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     ray.init(num_cpus=16, include_dashboard=False, log_to_driver=False)
     tq.init(config_of("transfer_queue.enable=True").transfer_queue)
     try:
@@ -80,12 +142,15 @@ def main():
             trainers = {case: trainer_of(model, overrides) for case, overrides in CASES.items()}
             steps = {case: lambda t=trainer: t._compute_advantage(stored, {}) for case, trainer in trainers.items()}
             seconds = interleaved(steps, arguments.repeats)
+            parts = {case: parts_of(steps[case], arguments.repeats) for case in ("grpo_vectorized", "egsw")}
     finally:
         tq.close()
         ray.shutdown()
     print(machine(), f"[{arguments.rows}, {arguments.tokens}]", sep="; ", end="\n\n")
     result = ratios(seconds, REFERENCE)
-    print(table(["", f"x {REFERENCE}"], [[case, f"{ratio:.2f}"] for case, ratio in result.items()]))
+    print(table(["", f"x {REFERENCE}"], [[case, f"{ratio:.2f}"] for case, ratio in result.items()]), end="\n\n")
+    rows = [[name, *(f"{part[name]:.0f}" for part in parts.values())] for name in (*PARTS, REST)]
+    print(table(["percent of the whole", *parts], rows))
 
 
 if __name__ == "__main__":

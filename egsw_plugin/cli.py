@@ -106,6 +106,23 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--revision", metavar="REV", help="of a hub id: branch, tag or commit (default: main)")
     model.set_defaults(handler=_model)
 
+    whatif = commands.add_parser(
+        "whatif",
+        help="what another method, or other options, would have made of recorded groups",
+        description="Applies methods of the family to the groups that a run recorded (+algorithm.record.every=10), and "
+        "prints a table. Exit code: 2 for wrong arguments.",
+    )
+    whatif.add_argument("run", type=Path, metavar="RUN", help="a run's folder, its records, or one file of them")
+    whatif.add_argument("--method", default="egsw", metavar="NAME", help="as adv_estimator has it (default: egsw)")
+    whatif.add_argument(
+        "--set", action="append", default=[], metavar="OPTION=VALUE,...", help="values of an option of it; repeat it"
+    )
+    whatif.add_argument("--target", metavar="effective_share=X", help="search the temperature that gives this")
+    whatif.add_argument("--against", nargs="+", default=[], metavar="NAME", help="other methods, at their defaults")
+    whatif.add_argument("--step", type=_positive_int, metavar="N", help="look at this step alone (default: all)")
+    whatif.add_argument("--out", type=Path, metavar="DIR", help="write whatif.csv and, of a grid of two, whatif.png")
+    whatif.set_defaults(handler=_whatif)
+
     options = commands.add_parser("options", help="list the members' options, paper against default, as Markdown")
     options.add_argument(
         "member",
@@ -230,6 +247,27 @@ def _model(arguments: argparse.Namespace) -> int:
     from .models.command import run
 
     return run(arguments.name, arguments.out, arguments.wheel, arguments.dtype, arguments.revision)
+
+
+def _whatif(arguments: argparse.Namespace) -> int:
+    from .errors import EGSWPluginError
+    from .records import whatif
+
+    try:
+        lines = whatif.run(
+            arguments.run,
+            arguments.method,
+            arguments.set,
+            arguments.target,
+            arguments.against,
+            arguments.step,
+            arguments.out,
+        )
+    except (EGSWPluginError, ModuleNotFoundError) as error:
+        print(f"egsw-plugin whatif: {error}", file=sys.stderr)
+        return 2
+    print(whatif.table(lines))
+    return 0
 
 
 def _options(arguments: argparse.Namespace) -> int:

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .kernels import compiled
 from .versions import SUPPORTED_PYTHON, SUPPORTED_VERL
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
@@ -78,9 +77,8 @@ def examine(config: Path | None, arguments: Sequence[str], ray: bool, time_limit
         yield _run(package, package_version, package)
     yield _run("rollout engine", engine)
     yield _run("entry point", entry_point)
-    yield _run("kernels", compiled_kernels)
     checks: list[tuple[str, Callable, tuple]] = [(name, check, ()) for name, check in IN_PROCESS.items()]
-    checks += [("start-up check", startup_hook, ()), ("members", members, ())]
+    checks += [("start-up check", startup_hook, ()), ("members", members, ()), ("kernels", compiled_kernels, ())]
     if ray:
         checks.append(("Ray worker", ray_worker, (time_limit,)))
     if config is not None or arguments:
@@ -176,6 +174,8 @@ def engine() -> Result:
 
 def compiled_kernels() -> Result:
     """Whether the kernels' loops can be compiled; torch serves where they cannot."""
+    from .kernels import compiled
+
     loops, failure = compiled.attempt()
     if loops is None:
         return Result("", SKIPPED, f"{failure}; the advantage step runs in torch, to the same result and slower")

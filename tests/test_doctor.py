@@ -107,7 +107,7 @@ def test_an_interpreter_without_verl():
         "wrapt",
     }
     skipped = {name for name, result in results.items() if result["status"] == "skipped"}
-    assert {*doctor.IN_PROCESS, "start-up check", "members", "Ray worker", "configuration"} == skipped
+    assert {*doctor.IN_PROCESS, "start-up check", "members", "kernels", "Ray worker", "configuration"} == skipped
 
 
 def test_a_verl_of_another_version(tmp_path):

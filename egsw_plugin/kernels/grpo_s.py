@@ -51,13 +51,13 @@ def grpo_s(
             [ 1.0500],
             [-1.1000]])
     """
-    dtype, bounds = torch.promote_types(entropy.dtype, torch.float32), shaping.clip or (-math.inf, math.inf)
+    dtype = torch.promote_types(entropy.dtype, torch.float32)
     taking_part = participants(rows, group_ids, success, unmixed)
-    total, _, clipped = clamped_sums(entropy, rows, bounds)
+    # Bounds are 0 or more; without them, a negative entropy (rounding) counts as 0.
+    total, clamped, clipped = clamped_sums(entropy, rows, shaping.clip or (0.0, math.inf))
+    clipped = clipped if shaping.clip else torch.zeros_like(clipped)
     if not bool(total.isfinite().all()):
         raise TensorError("the entropy of a policy token is not finite")
-    # A negative entropy (rounding) counts as 0.
-    clamped = clamped_sums(entropy, rows, (max(bounds[0], 0.0), max(bounds[1], 0.0)))[1]
     mean = clamped / rows.count.clamp(min=1)
     ids = torch.zeros_like(group_ids) if entropy_scope == "batch" else group_ids
     key, sets = 2 * ids + success, 2 * (int(ids.max()) + 1) if ids.numel() else 0

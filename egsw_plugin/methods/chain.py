@@ -196,8 +196,8 @@ def apply(chain: Chain, batch: Batch) -> Result:
 
 
 def compile_for(chain: Chain) -> None:
-    """Apply the chain to three made-up responses of the dtypes that a run has, so that its loops are compiled before the
-    first step; what fails here says nothing of a real batch."""
+    """Apply the chain to three responses of the dtypes that a run has, so that its loops are compiled before the first
+    step; what fails here says nothing of a real batch."""
     mask = torch.ones(3, 2, dtype=torch.int64)
     level = torch.tensor([[1.0], [-1.0], [0.0]])
     batch = Batch(

@@ -11,7 +11,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -66,10 +65,10 @@ class Batch:
     outcome: torch.Tensor
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def mask(self) -> torch.Tensor:
         """True at policy tokens, bool [R, T]."""
-        return self.rows.mask.ne(0)
+        return self.rows.policy
 
     @property
     def entropy(self) -> torch.Tensor:

@@ -80,6 +80,7 @@ def advantages(
     group_ids: torch.Tensor,
     config: Any,
     key: str,
+    outcome: torch.Tensor,
     sessions: Sessions | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Advantages and returns of base `name` as verl's trainer would compute them, [rows, tokens] each.
@@ -87,16 +88,18 @@ def advantages(
     Where verl itself spreads one number over a response, the advantages are that number, [rows, 1]. Returns of more
     than VIEW elements are then a view that repeats it over the row, tokens that are not the policy's included.
 
+    outcome: the sum of each row's rewards, [rows], of the result's dtype.
+
     With sessions of several outputs, a session counts once in its group: as verl does it for `grpo`, last outputs are
     compared and the result goes to all outputs of the session.
     """
     check(name, key)
     compute = partial(_compute, name, tensors)
     if sessions is None or VERL_BASES.get(name, VerlBase()).varying:
-        return compute(token_level_rewards, response_mask, index, group_ids, config)
+        return compute(token_level_rewards, response_mask, index, group_ids, config, outcome)
     last = sessions.last
     mask, uids, ids = response_mask[last], index[last.tolist()], group_ids[last]
-    result, _ = compute(token_level_rewards[last], mask, uids, ids, config)
+    result, _ = compute(token_level_rewards[last], mask, uids, ids, config, outcome[last])
     try:
         spread = sessions.spread(result.expand(mask.shape))
     except VaryingAdvantagesError as error:
@@ -122,6 +125,7 @@ def _compute(
     index: Any,
     group_ids: torch.Tensor,
     config: Any,
+    outcome: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     from verl.trainer.ppo import core_algos
 
@@ -135,11 +139,10 @@ def _compute(
         alone = index[int((torch.bincount(group_ids)[group_ids] == 1).nonzero()[0])]
         raise TensorError(f"base grpo_passk compares the best two responses of a group, and group {alone!r} has one")
     if of_outcome:
-        outcome = token_level_rewards.sum(-1, keepdim=True, dtype=dtype)
         if name == "grpo":
-            level = group_relative(outcome.squeeze(1), group_ids, divide_by_std).unsqueeze(1)
+            level = group_relative(outcome, group_ids, divide_by_std).unsqueeze(1)
             return level, spread_returns(level, response_mask)
-        token_level_rewards, mask = outcome, torch.ones_like(outcome)
+        token_level_rewards, mask = outcome.unsqueeze(1), torch.ones_like(outcome).unsqueeze(1)
     else:
         # verl's estimators multiply by the mask and subtract it from 1, which asks for numbers 0 and 1.
         mask = response_mask.ne(0).long()

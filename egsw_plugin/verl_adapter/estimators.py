@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Call:
         """That of the result: the rewards', or float32."""
         return torch.promote_types(self.rewards.dtype, torch.float32)
 
-    @property
+    @cached_property
     def reward(self) -> torch.Tensor:
         """Sum of each row's rewards, [rows]."""
         return self.rewards.sum(-1, dtype=self.dtype)
@@ -105,11 +106,11 @@ def make_estimator(name: str):
             step=step,
             reward_extra_info=reward_extra_info,
         )
-        result, returns = _estimate(chain, call)
+        result, returns, success = _estimate(chain, call)
         if metrics is not None:
             metrics.update(result.metrics)
         if step is not None:
-            step.finish(name, result)
+            step.finish(name, result, success)
         elif result.fields:
             names = ", ".join(field.value for field in result.fields)
             warn_once(
@@ -134,8 +135,9 @@ def make_estimator(name: str):
     return estimator
 
 
-def _estimate(chain: Chain, call: Call) -> tuple[Result, torch.Tensor | None]:
-    """The chain's result for the rows of a call, and the base's returns, or None where they are the advantages."""
+def _estimate(chain: Chain, call: Call) -> tuple[Result, torch.Tensor | None, torch.Tensor]:
+    """The chain's result for the rows of a call; the base's returns, or None where they are the advantages; which rows
+    are successes, bool [rows]."""
     rows, step = call.rows, call.step
     sessions = step.sessions(rows) if step is not None else None
     # A base of verl's compares all rows of a group, those without policy tokens included.
@@ -145,7 +147,7 @@ def _estimate(chain: Chain, call: Call) -> tuple[Result, torch.Tensor | None]:
     base = returns = None
     if not own_base:
         arguments = (call.tensors, call.rewards, rows.mask, call.index, call.group_ids, call.config, chain.base_key)
-        base, returns = bases.advantages(chain.base, *arguments, sessions=sessions)
+        base, returns = bases.advantages(chain.base, *arguments, call.reward, sessions)
     tensors = _gather(chain, call)
     values = None
     if chain.controlled and step is not None:
@@ -170,7 +172,7 @@ def _estimate(chain: Chain, call: Call) -> tuple[Result, torch.Tensor | None]:
         _warn_if_success_is_misjudged(chain, batch, result)
         if chain.transforms:
             returns = bases.spread_returns(result.base, rows.mask)
-    return result, returns
+    return result, returns, batch.success
 
 
 def _gather(chain: Chain, call: Call) -> dict[str, torch.Tensor]:

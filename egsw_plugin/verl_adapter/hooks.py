@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import BridgeError
 from ..fields import Arrived, Field, arrived, arriving
-from . import startup, step, worker
+from . import recording, startup, step, worker
 from .configuration import is_ours, plan_of
 
 
@@ -35,11 +35,12 @@ def install_in_trainer(trainer_base: Any) -> None:
     @functools.wraps(compute)
     def _compute_advantage(self, batch, metrics):
         plan = plan_of(self.config)
-        if not plan.links and plan.chain is None:
+        if not plan.links and plan.chain is None and recording.options_of(self.config.algorithm) is None:
             return compute(self, batch, metrics)
         name = self.config.algorithm.adv_estimator
         with step.entered(step.TrainerStep(self, batch, metrics, trainer_base.tq, plan)) as entered:
             result = compute(self, batch, metrics)
+            recording.record(entered)
         if is_ours(name) and entered.finished != name:
             raise BridgeError(
                 f"algorithm.adv_estimator={name}: the trainer computed advantages without calling it; another plugin "

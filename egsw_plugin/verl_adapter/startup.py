@@ -22,7 +22,7 @@ from ..methods.chain import CHAIN, CREDIT, LOSS_MODE, OWN, Link, compile_for
 from ..methods.registry import is_file
 from ..options import show, walk
 from ..versions import SUPPORTED_VERL
-from . import bases, estimators, worker
+from . import bases, estimators, recording, worker
 from .configuration import Plan, Sections, get, is_ours, plan_of, section, select
 
 ESTIMATOR = "algorithm.adv_estimator"
@@ -106,6 +106,7 @@ def check(config: Any) -> Plan | None:
     if algorithm is None:
         return None
     name, loss = algorithm.adv_estimator, select(config, LOSS_MODE, "vanilla")
+    recording.check(config)
     _check_sections(config, name)
     _check_loss_name(loss)
     if not is_ours(name):
@@ -351,7 +352,7 @@ def _other_sections(config: Any, plan: Plan) -> Iterator[str]:
             what = "these options have" if key not in OWN else "it has"
             yield f"{CREDIT}.{key} is set, but {ESTIMATOR} is {name}: {what} no effect"
     for key in algorithm:
-        if key not in (*OLD_SECTIONS, "credit") and (near := _near(key, _sections_of_ours())):
+        if key not in (*OLD_SECTIONS, "credit", "record") and (near := _near(key, _sections_of_ours())):
             yield f"algorithm.{key} is read by nobody here; if {near} is meant, set that"
 
 
@@ -410,12 +411,12 @@ def _check_sections(config: Any, name: str) -> None:
     options = _paths(config, name) if is_ours(name) else {}
     known = AlgoConfig.__dataclass_fields__
     for key in config.algorithm:
-        if key in (*OLD_SECTIONS, "credit") or key in known:
+        if key in (*OLD_SECTIONS, "credit", "record") or key in known:
             continue
         value = Sections(config.algorithm).get(key)
         if key in MEMBERS and _plainly(value, key):
             raise OptionError(f"algorithm.{key}", value, f"these options belong under {CREDIT}.{key}")
-        if (near := _near(key, (*OLD_SECTIONS, "credit"))) and _plainly(value, near):
+        if (near := _near(key, (*OLD_SECTIONS, "credit", "record"))) and _plainly(value, near):
             raise OptionError(f"algorithm.{key}", value, f"did you mean algorithm.{near}?")
         if key in options:
             raise OptionError(f"algorithm.{key}", value, f"did you mean {options[key]}?")
@@ -454,6 +455,8 @@ def _plainly(value: Any, name: str) -> bool:
         return False
     if name == "credit":
         return all(key in (*OWN, *MEMBERS.names(), *LOSSES.names()) for key in value)
+    if name == "record":
+        return all(key in ("every", "groups") for key in value)
     try:
         own = {path.partition(".")[0] for path, *_ in walk(MEMBERS[name].options_type)}
     except MemberError:

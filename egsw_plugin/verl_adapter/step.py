@@ -73,6 +73,8 @@ class TrainerStep:
         self.values: dict[str, float] | None = None  # of the controllers, once they are known
         self.data: Any = None  # verl's padded DataProto of the same rows, once the trainer has fetched it
         self.finished: str | None = None
+        self.result: Result | None = None  # of our own estimator
+        self.success: torch.Tensor | None = None  # as it judged, bool [rows]
 
     def tensor(self, name: str) -> torch.Tensor | None:
         """Per-token tensor of exactly this step's rows, right-padded like verl's, or None."""
@@ -127,9 +129,9 @@ class TrainerStep:
                 self.metrics[f"{metric}_target/mean"] = target
         return self.values
 
-    def finish(self, name: str, result: Result) -> None:
+    def finish(self, name: str, result: Result, success: torch.Tensor) -> None:
         """Take the metrics of an estimator's chain, and what it publishes for the policy loss."""
-        self.finished = name
+        self.finished, self.result, self.success = name, result, success
         self.metrics.update(result.metrics)
         for field, tensor in result.fields.items():
             self._publish(field, tensor)

@@ -7,6 +7,8 @@ combination (make test-combinations): each recipe by itself. Killing and resumin
 import pytest
 from launch import LOSS_MODE, TIME_LIMIT, train
 
+from egsw_plugin.records import read_records, whatif
+
 # What must be seen of a recipe in step 2 of the tiny task: a metric, and what it is between.
 EFFECTS = {
     "repo": ("repo/changed/mean", 0.9, 1.0),
@@ -43,9 +45,11 @@ def test_a_chain_of_four_with_a_loss_of_its_own(tmp_path):
         f"{LOSS_MODE}=fipo",
         "actor_rollout_ref.actor.ppo_mini_batch_size=4",
         "actor_rollout_ref.actor.use_kl_loss=True",
+        "+algorithm.record={every: 2, groups: 2}",
         ADV="egsw_plugin",
     )
     assert run.code == 0
+    check_records(run, tmp_path)
     assert run.column("repo_r/zeta/mean") == pytest.approx([0.01, 0.02])
     assert run.column("stare/M/mean") == pytest.approx([0.9, 0.89])
     for step in run.steps:
@@ -54,6 +58,26 @@ def test_a_chain_of_four_with_a_loss_of_its_own(tmp_path):
         assert 0.1 < step["archer/uncertain/mean"] < 0.6
         assert step["actor/kl_loss"] >= 0 and step["actor/grad_norm"] > 0
         assert step["actor/fipo_factor/mean"] != 1 and 0.8 <= step["actor/fipo_factor/mean"] <= 1.2
+
+
+def check_records(run, folder):
+    """Two whole groups of steps 1 and 2, mixed ones first: the numbers of the step, on the tokens of the step."""
+    first, second = read_records(folder)
+    assert (first.step, second.step) == (1, 2)
+    for record, step in zip((first, second), run.steps, strict=True):
+        uids = [row["uid"] for row in record.rows]
+        assert len(set(uids)) == 2 and len(uids) == 2 * uids.count(uids[0])
+        assert (
+            len({row["reward"] for row in record.rows if row["uid"] == uids[0]}) > 1
+            or not step["credit/mixed_groups/mean"]
+        )
+        for row in record.rows:
+            lengths = {len(row[name]) for name in ("ids", "tokens", "policy", "old_log_prob", "entropy", "advantage")}
+            assert len(lengths) == 1 and all(row["policy"])
+            assert all(entropy >= 0 for entropy in row["entropy"]) and all(p <= 1e-3 for p in row["old_log_prob"])
+            assert row["success"] == (row["score"] > 0.5) and "".join(row["tokens"])[:3] == row["response"][:3]
+        found = whatif.measure(whatif.chain_of("egsw"), [record])
+        assert 0.5 < found["effective_share"] <= 1
 
 
 @pytest.mark.combination

@@ -1,0 +1,127 @@
+"""Files of records: one Parquet file a recorded step, one row a response."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..console import warn_once
+from ..errors import DataError
+
+FOLDER = "records"
+# Of every token of a response, those of a tool or an environment included; entropy and weight may be missing.
+PER_TOKEN = ("policy", "old_log_prob", "entropy", "base", "weight", "advantage")
+VERSION = 1  # of the columns
+
+
+@dataclass(frozen=True)
+class Record:
+    """A recorded step: some whole groups of it.
+
+    rows: one mapping a response. step, uid, session, prompt, response: as verl has them, texts with special tokens.
+    prompt_ids, ids, tokens: token ids of prompt and response, and the text of each token of the response. policy: which
+    of these the policy wrote. old_log_prob, entropy (nats), base (advantage), weight, advantage: one number a token, or
+    None. reward, score: sums over the tokens, the score before KL and length terms. success.
+    about: versions, and verl's `algorithm` section, as verl ran it.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    about: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        """The trainer's step."""
+        return self.rows[0]["step"]
+
+    def tensor(self, name: str) -> torch.Tensor | None:
+        """A column of `PER_TOKEN`, padded with zeros to [rows, tokens]; None where it was not recorded."""
+        columns = [row[name] for row in self.rows]
+        if any(column is None for column in columns):
+            return None
+        dtype = torch.int64 if name == "policy" else torch.float32
+        return torch.nn.utils.rnn.pad_sequence([torch.tensor(x, dtype=dtype) for x in columns], batch_first=True)
+
+
+def _schema():
+    import pyarrow as pa
+
+    texts = {name: pa.string() for name in ("uid", "session", "prompt", "response")}
+    ids = {name: pa.list_(pa.int32()) for name in ("prompt_ids", "ids")}
+    tokens = {"tokens": pa.list_(pa.string()), "policy": pa.list_(pa.bool_())}
+    numbers = {name: pa.list_(pa.float32()) for name in PER_TOKEN[1:]}
+    one = {"reward": pa.float64(), "score": pa.float64(), "success": pa.bool_()}
+    return pa.schema({"step": pa.int64(), **texts, **ids, **tokens, **numbers, **one})
+
+
+def write_record(record: Record, folder: Path) -> Path:
+    """Write ``folder/step_000010.parquet``, all of it or nothing; one that is there is replaced."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    about = {b"egsw_plugin": json.dumps({"version": VERSION, **record.about}, default=str).encode()}
+    table = pa.Table.from_pylist(list(record.rows), _schema()).replace_schema_metadata(about)
+    path = folder / f"step_{record.step:06d}.parquet"
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        pq.write_table(table, unfinished, compression="zstd")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def read_records(place: Path) -> list[Record]:
+    """The records of a run (its folder, its checkpoints' folder, or the folder of records) or one file, by step.
+
+    Raises:
+        DataError: there are none, or a file is not one.
+    """
+    paths = [place] if place.is_file() else sorted(place.glob("step_*.parquet"))
+    paths = paths or sorted(place.glob(f"**/{FOLDER}/step_*.parquet"))
+    if not paths:
+        raise DataError(f"{place} has no records; a run writes them with +algorithm.record.every=10")
+    return [_read(path) for path in paths]
+
+
+def _read(path: Path) -> Record:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+        about = json.loads(table.schema.metadata[b"egsw_plugin"])
+    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is not a record of egsw-plugin: {error}") from error
+    if about.get("version") != VERSION or not table.num_rows:
+        raise DataError(f"{path} is a record of another version ({about.get('version')}, here {VERSION}), or empty")
+    return Record(table.to_pylist(), about)
+
+
+class Recorder:
+    """Writes records in a thread of its own. What cannot be written is said once, and training goes on."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._pool = ThreadPoolExecutor(1, "egsw-plugin-records")  # which Python waits for as it ends
+
+    def write(self, record: Record) -> None:
+        """Returns at once."""
+        self._pool.submit(self._write, record)
+
+    def flush(self) -> None:
+        """Wait for what was given so far."""
+        self._pool.submit(int).result()
+
+    def _write(self, record: Record) -> None:
+        try:
+            write_record(record, self.folder)
+        except Exception as error:
+            warn_once(f"records cannot be written to {self.folder}: {type(error).__name__}: {error}; training goes on")

@@ -1,0 +1,262 @@
+"""What other methods and options would have made of recorded groups: `egsw-plugin whatif`."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import DataError, OptionError
+from ..kernels.groups import dense_group_ids
+from ..kernels.rows import Rows
+from ..methods.chain import CHAIN, Chain, apply, read
+from ..methods.interface import Batch
+from .store import Record
+
+UNCERTAIN = 0.2  # part of the policy tokens
+GRID = {"alpha": (0.0, 0.25, 0.5, 1.0, 2.0), "temperature": (1.0, 2.0, 3.0, 5.0, 10.0)}  # of egsw, where none is given
+MEASURES = {
+    "effective_share": "effective share",
+    "weight_max": "weight, max",
+    "weight_min": "weight, min",
+    "sign_flip": "signs flipped (%)",
+    "uncertain": f"of the credit on the {UNCERTAIN:.0%} most uncertain tokens (%)",
+    "distance": "distance to the base",
+}
+LEAST, MOST = 1e-3, 1e6  # temperatures that a search tries
+
+
+def batch_of(record: Record) -> Batch:
+    """The recorded groups as an advantage step has them."""
+    mask, base = record.tensor("policy"), record.tensor("base")
+    there = mask.bool()
+    level = base.masked_fill(~there, -math.inf).amax(1)
+    constant = bool((base.eq(level.unsqueeze(1)) | ~there).all())
+    tensors = {"entropy": record.tensor("entropy"), "old_log_probs": record.tensor("old_log_prob")}
+    return Batch(
+        base=level.masked_fill(~there.any(1), 0).unsqueeze(1) if constant else base,
+        advantages=None,
+        rows=Rows.measure(mask),
+        group_ids=dense_group_ids([row["uid"] for row in record.rows]),
+        success=torch.tensor([row["success"] for row in record.rows]),
+        outcome=torch.tensor([row["reward"] for row in record.rows], dtype=torch.float32),
+        tensors={name: tensor for name, tensor in tensors.items() if tensor is not None},
+    )
+
+
+def chain_of(method: str, options: Mapping[str, Any] | None = None) -> Chain:
+    """The chain that adv_estimator=`method` is, with these options of the member; "grpo" is the recorded base itself.
+
+    Raises:
+        OptionError: no such method or option.
+    """
+    if method == "grpo":
+        return Chain(CHAIN, "grpo")
+    options = dict(options or {})
+    sections = {method: options} if method in ("egsw", "gtpo", "grpo_s") else {"credit": {method: options}}
+    return read(sections, method)
+
+
+def measure(chain: Chain, records: Sequence[Record]) -> dict[str, float]:
+    """`MEASURES` of a chain on recorded groups: means over the records, extremes over all.
+
+    What a chain lacks (weights, an entropy) is NaN.
+    """
+    found = [_measure(chain, batch_of(record)) for record in records]
+    reduce = {"weight_max": max, "weight_min": min}
+    return {name: reduce.get(name, _mean)([one[name] for one in found]) for name in MEASURES}
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers)
+
+
+def _measure(chain: Chain, batch: Batch) -> dict[str, float]:
+    for name in chain.tensors:
+        if name not in batch.tensors:
+            raise DataError(f"{chain.name} needs {name}, which these records do not have")
+    result = apply(chain, batch)
+    own = chain.links[-1].name if chain.links else ""
+    there = batch.rows.policy
+    base = batch.base.expand(there.shape)[there].double()
+    after = result.advantages[there].double()
+    credit = {"sign_flip": 100 * float((after * base < 0).double().mean()) if len(after) else 0.0}
+    credit["distance"] = float((after - base).abs().sum() / base.abs().sum()) if bool(base.any()) else 0.0
+    credit["uncertain"] = math.nan
+    if (entropy := batch.tensors.get("entropy")) is not None and bool(after.any()):
+        values = entropy[there]
+        most = values >= values.quantile(1 - UNCERTAIN)
+        credit["uncertain"] = 100 * float(after[most].abs().sum() / after.abs().sum())
+    names = {"effective_share": "effective_share/mean", "weight_max": "weight/max", "weight_min": "weight/min"}
+    weights = {name: result.metrics.get(f"{own}/{metric}", math.nan) for name, metric in names.items()}
+    if not chain.links:
+        weights = {name: 1.0 for name in names}
+    return weights | credit
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: a method, its options, and its measures."""
+
+    method: str
+    options: Mapping[str, Any]
+    measures: Mapping[str, float]
+
+
+def grid(method: str, options: Mapping[str, Sequence[Any]], records: Sequence[Record]) -> list[Line]:
+    """A line for every combination of the options' values."""
+    lines = []
+    for values in itertools.product(*options.values()):
+        chosen = dict(zip(options, values, strict=True))
+        lines.append(Line(method, chosen, measure(chain_of(method, chosen), records)))
+    return lines
+
+
+def search(
+    method: str, options: Mapping[str, Sequence[Any]], target: tuple[str, float], records: Sequence[Record]
+) -> list[Line]:
+    """For every combination of the options' values, the temperature at which a measure has its target.
+
+    The effective share grows with the temperature, so the search halves an interval of its logarithm. Where the target
+    is out of reach, the nearest end is given.
+    """
+    name, value = target
+    if name != "effective_share":
+        raise OptionError("--target", f"{name}={value}", "use effective_share=NUMBER, which grows with the temperature")
+    lines = []
+    for values in itertools.product(*options.values()):
+        chosen = dict(zip(options, values, strict=True))
+
+        def at(logarithm: float, chosen=chosen) -> Line:
+            with_it = chosen | {"temperature": float(f"{math.exp(logarithm):.6g}")}
+            return Line(method, with_it, measure(chain_of(method, with_it), records))
+
+        low, high = math.log(LEAST), math.log(MOST)
+        for _ in range(30):
+            middle = (low + high) / 2
+            low, high = (middle, high) if at(middle).measures[name] < value else (low, middle)
+        lines.append(at(high))
+    return lines
+
+
+def table(lines: Iterable[Line]) -> str:
+    """Markdown."""
+    head = ["method", *MEASURES.values()]
+    rows = []
+    for line in lines:
+        options = " ".join(
+            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in line.options.items()
+        )
+        numbers = (line.measures[name] for name in MEASURES)
+        rows.append([f"{line.method} {options}".strip(), *("" if math.isnan(x) else f"{x:.3g}" for x in numbers)])
+    rule = ["---", *["---:"] * len(MEASURES)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+
+
+def write_csv(lines: Sequence[Line], path: Path) -> None:
+    """All lines, with full precision."""
+    keys = list(dict.fromkeys(key for line in lines for key in line.options))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["method", *keys, *MEASURES])
+        for line in lines:
+            writer.writerow([line.method, *(line.options.get(key, "") for key in keys), *line.measures.values()])
+
+
+def heat_map(lines: Sequence[Line], name: str, path: Path) -> None:
+    """A measure over the two options of a grid, as PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    first, second = lines[0].options
+    rows, columns = (sorted({line.options[key] for line in lines}) for key in (first, second))
+    values = [[0.0] * len(columns) for _ in rows]
+    for line in lines:
+        values[rows.index(line.options[first])][columns.index(line.options[second])] = line.measures[name]
+    figure, axes = pyplot.subplots(figsize=(1.2 + 0.9 * len(columns), 1.2 + 0.6 * len(rows)), layout="constrained")
+    axes.imshow(values, aspect="auto", cmap="cividis")
+    axes.set_xticks(range(len(columns)), [f"{x:g}" for x in columns])
+    axes.set_yticks(range(len(rows)), [f"{y:g}" for y in rows])
+    axes.set(xlabel=second, ylabel=first, title=MEASURES[name])
+    middle = (min(map(min, values)) + max(map(max, values))) / 2
+    for (i, row), j in itertools.product(enumerate(values), range(len(columns))):
+        axes.text(j, i, f"{row[j]:.3g}", ha="center", va="center", color="black" if row[j] > middle else "white")
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def run(
+    place: Path,
+    method: str = "egsw",
+    given: Sequence[str] = (),
+    target: str | None = None,
+    against: Sequence[str] = (),
+    step: int | None = None,
+    out: Path | None = None,
+) -> list[Line]:
+    """What the command does; returns the lines of its table.
+
+    Args:
+        place: where records are, see `read_records`.
+        method: as adv_estimator has it.
+        given: its options as KEY=VALUE,VALUE; for egsw without any, `GRID`.
+        target: effective_share=NUMBER, to search the temperature.
+        against: other methods, at their defaults.
+        step: of the one record to look at; None for all.
+        out: a folder for whatif.csv and, of a grid of two options, whatif.png.
+
+    Raises:
+        DataError, OptionError.
+    """
+    from .store import read_records
+
+    records = [record for record in read_records(place) if step in (None, record.step)]
+    if not records:
+        raise DataError(f"{place} has no record of step {step}")
+    options = dict(map(_values, given)) or (dict(GRID) if method == "egsw" else {})
+    if target is None:
+        lines = grid(method, options, records)
+    else:
+        name, _, number = target.partition("=")
+        options.pop("temperature", None)
+        lines = search(method, options, (name, _number(number, target)), records)
+    others = [Line(other, {}, measure(chain_of(other), records)) for other in against]
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_csv([*lines, *others], out / "whatif.csv")
+        if len(options) == 2 and len(lines) > 1 and target is None:
+            heat_map(lines, "effective_share", out / "whatif.png")
+    return [*lines, *others]
+
+
+def _values(text: str) -> tuple[str, list[Any]]:
+    """An option and its values.
+
+    >>> _values("alpha=0,0.5")
+    ('alpha', [0.0, 0.5])
+    """
+    key, equals, rest = text.partition("=")
+    if not (key and equals and rest):
+        raise OptionError("--set", text, "write OPTION=VALUE,VALUE")
+    values: list[Any] = []
+    for value in rest.split(","):
+        try:
+            values.append(float(value))
+        except ValueError:
+            values.append({"true": True, "false": False, "null": None}.get(value.lower(), value))
+    return key, values
+
+
+def _number(text: str, whole: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise OptionError("--target", whole, "write effective_share=NUMBER") from None

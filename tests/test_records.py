@@ -1,0 +1,208 @@
+"""Records of a step and what `egsw-plugin whatif` makes of them: numbers against the kernels and against loops.
+
+Maps to egsw_plugin/records and verl_adapter/recording.py's choice of groups. What a real trainer records is checked in
+verl_runs/test_member_runs.py.
+"""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+import torch
+from batches import random_batch
+
+from egsw_plugin.cli import main
+from egsw_plugin.errors import DataError, OptionError
+from egsw_plugin.kernels.group_relative import group_relative
+from egsw_plugin.kernels.groups import dense_group_ids
+from egsw_plugin.records import Record, Recorder, read_records, store, whatif
+from egsw_plugin.verl_adapter.recording import RecordOptions, options_of
+
+
+def record_of(seed, step=1, **columns):
+    """A batch with GRPO's advantages as a trainer would have recorded it."""
+    rewards, mask, index, entropy = random_batch(seed, prompts=4, responses=4, tokens=12)
+    reward = rewards.sum(1)
+    level = group_relative(reward, dense_group_ids(index))
+    rows = []
+    for row in range(len(mask)):
+        length = max((t + 1 for t in range(mask.shape[1]) if mask[row, t]), default=0)
+        policy = [bool(bit) for bit in mask[row, :length]]
+        base = [float(level[row]) if own else 0.0 for own in policy]
+        rows.append(
+            {
+                "step": step,
+                "uid": str(index[row]),
+                "session": str(row),
+                "prompt": "<|im_start|>user\n2 + 2?",
+                "response": "é\x00</script>",
+                "prompt_ids": [1, 2],
+                "ids": list(range(length)),
+                "tokens": [f"t{t}" for t in range(length)],
+                "policy": policy,
+                "old_log_prob": [-float(h) for h in entropy[row, :length]],
+                "entropy": entropy[row, :length].tolist(),
+                "base": base,
+                "weight": None,
+                "advantage": base,
+                "reward": float(reward[row]),
+                "score": float(reward[row]),
+                "success": bool(reward[row] > 0.5),
+            }
+            | columns
+        )
+    return Record(rows, {"algorithm": {"adv_estimator": "grpo"}})
+
+
+def test_what_is_written_is_read(tmp_path):
+    for step in (10, 9):
+        store.write_record(record_of(step, step), tmp_path / "checkpoints" / "records")
+    found = read_records(tmp_path)
+    assert [record.step for record in found] == [9, 10]
+    for record in found:
+        expected = record_of(record.step, record.step)
+        assert record.about["algorithm"] == expected.about["algorithm"]
+        for row, original in zip(record.rows, expected.rows, strict=True):
+            for name, value in original.items():
+                assert row[name] == (pytest.approx(value, rel=1e-6) if isinstance(value, float) else value) or (
+                    isinstance(value, list) and np.allclose(row[name], value)
+                ), name
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_folder_that_cannot_be_written_is_said_once_and_stops_nothing(tmp_path, capsys, monkeypatch):
+    from egsw_plugin import console
+
+    monkeypatch.setattr(console, "_warned", set())
+    place = tmp_path / "records"
+    place.write_text("in the way")
+    recorder = Recorder(place)
+    for step in (1, 2):
+        recorder.write(record_of(step, step))
+    recorder.flush()
+    said = capsys.readouterr().out
+    assert said.count("records cannot be written") == 1 and "training goes on" in said
+    place.unlink()
+    recorder.write(record_of(3, 3))
+    recorder.flush()
+    assert [record.step for record in read_records(tmp_path)] == [3]
+
+
+def test_files_that_are_no_records(tmp_path):
+    with pytest.raises(DataError, match=r"has no records; .*algorithm\.record\.every"):
+        read_records(tmp_path)
+    (tmp_path / "step_000001.parquet").write_text("no parquet")
+    with pytest.raises(DataError, match=r"step_000001\.parquet is not a record"):
+        read_records(tmp_path)
+
+
+def test_options():
+    assert options_of({"adv_estimator": "grpo"}) is None
+    assert options_of({"record": {"every": 5}}) == RecordOptions(5, 4)
+    with pytest.raises(OptionError, match=r"algorithm\.record\.evry=1: .*did you mean 'every'"):
+        options_of({"record": {"evry": 1}})
+    with pytest.raises(OptionError, match=r"algorithm\.record\.every=0"):
+        options_of({"record": {"every": 0}})
+
+
+def test_measures_against_loops():
+    record = record_of(3)
+    chain = whatif.chain_of("egsw", {"alpha": 0.7, "temperature": 1.5})
+    found = whatif.measure(chain, [record])
+    shares, weights, moved, size, credit = [], [], 0.0, 0.0, []
+    for uid in {row["uid"] for row in record.rows}:
+        group = [row for row in record.rows if row["uid"] == uid]
+        own = [[t for t, bit in enumerate(row["policy"]) if bit] for row in group]
+        for column in range(max(map(len, own))):
+            there = [(row, ts[column]) for row, ts in zip(group, own, strict=True) if column < len(ts)]
+            raw = [math.exp((row["base"][t] + 0.7 * row["entropy"][t]) / 1.5) for row, t in there]
+            w = [len(raw) * x / sum(raw) for x in raw]
+            shares.append(sum(w) ** 2 / sum(x * x for x in w) / len(w))
+            weights += w
+            for (row, t), x in zip(there, w, strict=True):
+                moved, size = moved + abs(row["base"][t] * (x - 1)), size + abs(row["base"][t])
+                credit.append((row["entropy"][t], abs(row["base"][t] * x)))
+    bound = np.quantile([h for h, _ in credit], 0.8)
+    expected = {
+        "effective_share": sum(shares) / len(shares),
+        "weight_max": max(weights),
+        "weight_min": min(weights),
+        "sign_flip": 0.0,
+        "uncertain": 100 * sum(a for h, a in credit if h >= bound) / sum(a for _, a in credit),
+        "distance": moved / size,
+    }
+    assert found == {name: pytest.approx(value, rel=1e-4, abs=1e-6) for name, value in expected.items()}
+
+
+def test_weights_that_are_all_1_leave_the_base():
+    for chain in (whatif.chain_of("grpo"), whatif.chain_of("egsw", {"alpha": 0.0, "temperature": 1e30})):
+        found = whatif.measure(chain, [record_of(4), record_of(5)])
+        assert (found["effective_share"], found["weight_max"], found["weight_min"]) == (1, 1, 1)
+        assert (found["distance"], found["sign_flip"]) == (0, 0)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, -2.0])
+def test_the_temperature_that_is_searched_gives_the_share(alpha):
+    records = [record_of(6), record_of(7)]
+    (line,) = whatif.search("egsw", {"alpha": [alpha]}, ("effective_share", 0.9), records)
+    again = whatif.measure(whatif.chain_of("egsw", line.options), records)
+    assert again["effective_share"] == pytest.approx(0.9, abs=1e-3)
+    (line,) = whatif.search("egsw", {"alpha": [alpha]}, ("effective_share", 1.5), records)
+    assert line.options["temperature"] == pytest.approx(whatif.MOST)
+
+
+def test_a_record_without_an_entropy_is_refused_where_a_method_needs_it():
+    record = record_of(8, entropy=None)
+    with pytest.raises(DataError, match="needs entropy"):
+        whatif.measure(whatif.chain_of("egsw"), [record])
+    assert math.isnan(whatif.measure(whatif.chain_of("grpo"), [record])["uncertain"])
+
+
+def test_the_command(tmp_path, capsys):
+    store.write_record(record_of(9, 10), tmp_path / "records")
+    arguments = [
+        "whatif",
+        str(tmp_path),
+        "--set",
+        "alpha=0,0.5",
+        "--set",
+        "temperature=1,3",
+        "--against",
+        "gtpo",
+        "grpo",
+    ]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    table = capsys.readouterr().out
+    assert table.count("| egsw alpha=") == 4 and "| gtpo |" in table and "| grpo |" in table
+    with (tmp_path / "out" / "whatif.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    expected = whatif.measure(
+        whatif.chain_of("egsw", {"alpha": 0.5, "temperature": 3.0}), read_records(tmp_path / "records")
+    )
+    assert float(lines[3]["effective_share"]) == expected["effective_share"]
+    assert (tmp_path / "out" / "whatif.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["whatif", str(tmp_path), "--set", "alpha=0.5", "--target", "effective_share=0.9"]) == 0
+    assert "temperature=" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments,fix",
+    [
+        (["--set", "alhpa=1"], "did you mean 'alpha'"),
+        (["--set", "alpha"], "write OPTION=VALUE"),
+        (["--target", "distance=1"], "use effective_share=NUMBER"),
+        (["--target", "effective_share=much"], "write effective_share=NUMBER"),
+        (["--method", "egws"], "egsw"),
+        (["--step", "3"], "no record of step 3"),
+    ],
+)
+def test_the_command_refuses(tmp_path, capsys, arguments, fix):
+    store.write_record(record_of(9, 10), tmp_path / "records")
+    assert main(["whatif", str(tmp_path), *arguments]) == 2
+    assert fix in capsys.readouterr().err
+
+
+def test_torch_and_whole_groups():
+    batch = whatif.batch_of(record_of(11))
+    assert batch.base.shape[1] == 1 and torch.equal(batch.outcome > 0.5, batch.success)
