@@ -216,6 +216,21 @@ def test_how_far_the_entropy_moves_egsws_weights():
     assert 0 < small < large
 
 
+@pytest.mark.parametrize("mask", [[[1] * 12, [1] * 9 + [0] * 3], [[1, 0] * 12, [0, 1] * 9 + [0] * 6]])
+def test_of_a_large_group_every_nth_token_says_how_far_the_entropy_moves_it(mask, monkeypatch):
+    from egsw_plugin.methods import egsw
+
+    entropy = torch.rand(2, len(mask[0]), generator=torch.Generator().manual_seed(0))
+    batch = batch_by_hand([[1.0], [-1.0]], mask, entropy)
+    columns = batch.rows.columns(entropy)[:, :12:3]
+    some = batch_by_hand([[1.0], [-1.0]], [[1, 1, 1, 1], [1, 1, 1, 0]], columns)
+    wanted = applied("egsw", some).metrics["egsw/entropy_shift/mean"]
+    whole = applied("egsw", batch).metrics["egsw/entropy_shift/mean"]
+    monkeypatch.setattr(egsw, "SAMPLE", entropy.numel() // 3)
+    assert applied("egsw", batch).metrics["egsw/entropy_shift/mean"] == pytest.approx(wanted, rel=1e-6)
+    assert wanted != pytest.approx(whole, rel=1e-3)
+
+
 # --------------------------------------------------------------------------------------------- fields, and loss options
 
 

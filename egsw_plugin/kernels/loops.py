@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from numba.extending import overload
 
-BLOCK = 512  # columns of a block, where sets are not so large that it would leave the caches
+BLOCK = 512  # columns of a block; fewer would read rows of large sets in crumbs, which costs more than caches save
 # Flags that let sums be reordered, and none that lets the compiler assume that there is no NaN.
 FLAGS = {"reassoc", "contract", "arcp", "nsz"}
 # Not cached on disk: numba's cache does not notice that a function which is called has changed.
@@ -39,8 +39,7 @@ class Layout(NamedTuple):
 def work_space(layout: Layout, dtype: np.dtype, tensors: int) -> tuple[np.ndarray, np.ndarray]:
     """Room for a block: [tensors, rows of the largest set, columns], and [8, columns]."""
     most = int(np.diff(layout.start).max(initial=1))
-    width = min(BLOCK, max(16, (1 << 17) // most))
-    return np.empty((tensors, most, width), dtype), np.empty((8, width), dtype)
+    return np.empty((tensors, most, BLOCK), dtype), np.empty((8, BLOCK), dtype)
 
 
 # --------------------------------------------------------------------------------------------------------- elements
@@ -139,11 +138,11 @@ def measure_mask(mask, tokens, count, width):
         number = np.int64(0)
         for t in range(tokens):
             number += own[t] != 0
-        rises = np.int64(0)
-        for t in range(tokens - 1):
-            rises += (own[t] == 0) & (own[t + 1] != 0)
+        in_front = np.int64(0)  # of those that would be the first, if there were no holes
+        for t in range(number):
+            in_front += own[t] != 0
         count[row] = width[row] = number
-        if rises:
+        if in_front < number:
             width[row] = tokens
             while own[width[row] - 1] == 0:
                 width[row] -= 1

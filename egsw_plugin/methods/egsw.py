@@ -162,18 +162,28 @@ SAMPLE = 1 << 14  # tokens, padding included
 def _entropy_shift(batch: Batch, entropy: torch.Tensor, settings: dict) -> float:
     """How far the entropy alone moves the weights: the sum of |w - w with alpha 0| over the sum of w with alpha 0.
 
-    Over the policy tokens of the first groups of the batch, as many whole ones as have SAMPLE tokens, and one at least.
+    Over the policy tokens of the first groups of the batch, as many whole ones as have SAMPLE tokens; where the first
+    one has more, over every n-th token of it.
     """
     if settings["alpha"] == 0 or not batch.group_ids.numel():
         return 0.0
-    sizes = torch.bincount(batch.group_ids)
-    number = int((sizes.cumsum(0) * max(entropy.shape[1], 1) <= SAMPLE).sum().clamp(min=1))
-    which = batch.group_ids < number
-    rows = Rows(batch.rows.mask[which], batch.rows.count[which], batch.rows.width[which])
+    tokens = torch.bincount(batch.group_ids).cumsum(0) * max(entropy.shape[1], 1)
+    which = batch.group_ids < (tokens <= SAMPLE).sum().clamp(min=1)
+    stride = max(1, int(tokens[0]) // SAMPLE)
+    alive = torch.arange(0, entropy.shape[1], stride, device=which.device) < batch.rows.count[which].unsqueeze(1)
+    rows = Rows.measure(alive)
+
+    def sample(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.shape[1] > 1 and batch.rows.broken:
+            own = Rows(batch.rows.mask[which], batch.rows.count[which], batch.rows.width[which])
+            return own.columns(tensor[which])[:, ::stride]
+        return tensor[:, ::stride][which]
+
+    advantages, entropy = sample(batch.advantages), sample(entropy)
     with_entropy, without = (
         egsw(
-            batch.advantages[which],
-            entropy[which],
+            advantages,
+            entropy,
             rows,
             batch.group_ids[which],
             **{**settings, "alpha": alpha},
