@@ -2,7 +2,9 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from . import __version__
 
@@ -105,6 +107,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     model.add_argument("--revision", metavar="REV", help="of a hub id: branch, tag or commit (default: main)")
     model.set_defaults(handler=_model)
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="a page that shows recorded groups token by token",
+        description="Writes one HTML file, which fetches nothing, from the groups that a run recorded "
+        "(+algorithm.record.every=10). Exit code: 2 for wrong arguments.",
+    )
+    inspect.add_argument("run", type=Path, metavar="RUN", help="a run's folder, its records, or one file of them")
+    inspect.add_argument("--out", type=Path, metavar="FILE", help="default: inspect.html in RUN")
+    inspect.add_argument("--step", type=_positive_int, metavar="N", help="show this step alone (default: all)")
+    inspect.add_argument("--method", metavar="NAME", help="as this method would have it (default: what was recorded)")
+    inspect.add_argument(
+        "--set", action="append", default=[], metavar="OPTION=VALUE", help="an option of it; repeat it"
+    )
+    inspect.set_defaults(handler=_inspect)
 
     whatif = commands.add_parser(
         "whatif",
@@ -249,24 +266,29 @@ def _model(arguments: argparse.Namespace) -> int:
     return run(arguments.name, arguments.out, arguments.wheel, arguments.dtype, arguments.revision)
 
 
+def _inspect(arguments: argparse.Namespace) -> int:
+    from .records import inspect
+
+    return _of_records(
+        lambda: inspect.run(arguments.run, arguments.out, arguments.method, arguments.set, arguments.step)
+    )
+
+
 def _whatif(arguments: argparse.Namespace) -> int:
-    from .errors import EGSWPluginError
     from .records import whatif
 
+    names = ("run", "method", "set", "target", "against", "step", "out")
+    return _of_records(lambda: print(whatif.table(whatif.run(*(getattr(arguments, name) for name in names)))))
+
+
+def _of_records(work: Callable[[], Any]) -> int:
+    from .errors import EGSWPluginError
+
     try:
-        lines = whatif.run(
-            arguments.run,
-            arguments.method,
-            arguments.set,
-            arguments.target,
-            arguments.against,
-            arguments.step,
-            arguments.out,
-        )
-    except (EGSWPluginError, ModuleNotFoundError) as error:
-        print(f"egsw-plugin whatif: {error}", file=sys.stderr)
+        work()
+    except (EGSWPluginError, ModuleNotFoundError, OSError) as error:
+        print(f"egsw-plugin: {error}", file=sys.stderr)
         return 2
-    print(whatif.table(lines))
     return 0
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class Record:
     prompt_ids, ids, tokens: token ids of prompt and response, and the text of each token of the response. policy: which
     of these the policy wrote. old_log_prob, entropy (nats), base (advantage), weight, advantage: one number a token, or
     None. reward, score: sums over the tokens, the score before KL and length terms. success.
-    about: versions, and verl's `algorithm` section, as verl ran it.
+    about: versions, verl's `algorithm` section, as verl ran it, and the ids of special tokens.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -47,6 +48,18 @@ class Record:
             return None
         dtype = torch.int64 if name == "policy" else torch.float32
         return torch.nn.utils.rnn.pad_sequence([torch.tensor(x, dtype=dtype) for x in columns], batch_first=True)
+
+
+def weights_of(published: Sequence[float] | None, base: Sequence[float], advantage: Sequence[float]) -> Sequence[float]:
+    """The weights that a method publishes for the policy loss; else how many times its base an advantage is, 1 where
+    both are the same and NaN where the base alone is 0.
+
+    >>> weights_of(None, [0.0, 2.0, 0.0], [0.0, 1.0, 3.0])
+    [1.0, 0.5, nan]
+    """
+    if published is not None:
+        return published
+    return [1.0 if a == b else a / b if b else math.nan for a, b in zip(advantage, base, strict=True)]
 
 
 def _schema():
@@ -112,16 +125,16 @@ class Recorder:
         self.folder = folder
         self._pool = ThreadPoolExecutor(1, "egsw-plugin-records")  # which Python waits for as it ends
 
-    def write(self, record: Record) -> None:
-        """Returns at once."""
-        self._pool.submit(self._write, record)
+    def write(self, make: Callable[[], Record]) -> None:
+        """Make a record and write it, in the thread; returns at once."""
+        self._pool.submit(self._write, make)
 
     def flush(self) -> None:
         """Wait for what was given so far."""
         self._pool.submit(int).result()
 
-    def _write(self, record: Record) -> None:
+    def _write(self, make: Callable[[], Record]) -> None:
         try:
-            write_record(record, self.folder)
+            write_record(make(), self.folder)
         except Exception as error:
             warn_once(f"records cannot be written to {self.folder}: {type(error).__name__}: {error}; training goes on")

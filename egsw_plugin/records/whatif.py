@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from ..errors import DataError, OptionError
+from ..fields import Field
 from ..kernels.groups import dense_group_ids
 from ..kernels.rows import Rows
-from ..methods.chain import CHAIN, Chain, apply, read
+from ..methods.chain import CHAIN, Chain, Result, apply, read
 from ..methods.interface import Batch
-from .store import Record
+from .store import Record, read_records, weights_of
 
 UNCERTAIN = 0.2  # part of the policy tokens
 GRID = {"alpha": (0.0, 0.25, 0.5, 1.0, 2.0), "temperature": (1.0, 2.0, 3.0, 5.0, 10.0)}  # of egsw, where none is given
@@ -77,11 +78,32 @@ def _mean(numbers: Sequence[float]) -> float:
     return sum(numbers) / len(numbers)
 
 
-def _measure(chain: Chain, batch: Batch) -> dict[str, float]:
+def _apply(chain: Chain, batch: Batch) -> Result:
     for name in chain.tensors:
         if name not in batch.tensors:
             raise DataError(f"{chain.name} needs {name}, which these records do not have")
-    result = apply(chain, batch)
+    return apply(chain, batch)
+
+
+def seen_as(record: Record, chain: Chain) -> list[dict[str, Any]]:
+    """The record's rows with the base, weights and advantages that the chain gives them."""
+    batch = batch_of(record)
+    result = _apply(chain, batch)
+    published = result.fields.get(Field.WEIGHT)
+    rows = []
+    for number, row in enumerate(record.rows):
+        length, shape = len(row["ids"]), batch.rows.mask.shape
+        base, advantage, weight = (
+            None if tensor is None else tensor.expand(shape)[number, :length].tolist()
+            for tensor in (result.base, result.advantages, published)
+        )
+        base = [b if own else 0.0 for b, own in zip(base, row["policy"], strict=True)]
+        rows.append({**row, "base": base, "weight": weights_of(weight, base, advantage), "advantage": advantage})
+    return rows
+
+
+def _measure(chain: Chain, batch: Batch) -> dict[str, float]:
+    result = _apply(chain, batch)
     own = chain.links[-1].name if chain.links else ""
     there = batch.rows.policy
     base = batch.base.expand(there.shape)[there].double()
@@ -216,12 +238,8 @@ def run(
     Raises:
         DataError, OptionError.
     """
-    from .store import read_records
-
-    records = [record for record in read_records(place) if step in (None, record.step)]
-    if not records:
-        raise DataError(f"{place} has no record of step {step}")
-    options = dict(map(_values, given)) or (dict(GRID) if method == "egsw" else {})
+    records = of_step(read_records(place), step, place)
+    options = dict(map(values_of, given)) or (dict(GRID) if method == "egsw" else {})
     if target is None:
         lines = grid(method, options, records)
     else:
@@ -237,10 +255,19 @@ def run(
     return [*lines, *others]
 
 
-def _values(text: str) -> tuple[str, list[Any]]:
+def of_step(records: Sequence[Record], step: int | None, place: Path) -> list[Record]:
+    """The records of a step, or all of them. Raises `DataError` if there are none."""
+    chosen = [record for record in records if step in (None, record.step)]
+    if not chosen:
+        there = ", ".join(str(record.step) for record in records)
+        raise DataError(f"{place} has no record of step {step}; it has {there}")
+    return chosen
+
+
+def values_of(text: str) -> tuple[str, list[Any]]:
     """An option and its values.
 
-    >>> _values("alpha=0,0.5")
+    >>> values_of("alpha=0,0.5")
     ('alpha', [0.0, 0.5])
     """
     key, equals, rest = text.partition("=")

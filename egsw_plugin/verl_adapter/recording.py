@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from .. import __version__
 from ..console import warn_once
@@ -15,7 +13,7 @@ from ..errors import OptionError
 from ..fields import Field
 from ..options import Options, documented, option, parse
 from ..options.checks import whole
-from ..records.store import FOLDER, Record, Recorder
+from ..records.store import FOLDER, Record, Recorder, weights_of
 from .configuration import Sections, section
 from .step import TrainerStep
 
@@ -61,67 +59,81 @@ def record(step: TrainerStep) -> None:
         if recorder is None:
             folder = Path(trainer.config.trainer.default_local_dir) / FOLDER
             recorder = trainer.egsw_plugin_recorder = Recorder(folder)
-        recorder.write(_gather(step, number, options.groups))
+        recorder.write(partial(_record, **_gather(step, options.groups), step=number))
     except Exception as error:
         warn_once(f"step {number} cannot be recorded: {type(error).__name__}: {error}; training goes on")
 
 
-def _gather(step: TrainerStep, number: int, groups: int) -> Record:
-    """Everything of the chosen rows, as plain numbers and text."""
-    batch = step.data.batch
+def _gather(step: TrainerStep, groups: int) -> dict[str, Any]:
+    """Copies of what `_record` needs of the chosen rows."""
+    batch, result = step.data.batch, step.result
     uids = [str(uid) for uid in step.data.non_tensor_batch["uid"]]
-    rewards = batch["token_level_rewards"].sum(1)
+    rewards, scores = (batch[name].sum(1) for name in ("token_level_rewards", "token_level_scores"))
     real = [row for row, tag in enumerate(step.tags) if not tag.get("is_padding", False)]
     chosen = [real[place] for place in _chosen([uids[r] for r in real], rewards[real].tolist(), groups)]
     keys = [step.keys[row] for row in chosen]
     names = ["prompts", "responses", "entropy"]
     stored = step.queue.kv_batch_get(keys=keys, partition_id=step.partition_id, select_fields=names)
-    tokenizer, result = step.trainer.tokenizer, step.result
-    prompts, responses = ([x.tolist() for x in stored[name].unbind()] for name in names[:2])
-    entropy = [x.tolist() for x in stored["entropy"].unbind()] if "entropy" in stored else None
-    success = step.success
-    scores = batch["token_level_scores"].sum(1)
+    columns = {
+        "policy": batch["response_mask"].ne(0),
+        "old_log_prob": batch.get("old_log_probs"),
+        "base": batch["advantages"] if result is None else result.base,
+        "weight": None if result is None else result.fields.get(Field.WEIGHT),
+        "advantage": batch["advantages"],
+    }
+    tokenizer = step.trainer.tokenizer
+    prompts, responses = ([ids.tolist() for ids in stored[name].unbind()] for name in names[:2])
+    success = scores > 0.5 if step.success is None else step.success
+    return {
+        "keys": keys,
+        "prompts": list(zip(prompts, map(tokenizer.decode, prompts), strict=True)),
+        "responses": list(zip(responses, map(tokenizer.decode, responses), strict=True)),
+        # Here and not in the thread: a tokenizer that is used at two places at once may refuse one of them.
+        "texts": {token: tokenizer.decode([token]) for token in set().union(*responses)},
+        "entropy": [numbers.float() for numbers in stored["entropy"].unbind()] if "entropy" in stored else None,
+        "columns": {name: None if tensor is None else tensor[chosen] for name, tensor in columns.items()},
+        "outcomes": [
+            {"reward": reward, "score": score, "success": right}
+            for reward, score, right in zip(*(x[chosen].tolist() for x in (rewards, scores, success)), strict=True)
+        ],
+        "weighed": result is not None,
+        "about": {
+            "egsw_plugin": __version__,
+            "algorithm": section(step.trainer.config, "algorithm"),
+            "model": str(step.trainer.config.actor_rollout_ref.model.path),
+            "special_ids": sorted(getattr(tokenizer, "all_special_ids", ())),
+        },
+    }
+
+
+def _record(step, keys, prompts, responses, texts, entropy, columns, outcomes, weighed, about) -> Record:
+    """Plain numbers and text of what was gathered."""
     rows = []
-    for place, row in enumerate(chosen):
-        length = len(responses[place])
-        uid, session, _ = step.keys[row].rsplit("_", 2)
-
-        def of_row(tensor: torch.Tensor | None, row=row, length=length) -> list[float] | None:
-            if tensor is None:
-                return None
-            own = tensor[row].float()
-            return (own.expand(length) if own.numel() == 1 else own[:length]).tolist()
-
-        advantage = of_row(batch["advantages"])
-        base = advantage if result is None else of_row(result.base)
-        policy = [bit != 0 for bit in of_row(batch["response_mask"])]
-        base = [b if p else 0.0 for b, p in zip(base, policy, strict=True)]
+    for row, (ids, response) in enumerate(responses):
+        uid, session, _ = keys[row].rsplit("_", 2)
+        own = {
+            name: None if tensor is None else tensor[row].expand(max(len(ids), tensor.shape[1]))[: len(ids)].tolist()
+            for name, tensor in columns.items()
+        }
+        own["base"] = [base if policy else 0.0 for base, policy in zip(own["base"], own["policy"], strict=True)]
+        own["weight"] = weights_of(own["weight"], own["base"], own["advantage"]) if weighed else None
+        prompt_ids, prompt = prompts[row]
         rows.append(
             {
-                "step": number,
+                "step": step,
                 "uid": uid,
                 "session": session,
-                "prompt": tokenizer.decode(prompts[place]),
-                "response": tokenizer.decode(responses[place]),
-                "prompt_ids": prompts[place],
-                "ids": responses[place],
-                "tokens": [tokenizer.decode([token]) for token in responses[place]],
-                "policy": policy,
-                "old_log_prob": of_row(batch.get("old_log_probs")),
-                "entropy": None if entropy is None else entropy[place],
-                "base": base,
-                "weight": None
-                if result is None
-                else _weights(of_row(result.fields.get(Field.WEIGHT)), base, advantage),
-                "advantage": advantage,
-                "reward": float(rewards[row]),
-                "score": float(scores[row]),
-                "success": bool(scores[row] > 0.5) if success is None else bool(success[row]),
+                "prompt": prompt,
+                "response": response,
+                "prompt_ids": prompt_ids,
+                "ids": ids,
+                "tokens": [texts[token] for token in ids],
+                "entropy": None if entropy is None else entropy[row].tolist(),
+                **own,
+                **outcomes[row],
             }
         )
-    algorithm = section(step.trainer.config, "algorithm")
-    model = str(step.trainer.config.actor_rollout_ref.model.path)
-    return Record(rows, {"egsw_plugin": __version__, "algorithm": algorithm, "model": model})
+    return Record(rows, about)
 
 
 def _chosen(uids: list[str], rewards: list[float], groups: int) -> list[int]:
@@ -135,11 +147,3 @@ def _chosen(uids: list[str], rewards: list[float], groups: int) -> list[int]:
         members.setdefault(uid, []).append(row)
     ordered = sorted(members.values(), key=lambda rows: len({rewards[row] for row in rows}) == 1)
     return [row for rows in ordered[:groups] for row in rows]
-
-
-def _weights(published: list[float] | None, base: list[float], advantage: list[float]) -> list[float] | None:
-    """The weights that go to the policy loss; else how many times its base an advantage is, 1 where both are 0
-    and NaN where the base alone is."""
-    if published is not None:
-        return published
-    return [1.0 if a == b else a / b if b else math.nan for a, b in zip(advantage, base, strict=True)]

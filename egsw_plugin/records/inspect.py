@@ -1,0 +1,254 @@
+"""The page on which one sees what a method does to tokens: `egsw-plugin inspect`.
+
+One file that fetches nothing. Texts come from models and are not trusted: they are data in the page, JSON in ASCII
+without `<`, and the page's policy allows its own script and style by their hashes and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError, OptionError
+from ..methods.chain import Chain
+from . import whatif
+from .store import Record, read_records
+
+COLUMNS = ("old_log_prob", "entropy", "base", "weight", "advantage")
+BINS, PLACES = 30, 40  # of histograms, and of the curves by place
+EXTREMES, BEFORE, AFTER = 12, 10, 6  # tokens listed at each end, and their context
+# Black text can be read on each of them, and a colour-blind person can tell the ends apart.
+LOW, MIDDLE, HIGH = (224, 130, 20), (250, 250, 250), (86, 146, 216)
+CLASSES = 8  # steps of colour on each side, as page.js has them
+
+
+def page(records: Sequence[Record], title: str, chain: Chain | None = None, seen: str = "") -> str:
+    """HTML of recorded steps; with a chain, as that method, which `seen` names, would have had them.
+
+    Raises:
+        DataError: the records lack a tensor that the chain needs.
+    """
+    vocabulary: dict[tuple[int, str], int] = {}
+    steps = [_step(record, chain, seen, vocabulary) for record in records]
+    special = {token for record in records for token in record.about.get("special_ids", ())}
+    data = {
+        "title": title,
+        "steps": steps,
+        "columns": COLUMNS,
+        "vocabulary": [text for _, text in vocabulary],
+        "ids": [token for token, _ in vocabulary],
+        "special": [int(token in special) for token, _ in vocabulary],
+    }
+    style, script = _part("page.css") + _palette(), _part("page.js")
+    allowed = {"script-src": _hash(script), "style-src": _hash(style)}
+    policy = {"default-src": "'none'", **allowed, "base-uri": "'none'", "form-action": "'none'"}
+    parts = {
+        "POLICY": "; ".join(f"{kind} {value}" for kind, value in policy.items()),
+        "STYLE": style,
+        "DATA": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
+        "SCRIPT": script,
+    }
+    head, *rest = _part("page.html").split("__")
+    return head + "".join(parts[name] + text for name, text in zip(rest[::2], rest[1::2], strict=True))
+
+
+def _part(name: str) -> str:
+    return resources.files(__package__).joinpath("page", name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _palette() -> str:
+    """Rules for the classes s0 to s8 and d0 to d16."""
+
+    def mix(first, second, part):
+        return "#" + "".join(f"{round(a + (b - a) * part):02x}" for a, b in zip(first, second, strict=True))
+
+    up = [mix(MIDDLE, HIGH, i / CLASSES) for i in range(CLASSES + 1)]
+    down = [mix(MIDDLE, LOW, i / CLASSES) for i in range(CLASSES, 0, -1)]
+    rules = [f".s{i} {{ background: {colour}; }}" for i, colour in enumerate(up)]
+    rules += [f".d{i} {{ background: {colour}; }}" for i, colour in enumerate(down + up)]
+    return "\n".join(rules) + "\n"
+
+
+# ---------------------------------------------------------------------------------------------------------------- steps
+
+
+def _step(record: Record, chain: Chain | None, seen: str, vocabulary: dict) -> dict[str, Any]:
+    """What the page knows of a step: its groups, best responses first, and what is drawn of all of them."""
+    rows = list(record.rows if chain is None else whatif.seen_as(record, chain))
+    groups = [_best_first(rows, uid) for uid in dict.fromkeys(row["uid"] for row in rows)]
+    places = [(g, r, row) for g, group in enumerate(groups) for r, row in enumerate(group)]
+    tokens = _Tokens([row for *_, row in places])
+    colours = [name for name in ("entropy", "weight", "advantage", "change", "surprisal") if name in tokens.of]
+    drawn = [name for name in ("entropy", "weight") if name in tokens.of]
+    algorithm = record.about.get("algorithm", {})
+    return {
+        "number": record.step,
+        "method": f"as {seen} would have it" if seen else f"adv_estimator={algorithm.get('adv_estimator', '?')}",
+        "colours": colours,
+        "limits": {name: tokens.limit(name) for name in colours},
+        "histograms": [tokens.histogram(name) for name in drawn],
+        "courses": [tokens.course(name) for name in reversed(drawn)],
+        "extremes": list(_extremes(tokens, places)),
+        "groups": [
+            {
+                "uid": group[0]["uid"],
+                "prompt": group[0]["prompt"],
+                "responses": [_response(row, vocabulary) for row in group],
+            }
+            for group in groups
+        ],
+    }
+
+
+def _best_first(rows: Sequence[Mapping[str, Any]], uid: str) -> list[Mapping[str, Any]]:
+    return sorted((row for row in rows if row["uid"] == uid), key=lambda row: -row["reward"])
+
+
+def _response(row: Mapping[str, Any], vocabulary: dict) -> dict[str, Any]:
+    """One response; numbers as the page unpacks them, float32 in base64."""
+    tokens = [vocabulary.setdefault(pair, len(vocabulary)) for pair in zip(row["ids"], row["tokens"], strict=True)]
+    packed = {name: None if row[name] is None else _packed(row[name], np.float32) for name in COLUMNS}
+    policy = _packed(row["policy"], np.uint8)
+    one = {"reward": row["reward"], "success": row["success"]}
+    return {**one, "tokens": _packed(tokens, np.uint32), "policy": policy, **packed}
+
+
+def _packed(numbers: Sequence[Any], dtype: type) -> str:
+    return base64.b64encode(np.asarray(numbers, dtype).astype(np.dtype(dtype).newbyteorder("<")).tobytes()).decode()
+
+
+class _Tokens:
+    """All policy tokens of a step, response after response.
+
+    of: columns, and change (advantage less base) and surprisal (-log-probability), [N]. place: number among the
+    response's policy tokens. position: among all its tokens. response: its number. success.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]):
+        own = [np.flatnonzero(row["policy"]) for row in rows]
+        self.position = np.concatenate(own)
+        self.place = np.concatenate([np.arange(len(positions)) for positions in own])
+        self.response = np.repeat(np.arange(len(rows)), list(map(len, own)))
+        self.success = np.array([row["success"] for row in rows], bool)[self.response]
+        self.of: dict[str, np.ndarray] = {}
+        for name in COLUMNS:
+            if all(row[name] is not None for row in rows):
+                parts = [np.asarray(row[name], float)[p] for row, p in zip(rows, own, strict=True)]
+                self.of[name] = np.concatenate(parts)
+        self.of["change"] = self.of["advantage"] - self.of["base"]
+        if "old_log_prob" in self.of:
+            self.of["surprisal"] = -self.of["old_log_prob"]
+
+    def limit(self, name: str) -> float:
+        """Where the colour ends: what 1 % of those that differ from the middle are beyond, and 0 where none does."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            far = np.abs(np.log(self.of[name]) if name == "weight" else self.of[name])
+        far = far[np.isfinite(far) & (far > 1e-9)]
+        return float(np.quantile(far, 0.99)) if len(far) else 0.0
+
+    def histogram(self, name: str) -> dict[str, Any]:
+        """Parts of the tokens of successes, and of failures, in bins; those beyond the last are in it."""
+        values = self.of[name]
+        there = np.isfinite(values)
+        most = float(np.quantile(values[there], 0.995)) if there.any() else 0.0
+        edges = np.linspace(min(0.0, float(values[there].min(initial=0.0))), most or 1.0, BINS + 1)
+        parts = {}
+        for outcome, which in (("success", self.success), ("failure", ~self.success)):
+            own = values[there & which].clip(edges[0], edges[-1])
+            parts[outcome] = (np.histogram(own, edges)[0] / max(len(own), 1)).tolist()
+        return {"title": name, "unit": " nats" if name == "entropy" else "", "edges": edges.tolist(), **parts}
+
+    def course(self, name: str) -> dict[str, Any]:
+        """Means by place in the response, of successes and of failures; None where no token is."""
+        values = self.of[name]
+        edges = np.linspace(0, int(self.place.max(initial=0)) + 1, PLACES + 1)
+        where = np.clip(np.searchsorted(edges, self.place, "right") - 1, 0, PLACES - 1)
+        means = {}
+        for outcome, which in (("success", self.success), ("failure", ~self.success)):
+            own = which & np.isfinite(values)
+            number = np.bincount(where[own], minlength=PLACES)
+            total = np.bincount(where[own], values[own], PLACES)
+            means[outcome] = [float(t / n) if n else None for t, n in zip(total, number, strict=True)]
+        return {"title": name, "edges": edges.tolist(), **means}
+
+
+def _extremes(tokens: _Tokens, places: Sequence[tuple[int, int, Mapping[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """The tokens of the largest and of the smallest weights; without weights that differ, of the largest entropies."""
+    weighed = "weight" in tokens.of and tokens.limit("weight") > 0
+    name = "weight" if weighed else "entropy"
+    if name not in tokens.of:
+        return
+    values = tokens.of[name]
+    there = np.flatnonzero(np.isfinite(values))
+    order = there[np.argsort(values[there], kind="stable")]
+    ends = [(f"Largest {name}", order[::-1])] + ([("Smallest weight", order)] if weighed else [])
+    for title, end in ends:
+        listed = []
+        for n in end[:EXTREMES]:
+            group, response, row = places[tokens.response[n]]
+            i, texts = int(tokens.position[n]), row["tokens"]
+            listed.append(
+                {
+                    "value": float(values[n]),
+                    "group": group,
+                    "response": response,
+                    "token": i,
+                    "before": "".join(texts[max(0, i - BEFORE) : i]),
+                    "own": texts[i],
+                    "after": "".join(texts[i + 1 : i + 1 + AFTER]),
+                }
+            )
+        yield {"title": title, "tokens": listed}
+
+
+# -------------------------------------------------------------------------------------------------------------- command
+
+
+def run(
+    place: Path,
+    out: Path | None = None,
+    method: str | None = None,
+    given: Sequence[str] = (),
+    step: int | None = None,
+    say: Callable[[str], Any] = print,
+) -> Path:
+    """Write the page; returns its path.
+
+    Args:
+        place: where records are, see `read_records`.
+        out: the page (default: inspect.html in that folder, or beside that file).
+        method, given: as which method would have it, and its options as KEY=VALUE.
+        step: of the one record to show; None for all.
+
+    Raises:
+        DataError, OptionError, OSError.
+    """
+    records = whatif.of_step(read_records(place), step, place)
+    options = {}
+    for text in given:
+        key, values = whatif.values_of(text)
+        if len(values) != 1:
+            raise OptionError("--set", text, "the page shows one value; `egsw-plugin whatif` compares several")
+        options[key] = values[0]
+    if options and method is None:
+        raise OptionError("--set", " ".join(given), "say whose options these are, with --method")
+    chain = None if method is None else whatif.chain_of(method, options)
+    text = page(records, place.resolve().name, chain, " ".join([method or "", *given]).strip())
+    out = out or (place if place.is_dir() else place.parent) / "inspect.html"
+    if out.is_dir():
+        raise DataError(f"--out {out} is a folder; name a file")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    say(f"{out}: {len(records)} steps, {len(text) / 2**20:.1f} MiB")
+    return out
