@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
 from egsw_plugin.errors import OptionError, TensorError
-from egsw_plugin.kernels.egsw import egsw
+from egsw_plugin.kernels.egsw import egsw, temperature_for
 from egsw_plugin.kernels.groups import dense_group_ids
 from egsw_plugin.kernels.policy_loss import clipped_surrogate
 from egsw_plugin.kernels.rows import Rows
@@ -569,3 +569,105 @@ def test_returns_of_a_large_batch_are_the_bases_at_every_policy_token(monkeypatc
     own = batch[1].bool()
     assert torch.equal(returns[own], expected[own])
     assert returns.shape == result.shape and returns.stride(1) == 0
+
+
+# ------------------------------------------------------------------------------------------------- temperature=auto
+
+
+def auto(batch, share, **options):
+    """The metrics of a batch whose temperature is searched, and the result."""
+    rewards, mask, index, entropy = batch
+    metrics = {}
+    config = {"norm_adv_by_std_in_grpo": True, "egsw": {"temperature": "auto", "effective_share": share, **options}}
+    arguments = dict(token_level_rewards=rewards, response_mask=mask, index=index, entropy=entropy, metrics=metrics)
+    return metrics, get_adv_estimator_fn("egsw")(**arguments, config=config)[0]
+
+
+def acting(batch, scope):
+    """The rows of groups that have an advantage other than 0."""
+    base, index = base_of(batch), batch[2] if scope == "group" else ["everyone"] * len(batch[2])
+    groups = {uid for row, uid in enumerate(index) if bool(base[row].any())}
+    return [row for row, uid in enumerate(index) if uid in groups]
+
+
+@pytest.mark.parametrize("granularity,scope", itertools.product(("step", "trajectory"), ("group", "batch")))
+@pytest.mark.parametrize("share", [0.7, 0.9, 0.99])
+def test_the_searched_temperature_gives_the_share(share, granularity, scope):
+    batch = random_batch(21, prompts=6, responses=6, tokens=8, emptied=False)
+    options = dict(granularity=granularity, scope=scope)
+    metrics, result = auto(batch, share, **options)
+    P = metrics["egsw/temperature"]
+    assert torch.equal(result, estimate(batch, temperature=P, **options)[0])
+    rows = acting(batch, scope)
+    base, mask, entropy, index = (base_of(batch)[rows], batch[1][rows], batch[3][rows], batch[2][rows])
+    weights = reference.egsw_weights(base.tolist(), entropy.tolist(), mask.tolist(), index, 0.5, P, **options)
+    found = reference.effective_share(weights, mask.tolist(), index, **options)
+    assert found == pytest.approx(share, abs=1e-4)
+    assert metrics["egsw/effective_share/reached"] == pytest.approx(share, abs=1e-4)
+
+
+def test_a_larger_share_needs_a_higher_temperature():
+    batch = random_batch(22, prompts=6, responses=6)
+    temperatures = [auto(batch, share)[0]["egsw/temperature"] for share in (0.6, 0.7, 0.8, 0.9, 0.99)]
+    assert temperatures == sorted(temperatures) and temperatures[0] < temperatures[-1] / 2
+
+
+def test_the_searched_temperature_depends_on_policy_tokens_alone():
+    rewards, mask, index, entropy = random_batch(23, holes=False)
+    wanted = auto((rewards, mask, index, entropy), 0.8)[0]["egsw/temperature"]
+    order = torch.randperm(len(mask), generator=torch.Generator().manual_seed(0))
+    shuffled = (rewards[order], mask[order], index[order.numpy()], entropy[order])
+    wider = [torch.cat([x, torch.zeros_like(x)], 1) for x in (rewards, mask, entropy)]
+    wider[2][wider[1] == 0] = 1.0
+    apart = [
+        torch.stack([x, torch.full_like(x, filler)], 2).flatten(1)
+        for x, filler in zip((rewards, mask, entropy), (0, 0, 2), strict=True)
+    ]
+    for other in (shuffled, (wider[0], wider[1], index, wider[2]), (apart[0], apart[1], index, apart[2])):
+        assert auto(other, 0.8)[0]["egsw/temperature"] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_of_a_large_batch_some_tokens_say_the_temperature(monkeypatch):
+    batch = random_batch(24, prompts=60, responses=8, tokens=80)
+    rows, ids = Rows.measure(batch[1]), torch.as_tensor(np.unique(batch[2], return_inverse=True)[1])
+    A = base_of(batch).amax(1, keepdim=True) + base_of(batch).amin(1, keepdim=True)  # one of them is 0
+    whole, _ = temperature_for(0.85, A, batch[3], rows, ids, alpha=0.5)
+    monkeypatch.setattr("egsw_plugin.kernels.egsw.SAMPLE", 3000)
+    some, _ = temperature_for(0.85, A, batch[3], rows, ids, alpha=0.5)
+    assert some != whole and some == pytest.approx(whole, rel=0.05)
+
+
+def test_a_share_out_of_reach_is_said_and_the_nearest_is_taken(capsys, monkeypatch):
+    from egsw_plugin import console
+
+    monkeypatch.setattr(console, "_warned", set())
+    entropy = torch.tensor([[0.5], [0.5], [0.5]])
+    batch = (
+        torch.tensor([[1.0], [1.0], [0.0]]),
+        torch.ones(3, 1, dtype=torch.int64),
+        np.array(["a"] * 3, object),
+        entropy,
+    )
+    metrics, result = auto(batch, 0.3)  # two are alike: at least 2 of 3 weigh
+    assert metrics["egsw/effective_share/reached"] == pytest.approx(2 / 3)
+    assert metrics["egsw/temperature"] == pytest.approx(1e-3)
+    said = capsys.readouterr().out
+    assert "effective share of 0.3; the nearest is 0.667, at 0.001" in said
+    assert bool(result.isfinite().all())
+    # Nothing differs, or nothing is there: the share is 1 at any temperature, and weights are 1.
+    alike = (torch.ones(3, 1), *batch[1:])
+    assert auto(alike, 0.9)[0]["egsw/effective_share/reached"] == 1
+    empty = (batch[0], torch.zeros(3, 1, dtype=torch.int64), *batch[2:])
+    assert auto(empty, 0.9)[1].eq(0).all()
+    alone = (torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.int64), np.array(["a"], object), torch.ones(1, 2))
+    assert auto(alone, 0.9)[0]["egsw/effective_share/reached"] == 1
+
+
+def test_options_of_the_search():
+    batch = random_batch(0)
+    with pytest.raises(OptionError, match=r"egsw\.temperature=aut: use auto, or a finite number > 0"):
+        estimate(batch, temperature="aut")
+    with pytest.raises(OptionError, match=r"effective_share=0\.8: .*temperature=auto"):
+        estimate(batch, effective_share=0.8)
+    with pytest.raises(OptionError, match=r"effective_share=1"):
+        estimate(batch, temperature="auto", effective_share=1)

@@ -93,6 +93,72 @@ def egsw(
     return result
 
 
+LEAST, MOST = 1e-3, 1e6  # temperatures that are searched
+SAMPLE = 1 << 15  # policy tokens that the search looks at, where there are more
+
+
+def temperature_for(
+    share: float,
+    advantages: torch.Tensor,
+    entropy: torch.Tensor,
+    rows: Rows,
+    group_ids: torch.Tensor,
+    *,
+    alpha: float,
+    granularity: str = "step",
+    scope: str = "group",
+) -> tuple[float, float]:
+    """P at which the mean effective share is `share`, between LEAST and MOST; and the share there.
+
+    Counted are groups with an advantage other than 0, or all if none has one; of more than SAMPLE policy tokens, every
+    n-th one of each response. The share of a column, (sum w)^2 / sum w^2 / number, cannot fall as P grows: the mean is
+    searched by halving the interval of log P, and where it is out of reach the nearest end is given.
+
+    Args: as `egsw` has them. Source: ours, not in arXiv 2503.22456.
+
+    >>> A, H, ids = torch.tensor([[1.0], [-1.0]]), torch.zeros(2, 1), torch.tensor([0, 0])
+    >>> P, reached = temperature_for(0.8, A, H, Rows.measure(torch.ones(2, 1)), ids, alpha=0.0)
+    >>> round(P, 2), round(reached, 4)  # weights 1.5 and 0.5, so exp(2 / P) = 3
+    (1.82, 0.8)
+    """
+    key = torch.zeros_like(group_ids) if scope == "batch" else group_ids
+    there = rows.count > 0
+    acting = advantages.ne(0) & (there.unsqueeze(1) if advantages.shape[1] == 1 else rows.policy)
+    acting = set_sums(acting.any(1).double(), key, int(key.max()) + 1 if len(key) else 0) > 0
+    which = acting[key] & there
+    which = which if bool(which.any()) else there
+    if not bool(which.any()):
+        return 1.0, share
+    if granularity == "trajectory":
+        level = advantages if advantages.shape[1] == 1 else _levels(advantages, rows)[0]
+        mean = (row_sums(entropy, rows) / rows.count.clamp(min=1)).unsqueeze(1)
+        alive, own, mean = there[which].unsqueeze(1), level[which], mean[which]
+    else:
+        step = max(1, int(rows.count[which].sum()) // SAMPLE)
+        some, own, mean = rows.every(step, which, advantages, entropy)
+        alive = some.alive
+    logit = torch.where(alive, own.double() + alpha * mean.double(), -math.inf)
+    key = key[which]
+    sets = int(key.max()) + 1
+    top = logit.new_full((sets, logit.shape[1]), -math.inf)
+    top.scatter_reduce_(0, key.unsqueeze(1).expand(logit.shape), logit, "amax")
+    below = torch.where(alive, logit - top[key], -math.inf)
+    number = set_sums(alive.double(), key, sets)
+
+    def reached(logarithm: float) -> float:
+        raw = (below / math.exp(logarithm)).exp()
+        total, squares = set_sums(raw, key, sets), set_sums(raw.square(), key, sets)
+        return float((total.square() / (squares * number))[number > 0].mean())
+
+    low, high = math.log(LEAST), math.log(MOST)
+    if reached(low) >= share:
+        return LEAST, reached(low)
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if reached(middle) < share else (low, middle)
+    return math.exp(high), reached(high)
+
+
 @dataclass(frozen=True)
 class _Softmax:
     """The softmax and what becomes of it; `stay`: a finished response stays in the denominator, with H = 0."""

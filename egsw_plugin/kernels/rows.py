@@ -81,6 +81,25 @@ class Rows:
         """Which columns a row reaches, bool [rows, tokens]."""
         return torch.arange(self.mask.shape[1], device=self.count.device) < self.count.unsqueeze(1)
 
+    def every(self, step: int, which: torch.Tensor, *tensors: torch.Tensor) -> tuple[Rows, ...]:
+        """Every `step`-th policy token of the rows that `which` names, bool [rows]: their own rows, without holes, and
+        the tensors at them. A tensor [rows, 1] keeps its one column.
+
+        >>> rows = Rows.measure(torch.tensor([[1, 1, 0, 1], [1, 0, 0, 0]]))
+        >>> some, tensor = rows.every(2, torch.tensor([True, False]), torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0] * 4]))
+        >>> some.count.tolist(), tensor
+        ([2], tensor([[1., 4.]]))
+        """
+        columns = torch.arange(0, self.mask.shape[1], step, device=which.device)
+        some = Rows.measure(columns < self.count[which].unsqueeze(1))
+
+        def thin(tensor: torch.Tensor) -> torch.Tensor:
+            if tensor.shape[1] > 1 and self.broken:
+                return Rows(self.mask[which], self.count[which], self.width[which]).columns(tensor[which])[:, ::step]
+            return tensor[:, ::step][which]
+
+        return some, *map(thin, tensors)
+
     def layout(self, loops, ids: torch.Tensor | None = None, which: torch.Tensor | None = None):
         """The rows that `which` names (bool [rows], None: those with policy tokens) as sets of equal `ids` (None: one
         set), for compiled loops."""

@@ -7,11 +7,11 @@ import dataclasses
 import torch
 
 from .. import measure
+from ..console import warn_once
 from ..fields import Field
-from ..kernels.egsw import egsw
-from ..kernels.rows import Rows
+from ..kernels.egsw import LEAST, MOST, egsw, temperature_for
 from ..options import Options, documented, option
-from ..options.checks import estimator_name, finite, flag, one_of, positive
+from ..options.checks import estimator_name, finite, flag, in_range, one_of, or_auto, positive
 from . import uncertainty
 from .interface import Batch, Change, Requirements, Transform
 
@@ -39,7 +39,20 @@ class EGSWOptions(Options):
     alpha: float = option(
         0.5, finite, "weight of the entropy (nats) in the logit; any finite number", "alpha", "not public"
     )
-    temperature: float = option(3.0, positive, "temperature of the softmax over responses; > 0", "P", "not public")
+    temperature: float | str = option(
+        3.0,
+        or_auto(positive),
+        "temperature of the softmax over responses; > 0, or `auto`: in each batch the one that gives `effective_share` "
+        "(ours, not the paper's)",
+        "P",
+        "not public",
+    )
+    effective_share: float = option(
+        0.9,
+        in_range(0, 1, inclusive=False),
+        "with temperature=auto: the mean of (sum w)^2 / sum w^2 over the responses alive at a token, divided by their "
+        "number, in the groups that have an advantage other than 0; 1 would be equal weights",
+    )
     granularity: str = option(
         "step",
         one_of("step", "trajectory"),
@@ -89,7 +102,9 @@ class EGSWOptions(Options):
         ]
 
     def refusals(self) -> list[tuple[str, str]]:
-        """Weights that would go nowhere."""
+        """Weights that would go nowhere, and a share that nothing reads."""
+        if self.effective_share != 0.9 and self.temperature != "auto":
+            return [("effective_share", "it is read with algorithm.egsw.temperature=auto only; set that")]
         if self.weigh_kl and self.channel != "loss":
             return [("weigh_kl", "the weights reach the workers with algorithm.egsw.channel=loss only; set it")]
         return []
@@ -135,9 +150,10 @@ class EGSW(Transform[EGSWOptions]):
         """Weigh the batch."""
         entropy = batch.tensors["entropy"] if options.entropy == "full" else batch.tensors["old_log_probs"].neg()
         folded = options.channel == "advantage"
+        temperature, reached = self._temperature(options, batch, entropy)
         settings = {
             "alpha": options.alpha,
-            "temperature": options.temperature,
+            "temperature": temperature,
             "granularity": options.granularity,
             "scope": options.scope,
             "denominator": options.denominator,
@@ -148,12 +164,30 @@ class EGSW(Transform[EGSWOptions]):
         metrics = measure.weighting(result, batch, measure.unequal_groups(batch), sign)
         if options.entropy != "full":
             metrics = {key.replace("entropy", "surprisal", 1): value for key, value in metrics.items()}
+        if reached is not None:
+            metrics |= {"temperature": temperature, "effective_share/reached": reached}
         metrics["entropy_shift/mean"] = _entropy_shift(batch, entropy, settings)
         total = result.tally.entropy_total if options.entropy == "full" else None
         if folded:
             return Change(result.values, metrics=metrics, masked=True, entropy_total=total)
         fields = {Field.WEIGHT: result.values} | ({Field.KL_WEIGHT: result.values} if options.weigh_kl else {})
         return Change(batch.advantages, fields, metrics, entropy_total=total)
+
+    @staticmethod
+    def _temperature(options: EGSWOptions, batch: Batch, entropy: torch.Tensor) -> tuple[float, float | None]:
+        """P, and where it was searched the effective share that it gives."""
+        if options.temperature != "auto":
+            return options.temperature, None
+        settings = {"alpha": options.alpha, "granularity": options.granularity, "scope": options.scope}
+        temperature, reached = temperature_for(
+            options.effective_share, batch.advantages, entropy, batch.rows, batch.group_ids, **settings
+        )
+        if abs(reached - options.effective_share) > 0.01:
+            warn_once(
+                f"algorithm.egsw.temperature=auto: in a batch no temperature from {LEAST:g} to {MOST:g} gives an "
+                f"effective share of {options.effective_share:g}; the nearest is {reached:.3g}, at {temperature:g}"
+            )
+        return temperature, reached
 
 
 SAMPLE = 1 << 14  # tokens, padding included
@@ -169,17 +203,8 @@ def _entropy_shift(batch: Batch, entropy: torch.Tensor, settings: dict) -> float
         return 0.0
     tokens = torch.bincount(batch.group_ids).cumsum(0) * max(entropy.shape[1], 1)
     which = batch.group_ids < (tokens <= SAMPLE).sum().clamp(min=1)
-    stride = max(1, int(tokens[0]) // SAMPLE)
-    alive = torch.arange(0, entropy.shape[1], stride, device=which.device) < batch.rows.count[which].unsqueeze(1)
-    rows = Rows.measure(alive)
-
-    def sample(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.shape[1] > 1 and batch.rows.broken:
-            own = Rows(batch.rows.mask[which], batch.rows.count[which], batch.rows.width[which])
-            return own.columns(tensor[which])[:, ::stride]
-        return tensor[:, ::stride][which]
-
-    advantages, entropy = sample(batch.advantages), sample(entropy)
+    step = max(1, int(tokens[0]) // SAMPLE)
+    rows, advantages, entropy = batch.rows.every(step, which, batch.advantages, entropy)
     with_entropy, without = (
         egsw(
             advantages,

@@ -132,6 +132,28 @@ def optional(inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return check
 
 
+def or_auto(inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Accept `auto`, or what `inner` accepts.
+
+    >>> or_auto(positive)("auto")
+    'auto'
+    >>> or_auto(positive)("aut")
+    Traceback (most recent call last):
+    ValueError: use auto, or a finite number > 0
+    """
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and value == "auto":
+            return "auto"
+        try:
+            return inner(value)
+        except ValueError as error:
+            raise ValueError(f"use auto, or {str(error).removeprefix('use ')}") from None
+
+    check.samples = inner.samples
+    return check
+
+
 def whole(low: int, high: int) -> Callable[[Any], int]:
     """Accept a whole number between two bounds, which belong to the range.
 

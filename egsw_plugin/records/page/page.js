@@ -70,15 +70,11 @@ const named = (character) => {
   if (code < 0x20) return String.fromCharCode(0x2400 + code);
   return "⟨U+" + code.toString(16).toUpperCase().padStart(4, "0") + "⟩";
 };
-const shown = (text) => {
-  const part = text.length > LONGEST ? text.slice(0, LONGEST) : text;
-  let out = "";
-  for (const character of part) {
-    const lone = character.length === 1 && character >= "\ud800" && character <= "\udfff";
-    out += lone || UNSEEN.test(character) ? named(character) : character;
-  }
-  return part === text ? out : out + "… (" + text.length + " characters)";
-};
+// Of a pair of surrogates one half alone is no character.
+const seen = (c) => !UNSEEN.test(c) && !(c.length === 1 && c >= "\ud800" && c <= "\udfff");
+const visible = (text) => [...text].map((c) => (seen(c) ? c : named(c))).join("");
+const shown = (text) =>
+  text.length <= LONGEST ? visible(text) : visible(text.slice(0, LONGEST)) + `… (${text.length} characters)`;
 const tokenText = (token) => shown(data.vocabulary[token]);
 
 // --------------------------------------------------------------------------------------------------------------- state
@@ -143,7 +139,7 @@ function showGroup() {
   observer.disconnect();
   state.current = null;
   at("group").value = state.group;
-  at("prompt").lastElementChild.textContent = shownText(group().prompt);
+  at("prompt").lastElementChild.textContent = group().prompt.split("\n").map(visible).join("\n");
   columns = group().responses.map((response) => ({ response, numbers: numbersOf(response) }));
   at("responses").replaceChildren(
     ...columns.map(({ response, numbers }, column) => {
@@ -157,8 +153,6 @@ function showGroup() {
   );
   document.querySelectorAll(".chunk").forEach((chunk) => observer.observe(chunk));
 }
-const shownText = (text) => [...text.split("\n")].map((line) => shownLine(line)).join("\n");
-const shownLine = (line) => [...line].map((c) => (UNSEEN.test(c) && c !== "\t" ? named(c) : c)).join("");
 
 function recolour() {
   showLegend();
