@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder, or its metrics.jsonl")
     report.add_argument("--out", type=Path, metavar="DIR", help="default: RUN; for several runs outputs/report")
+    report.add_argument("--html", action="store_true", help="write report.html, too: all of it on one page")
     report.add_argument("--validation", type=Path, metavar="DIR", help="the dumps (default: RUN/validation)")
     report.add_argument("--label", action="append", metavar="NAME", help="a run's name, once for each RUN, in order")
     report.add_argument(
@@ -232,7 +233,8 @@ def _report(arguments: argparse.Namespace) -> int:
         return 2
     folder = runs[0] if runs[0].is_dir() else runs[0].parent
     out = arguments.out or (folder if len(runs) == 1 else Path("outputs/report"))
-    return _write_report(runs, out, labels=arguments.label, groups=arguments.group, validation=arguments.validation)
+    names = {"labels": arguments.label, "groups": arguments.group, "validation": arguments.validation}
+    return _write_report(runs, out, arguments.html, **names)
 
 
 def _data(arguments: argparse.Namespace) -> int:
@@ -331,12 +333,12 @@ def _study_report(arguments: argparse.Namespace) -> int:
     return report(arguments.grid, arguments.runs, arguments.page, out, arguments.quick, arguments.command)
 
 
-def _write_report(paths: list[Path], out: Path, **names) -> int:
+def _write_report(paths: list[Path], out: Path, html: bool = False, **names) -> int:
     from .report.runs import read_runs
     from .report.write import write_report
 
     try:
-        written = write_report(read_runs(paths, **names), out)
+        written = write_report(read_runs(paths, **names), out, html)
     except (OSError, ModuleNotFoundError) as error:  # a path that is not there, or cannot be written
         print(f"egsw-plugin report: {error}", file=sys.stderr)
         return 1

@@ -22,7 +22,7 @@ from .report.summary import format_seconds
 from .report.write import OUTPUTS as REPORT_OUTPUTS
 
 TIME_LIMIT_EXIT = 124
-OUTPUTS = ("metrics.jsonl", "train.log", "validation", *REPORT_OUTPUTS)
+OUTPUTS = ("metrics.jsonl", "train.log", "validation", "inspect.html", *REPORT_OUTPUTS)
 
 # A line of verl's log -> what it is busy with from there on.
 STAGES = [

@@ -306,6 +306,25 @@ def test_only_what_is_near_the_window_is_made(opened):
     assert end > 0
 
 
+@needs_browser
+@pytest.mark.parametrize("width", [360, 1400])
+def test_the_report_fits_the_window(driver, tmp_path, width):
+    run = tmp_path / "run"
+    run.mkdir()
+    rows = [{"step": s, "data": {"critic/score/mean": s / 10, "egsw/effective_share/mean": 0.9}} for s in (1, 2, 3)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["report", str(run), "--html"]) == 0
+    driver.get_log("browser")
+    driver.set_window_size(width, 900)
+    driver.get((run / "report.html").as_uri())
+    pictures = driver.execute_script("return [...document.images].map((i) => [i.complete, i.naturalWidth, i.width])")
+    assert len(pictures) == 2 and all(complete and natural for complete, natural, _ in pictures)
+    assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert driver.find_elements("css selector", "td.right")
+    assert driver.get_log("browser") == []
+    driver.set_window_size(1400, 1000)
+
+
 # ------------------------------------------------------------------------------------------------- without a browser
 
 

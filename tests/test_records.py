@@ -6,6 +6,7 @@ verl_runs/test_member_runs.py.
 
 import csv
 import math
+import shutil
 from functools import partial
 
 import numpy as np
@@ -88,6 +89,33 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_stops_nothing(tmp_path
     recorder.write(partial(record_of, 3, 3))
     recorder.flush()
     assert [record.step for record in read_records(tmp_path)] == [3]
+
+
+def test_records_of_an_earlier_run_are_set_aside_and_those_before_a_checkpoint_are_not(tmp_path):
+    folder = tmp_path / "records"
+    for step in (1, 10, 20, 30):
+        store.write_record(record_of(step, step), folder)
+    resumed = Recorder(folder)
+    for step in (20, 40):
+        resumed.write(partial(record_of, step + 100, step))
+        resumed.flush()
+    found = read_records(tmp_path)
+    assert [record.step for record in found] == [1, 10, 20, 40]
+    assert found[2].rows[0]["entropy"] == pytest.approx(record_of(120, 20).rows[0]["entropy"])
+    assert sorted(path.name for path in (folder / "previous").iterdir()) == [
+        "step_000020.parquet",
+        "step_000030.parquet",
+    ]
+
+
+def test_a_folder_deleted_in_the_middle_is_made_again(tmp_path):
+    recorder = Recorder(tmp_path / "records")
+    recorder.write(partial(record_of, 1, 1))
+    recorder.flush()
+    shutil.rmtree(tmp_path / "records")
+    recorder.write(partial(record_of, 2, 2))
+    recorder.flush()
+    assert [record.step for record in read_records(tmp_path)] == [2]
 
 
 def test_files_that_are_no_records(tmp_path):

@@ -611,3 +611,34 @@ The actor is dead because its worker process has died. Worker exit type: SYSTEM_
     lines = find_cause(log).lines
     assert lines[0].startswith("ray.exceptions.ActorDiedError") and "out of memory" in lines[1]
     assert not any("actor_id" in line for line in lines)
+
+
+# ----------------------------------------------------------------------------------------------------------- the page
+
+
+def test_the_page_holds_curves_tables_and_links_and_markup_stays_text(tmp_path, capsys):
+    for label in ("a-seed1", "a-seed2"):
+        run = tmp_path / label
+        (run / "validation").mkdir(parents=True)
+        rows = [
+            {"step": s, "data": {"critic/score/mean": s / 10, "egsw/effective_share/mean": 0.9}} for s in (1, 2, 3)
+        ]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for step in (0, 3):
+            said = "<script>window.hit = 1</script> ![](https://example.com/x.png)"
+            lines = [
+                {"input": f"q{i}", "output": said, "gts": "1", "score": float(i < step), "step": step, "uid": f"{i}"}
+                for i in range(4)
+            ]
+            (run / "validation" / f"{step}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "a-seed1" / "inspect.html").write_text("x")
+    folders = [str(tmp_path / label) for label in ("a-seed1", "a-seed2")]
+    assert main(["report", *folders, "--html", "--out", str(tmp_path / "out")]) == 0
+    assert "report.html" in capsys.readouterr().out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data:image/svg+xml") == 2  # reward and effective share; the others were not logged
+    assert '<a href="../a-seed1/inspect.html">a-seed1</a>' in page and "a-seed2/inspect.html" not in page
+    assert page.count("<table>") >= 3 and "Mean@1" in page
+    assert "<script" not in page and 'example.com/x.png"' not in page
+    assert "default-src 'none'" in page and "script-src" not in page
+    assert not (tmp_path / "a-seed1" / "report.html").exists()

@@ -47,16 +47,24 @@ def page(records: Sequence[Record], title: str, chain: Chain | None = None, seen
         "special": [int(token in special) for token, _ in vocabulary],
     }
     style, script = _part("page.css") + _palette(), _part("page.js")
-    allowed = {"script-src": _hash(script), "style-src": _hash(style)}
-    policy = {"default-src": "'none'", **allowed, "base-uri": "'none'", "form-action": "'none'"}
     parts = {
-        "POLICY": "; ".join(f"{kind} {value}" for kind, value in policy.items()),
+        "POLICY": content_policy(style, script),
         "STYLE": style,
         "DATA": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "SCRIPT": script,
     }
     head, *rest = _part("page.html").split("__")
     return head + "".join(parts[name] + text for name, text in zip(rest[::2], rest[1::2], strict=True))
+
+
+def content_policy(style: str, script: str = "", images: bool = False) -> str:
+    """The Content-Security-Policy of a page that may use this style and script, pictures within itself, and no more."""
+    policy = {"default-src": "'none'", "style-src": _hash(style), "base-uri": "'none'", "form-action": "'none'"}
+    if script:
+        policy["script-src"] = _hash(script)
+    if images:
+        policy["img-src"] = "data:"
+    return "; ".join(f"{kind} {value}" for kind, value in policy.items())
 
 
 def _part(name: str) -> str:

@@ -124,6 +124,7 @@ class Recorder:
     def __init__(self, folder: Path):
         self.folder = folder
         self._pool = ThreadPoolExecutor(1, "egsw-plugin-records")  # which Python waits for as it ends
+        self._first = True
 
     def write(self, make: Callable[[], Record]) -> None:
         """Make a record and write it, in the thread; returns at once."""
@@ -135,6 +136,17 @@ class Recorder:
 
     def _write(self, make: Callable[[], Record]) -> None:
         try:
-            write_record(make(), self.folder)
+            record = make()
+            if self._first:
+                self._set_aside(record.step)
+            write_record(record, self.folder)
+            self._first = False
         except Exception as error:
             warn_once(f"records cannot be written to {self.folder}: {type(error).__name__}: {error}; training goes on")
+
+    def _set_aside(self, step: int) -> None:
+        """Move records from this step on to a folder of their own: they are of a run before this one."""
+        for path in sorted(self.folder.glob("step_*.parquet")):
+            if int(path.stem.removeprefix("step_")) >= step:
+                (self.folder / "previous").mkdir(exist_ok=True)
+                os.replace(path, self.folder / "previous" / path.name)

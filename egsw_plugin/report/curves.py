@@ -1,5 +1,6 @@
 """The curves of runs as a picture."""
 
+import io
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
@@ -44,35 +45,65 @@ def draw_curves(lines: dict[str, list[list[dict]]], path: Path) -> None:
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
+    figure = _figure((9, 6))
+    handles = {}
+    for axes, panel in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
+        handles |= _draw(axes, panel, lines)
+    _name_lines(figure, handles, lines)
+    figure.savefig(path, dpi=120)
+
+
+def draw_panels(lines: dict[str, list[list[dict]]]) -> dict[str, bytes]:
+    """The same panels one by one, as SVG by title; those that have nothing to show are left out."""
+    found = {}
+    for panel in _PANELS:
+        figure = _figure((5, 3.4))
+        if handles := _draw(figure.subplots(), panel, lines):
+            _name_lines(figure, handles, lines)
+            figure.savefig(file := io.BytesIO(), format="svg", metadata={"Date": None})
+            found[panel[0]] = file.getvalue()
+    return found
+
+
+def _figure(size: tuple[float, float]):
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("the curves need matplotlib: pip install matplotlib") from error
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _draw(axes, panel: tuple[str, str, str, str], lines: dict[str, list[list[dict]]]) -> dict:
+    """Fill a panel; returns the handle of each line."""
+    from matplotlib.ticker import MaxNLocator
+
+    title, label, name, colour = panel
+    axes.set(title=title, xlabel="training step", ylabel=label)
     handles = {}
-    for axes, (title, label, name, colour) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
-        axes.set(title=title, xlabel="training step", ylabel=label)
-        for number, (line, runs) in enumerate(lines.items()):
-            if not (points := spread(runs, name)):
-                continue
-            steps, mean, low, high = zip(*points, strict=True)
-            colour = colour if len(lines) == 1 else f"C{number % 10}"
-            style = ("-", "--", ":", "-.")[number // 10 % 4]
-            marker = "o" if len(points) <= 60 else None
-            (handles[line],) = axes.plot(steps, mean, color=colour, linestyle=style, marker=marker, markersize=3)
-            if len(runs) > 1:
-                axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-        if not axes.lines:
-            axes.text(0.5, 0.5, "not logged", ha="center", va="center", color="grey", transform=axes.transAxes)
-            axes.set(xticks=[], yticks=[])
+    for number, (line, runs) in enumerate(lines.items()):
+        if not (points := spread(runs, name)):
             continue
+        steps, mean, low, high = zip(*points, strict=True)
+        colour = colour if len(lines) == 1 else f"C{number % 10}"
+        style = ("-", "--", ":", "-.")[number // 10 % 4]
+        marker = "o" if len(points) <= 60 else None
+        (handles[line],) = axes.plot(steps, mean, color=colour, linestyle=style, marker=marker, markersize=3)
+        if len(runs) > 1:
+            axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+    if handles:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
+    else:
+        axes.text(0.5, 0.5, "not logged", ha="center", va="center", color="grey", transform=axes.transAxes)
+        axes.set(xticks=[], yticks=[])
+    return handles
+
+
+def _name_lines(figure, handles: dict, lines: dict[str, list[list[dict]]]) -> None:
     if len(lines) > 1 or any(len(runs) > 1 for runs in lines.values()):
         # A label is text, not TeX.
         captions = [caption.replace("$", r"\$") for caption in handles]
         figure.legend(handles.values(), captions, loc="outside lower center", ncols=2, fontsize="small")
-    figure.savefig(path, dpi=120)

@@ -1,29 +1,31 @@
-"""Writes the report of one or several runs into a folder: summary.md, results.md, results.csv, curves.png."""
+"""Writes the report of one or several runs into a folder: summary, curves, results, and all of it as a page."""
 
 from collections import defaultdict
 from pathlib import Path
 
-from .curves import draw_curves
+from .curves import draw_curves, draw_panels
 from .held_out import compare
+from .page import page
 from .runs import Run
 from .summary import summarise
 from .tables import group_means, measure, own_tables, published_csv, published_tables, results_csv
 
-OUTPUTS = ("summary.md", "curves.png", "results.md", "results.csv", "published.csv")
+OUTPUTS = ("summary.md", "curves.png", "results.md", "results.csv", "published.csv", "report.html")
 
 
-def write_report(runs: list[Run], out: Path) -> list[Path]:
+def write_report(runs: list[Run], out: Path, html: bool = False) -> list[Path]:
     """Writes what the runs have data for and prints it; each thing left out is named.
 
     Args:
         runs: with labels that differ.
         out: folder; made if it is not there.
+        html: write report.html too.
 
     Returns:
         The files written; none if no run has a training step or a validation.
 
     Raises:
-        ModuleNotFoundError: matplotlib is not installed; everything but the curves is written.
+        ModuleNotFoundError: matplotlib, or for the page markdown-it-py, is not installed; the rest is written.
     """
     notes = {run.label: _notes(run) for run in runs}
     summary = "\n".join(_section(run, notes[run.label], len(runs) > 1) for run in runs)
@@ -39,13 +41,19 @@ def write_report(runs: list[Run], out: Path) -> list[Path]:
         own = own_tables(results)
         print("\n" + own, end="")
         remarks = "".join(f"* {run.label}: {note}\n" for run in runs for note in notes[run.label])
-        page = "\n".join(part for part in (own, remarks, published_tables()) if part)
-        written += [_write(out / "results.md", page), _write(out / "results.csv", results_csv(results))]
+        tables = "\n".join(part for part in (own, remarks, published_tables()) if part)
+        written += [_write(out / "results.md", tables), _write(out / "results.csv", results_csv(results))]
         written.append(_write(out / "published.csv", published_csv()))
     print("\n" + summary)  # last, where it is read
     if training:
         draw_curves(_lines(training), out / "curves.png")
         written.append(out / "curves.png")
+    if html:
+        texts = [f"## Training\n\n{summary}", f"## Validation\n\n{tables}"] if results else [summary]
+        curves = draw_panels(_lines(training)) if training else {}
+        links = {run.label: run.folder / "inspect.html" for run in runs if (run.folder / "inspect.html").exists()}
+        title = ", ".join(run.label for run in runs)
+        written.append(_write(out / "report.html", page(title, texts, curves, links, out)))
     return written
 
 
