@@ -11,7 +11,7 @@ from ..console import warn_once
 from ..fields import Field
 from ..kernels.egsw import LEAST, MOST, egsw, temperature_for
 from ..options import Options, documented, option
-from ..options.checks import estimator_name, finite, flag, in_range, one_of, or_auto, positive
+from ..options.checks import estimator_name, finite, flag, in_range, one_of, optional, or_auto, positive
 from . import uncertainty
 from .interface import Batch, Change, Requirements, Transform
 
@@ -46,12 +46,6 @@ class EGSWOptions(Options):
         "(ours, not the paper's)",
         "P",
         "not public",
-    )
-    effective_share: float = option(
-        0.9,
-        in_range(0, 1, inclusive=False),
-        "with temperature=auto: the mean of (sum w)^2 / sum w^2 over the responses alive at a token, divided by their "
-        "number, in the groups that have an advantage other than 0; 1 would be equal weights",
     )
     granularity: str = option(
         "step",
@@ -91,6 +85,12 @@ class EGSWOptions(Options):
         "with channel=loss: the KL loss of a token (actor_rollout_ref.actor.use_kl_loss=True) is weighed like its "
         "policy loss",
     )
+    effective_share: float | None = option(
+        None,
+        optional(in_range(0, 1, inclusive=False)),
+        "with temperature=auto (null: 0.9): the mean of (sum w)^2 / sum w^2 over the responses alive at a token, "
+        "divided by their number, in the groups that have an advantage other than 0; 1 would be equal weights",
+    )
 
     def cautions(self) -> list[str]:
         """What stands in for the entropy."""
@@ -103,7 +103,7 @@ class EGSWOptions(Options):
 
     def refusals(self) -> list[tuple[str, str]]:
         """Weights that would go nowhere, and a share that nothing reads."""
-        if self.effective_share != 0.9 and self.temperature != "auto":
+        if self.effective_share is not None and self.temperature != "auto":
             return [("effective_share", "it is read with algorithm.egsw.temperature=auto only; set that")]
         if self.weigh_kl and self.channel != "loss":
             return [("weigh_kl", "the weights reach the workers with algorithm.egsw.channel=loss only; set it")]
@@ -178,18 +178,20 @@ class EGSW(Transform[EGSWOptions]):
         """P, and where it was searched the effective share that it gives."""
         if options.temperature != "auto":
             return options.temperature, None
+        share = SHARE if options.effective_share is None else options.effective_share
         settings = {"alpha": options.alpha, "granularity": options.granularity, "scope": options.scope}
         temperature, reached = temperature_for(
-            options.effective_share, batch.advantages, entropy, batch.rows, batch.group_ids, **settings
+            share, batch.advantages, entropy, batch.rows, batch.group_ids, **settings
         )
-        if abs(reached - options.effective_share) > 0.01:
+        if abs(reached - share) > 0.01:
             warn_once(
                 f"algorithm.egsw.temperature=auto: in a batch no temperature from {LEAST:g} to {MOST:g} gives an "
-                f"effective share of {options.effective_share:g}; the nearest is {reached:.3g}, at {temperature:g}"
+                f"effective share of {share:g}; the nearest is {reached:.3g}, at {temperature:g}"
             )
         return temperature, reached
 
 
+SHARE = 0.9  # where temperature=auto is set alone
 SAMPLE = 1 << 14  # tokens, padding included
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def record(step: TrainerStep) -> None:
     number = int(trainer.global_steps)
     if number % options.every and number != 1:
         return
+    start = time.perf_counter()
     try:
         recorder = getattr(trainer, "egsw_plugin_recorder", None)
         if recorder is None:
@@ -62,6 +64,7 @@ def record(step: TrainerStep) -> None:
         recorder.write(partial(_record, **_gather(step, options.groups), step=number))
     except Exception as error:
         warn_once(f"step {number} cannot be recorded: {type(error).__name__}: {error}; training goes on")
+    step.metrics["timing_s/record"] = time.perf_counter() - start  # of the driver; the rest is its thread's
 
 
 def _gather(step: TrainerStep, groups: int) -> dict[str, Any]:
