@@ -174,8 +174,8 @@ function showLegend() {
   at("legend").setAttribute("aria-label", words || `${title}, from ${number(low)} to ${number(high)}${end}`);
   if (words) at("legend").replaceChildren(words);
   else {
-    at("legend").replaceChildren(number(low), make("span", {}, ...swatches), number(high) + end);
-    if (diverging) swatches[CLASSES].title = String(middle);
+    const centre = diverging ? ` (white: ${middle})` : "";
+    at("legend").replaceChildren(number(low), make("span", {}, ...swatches), number(high) + end + centre);
   }
 }
 
