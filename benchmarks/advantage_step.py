@@ -31,6 +31,7 @@ CASES = {
     "egsw": ("egsw", {}),
     "egsw granularity=trajectory": ("egsw", {"granularity": "trajectory"}),
     "egsw scope=batch": ("egsw", {"scope": "batch"}),
+    "egsw temperature=auto": ("egsw", {"temperature": "auto"}),
     "gtpo": ("gtpo", {}),
     "gtpo norm_set=own_set": ("gtpo", {"norm_set": "own_set"}),
     "gtpo norm_set=joint": ("gtpo", {"norm_set": "joint"}),

@@ -2,7 +2,8 @@
 
 .venv/bin/python benchmarks/trainer_step.py [--rows 2048 --tokens 4096 --threads 1]
 
-The second table says where the time goes: each part without those that it calls.
+The second table says where the time goes: each part without those that it calls. With --proposal, instead, verl's step
+as it is and with patches/proposals applied to it.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import torch
 import transfer_queue as tq
 from batches import make_batch
 from hydra import compose, initialize_config_module
+from proposal import proposed
 from tensordict import TensorDict
 from tensordict.tensorclass import NonTensorStack
 from timing import interleaved, machine, ratios, table
@@ -24,7 +26,6 @@ from transfer_queue import KVBatchMeta
 from transformers import Qwen2Config
 from verl.trainer.ppo.v1 import PPOTrainerSync, trainer_base
 
-REFERENCE = "grpo"
 CASES = {
     "grpo": ["algorithm.adv_estimator=grpo"],
     "grpo_vectorized": ["algorithm.adv_estimator=grpo_vectorized"],
@@ -119,6 +120,7 @@ def trainer_of(model, overrides):
     """verl's trainer with its configuration and without workers: the advantage step needs no more."""
     trainer = object.__new__(PPOTrainerSync)
     trainer.config = config_of(f"actor_rollout_ref.model.path={model}", *overrides)
+    trainer.use_critic = False
     return trainer
 
 
@@ -129,6 +131,7 @@ def main():
     parser.add_argument("--group", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1, help="of torch; verl's driver has one")
+    parser.add_argument("--proposal", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     ray.init(num_cpus=16, include_dashboard=False, log_to_driver=False)
@@ -141,14 +144,21 @@ def main():
             stored = store(make_batch(arguments.rows, arguments.tokens, arguments.group), arguments.rows)
             trainers = {case: trainer_of(model, overrides) for case, overrides in CASES.items()}
             steps = {case: lambda t=trainer: t._compute_advantage(stored, {}) for case, trainer in trainers.items()}
+            if arguments.proposal:
+                reference, compute = trainers["grpo_vectorized"], proposed()
+                steps = {"as it is": steps["grpo_vectorized"], "proposed": lambda: compute(reference, stored, {})}
             seconds = interleaved(steps, arguments.repeats)
-            parts = {case: parts_of(steps[case], arguments.repeats) for case in ("grpo_vectorized", "egsw")}
+            watched_cases = [] if arguments.proposal else ["grpo_vectorized", "egsw"]
+            parts = {case: parts_of(steps[case], arguments.repeats) for case in watched_cases}
     finally:
         tq.close()
         ray.shutdown()
     print(machine(), f"[{arguments.rows}, {arguments.tokens}]", sep="; ", end="\n\n")
-    result = ratios(seconds, REFERENCE)
-    print(table(["", f"x {REFERENCE}"], [[case, f"{ratio:.2f}"] for case, ratio in result.items()]), end="\n\n")
+    reference = next(iter(steps))
+    result = ratios(seconds, reference)
+    print(table(["", f"x {reference}"], [[case, f"{ratio:.2f}"] for case, ratio in result.items()]), end="\n\n")
+    if not parts:
+        return
     rows = [[name, *(f"{part[name]:.0f}" for part in parts.values())] for name in (*PARTS, REST)]
     print(table(["percent of the whole", *parts], rows))
 

@@ -427,6 +427,30 @@ def test_verls_own_estimators_are_left_alone(stored, model):
     torch.testing.assert_close(wide(batch.read("advantages"), batch.mask), base_of(batch), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("rollout_correction", [[], ["rollout_rs=token_k1", "rollout_rs_threshold=0.9_1.1"]])
+@pytest.mark.parametrize("name", ["grpo", "grpo_vectorized"])
+def test_the_proposal_for_verls_step_changes_no_result(stored, model, name, rollout_correction, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    from proposal import proposed
+
+    overrides = [f"algorithm.adv_estimator={name}"]
+    overrides += [f"algorithm.rollout_correction.{override}" for override in rollout_correction]
+    results = []
+    for label, compute in (("a", PPOTrainerSync._compute_advantage), ("b", proposed())):
+        batch, metrics = stored(10, name=label), {}
+        if rollout_correction:
+            shifted = nested(-batch.entropy - 1 - 0.2 * (batch.entropy > 0.5), batch.lengths)
+            fields = TensorDict({"rollout_log_probs": shifted}, batch_size=len(batch.keys))
+            tq.kv_batch_put(keys=batch.keys, partition_id=PARTITION, fields=fields)
+        trainer = trainer_of(PPOTrainerSync, model, *overrides)
+        trainer.use_critic = False
+        compute(trainer, batch.batch, metrics)
+        results.append(([batch.read(field) for field in ("advantages", "returns", "response_mask")], metrics))
+    (one, metrics), (other, others) = results
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True)) and metrics == others
+    assert bool(rollout_correction) == bool(metrics)
+
+
 def test_the_trainer_of_another_verl_is_refused_by_name():
     stranger = types.SimpleNamespace(PPOTrainer=type("PPOTrainer", (), {"_compute_advantage": lambda self, data: data}))
     missing = hooks.missing_in_trainer(stranger)

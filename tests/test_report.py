@@ -620,9 +620,7 @@ def test_the_page_holds_curves_tables_and_links_and_markup_stays_text(tmp_path, 
     for label in ("a-seed1", "a-seed2"):
         run = tmp_path / label
         (run / "validation").mkdir(parents=True)
-        rows = [
-            {"step": s, "data": {"critic/score/mean": s / 10, "egsw/effective_share/mean": 0.9}} for s in (1, 2, 3)
-        ]
+        rows = [{"step": s, "data": {"critic/score/mean": s / 10, "egsw/effective_share/mean": 0.9}} for s in (1, 2, 3)]
         (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         for step in (0, 3):
             said = "<script>window.hit = 1</script> ![](https://example.com/x.png)"

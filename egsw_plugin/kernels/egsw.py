@@ -94,7 +94,7 @@ def egsw(
 
 
 LEAST, MOST = 1e-3, 1e6  # temperatures that are searched
-SAMPLE = 1 << 15  # policy tokens that the search looks at, where there are more
+SAMPLE = 1 << 14  # policy tokens that the search looks at, where there are more
 
 
 def temperature_for(
@@ -112,7 +112,7 @@ def temperature_for(
 
     Counted are groups with an advantage other than 0, or all if none has one; of more than SAMPLE policy tokens, every
     n-th one of each response. The share of a column, (sum w)^2 / sum w^2 / number, cannot fall as P grows: the mean is
-    searched by halving the interval of log P, and where it is out of reach the nearest end is given.
+    searched by halving an interval of log P, and where it is out of reach the nearest end is given.
 
     Args: as `egsw` has them. Source: ours, not in arXiv 2503.22456.
 
@@ -137,26 +137,31 @@ def temperature_for(
         step = max(1, int(rows.count[which].sum()) // SAMPLE)
         some, own, mean = rows.every(step, which, advantages, entropy)
         alive = some.alive
-    logit = torch.where(alive, own.double() + alpha * mean.double(), -math.inf)
-    key = key[which]
-    sets = int(key.max()) + 1
-    top = logit.new_full((sets, logit.shape[1]), -math.inf)
-    top.scatter_reduce_(0, key.unsqueeze(1).expand(logit.shape), logit, "amax")
-    below = torch.where(alive, logit - top[key], -math.inf)
-    number = set_sums(alive.double(), key, sets)
+    logit = own.double() + alpha * mean.double()
+    width = logit.shape[1]
+    column = (key[which].unsqueeze(1) * width + torch.arange(width, device=key.device))[alive]
+    logit = logit[alive]
+    columns = int(column.max()) + 1
+    top = logit.new_full((columns,), -math.inf).scatter_reduce_(0, column, logit, "amax")
+    below, number = logit - top[column], torch.bincount(column, minlength=columns)
 
     def reached(logarithm: float) -> float:
         raw = (below / math.exp(logarithm)).exp()
-        total, squares = set_sums(raw, key, sets), set_sums(raw.square(), key, sets)
+        total, squares = (torch.bincount(column, x, columns) for x in (raw, raw.square()))
         return float((total.square() / (squares * number))[number > 0].mean())
 
     low, high = math.log(LEAST), math.log(MOST)
-    if reached(low) >= share:
-        return LEAST, reached(low)
-    for _ in range(20):
+    at_low, at_high = reached(low), reached(high)
+    if at_low >= share or at_high <= share:
+        return (LEAST, at_low) if at_low >= share else (MOST, at_high)
+    for _ in range(12):
         middle = (low + high) / 2
-        low, high = (middle, high) if reached(middle) < share else (low, middle)
-    return math.exp(high), reached(high)
+        if (at_middle := reached(middle)) < share:
+            low, at_low = middle, at_middle
+        else:
+            high, at_high = middle, at_middle
+    found = low + (high - low) * (share - at_low) / (at_high - at_low)
+    return math.exp(found), reached(found)
 
 
 @dataclass(frozen=True)
