@@ -427,6 +427,56 @@ def test_verls_own_estimators_are_left_alone(stored, model):
     torch.testing.assert_close(wide(batch.read("advantages"), batch.mask), base_of(batch), rtol=1e-5, atol=1e-6)
 
 
+class Letters:
+    """As much of a tokenizer as records need."""
+
+    all_special_ids = [0]
+
+    def decode(self, ids):
+        return "".join(chr(97 + int(i) % 26) for i in ids)
+
+
+@pytest.mark.parametrize("name,leave_out", [("egsw", ()), ("grpo", ()), ("grpo", ("entropy",))])
+def test_a_step_is_recorded(stored, model, tmp_path, name, leave_out):
+    from egsw_plugin.records import read_records
+
+    batch, metrics = stored(11, leave_out=leave_out), {}
+    ids = torch.arange(batch.mask.numel()).view(batch.mask.shape)
+    texts = {"prompts": nested(ids[:, :3], [3] * len(ids)), "responses": nested(ids, batch.lengths)}
+    tq.kv_batch_put(keys=batch.keys, partition_id=PARTITION, fields=TensorDict(texts, batch_size=len(ids)))
+    overrides = ["+algorithm.record.every=5", "+algorithm.record.groups=2", f"algorithm.adv_estimator={name}"]
+    trainer = trainer_of(PPOTrainerSync, model, *overrides, f"trainer.default_local_dir={tmp_path}")
+    trainer.tokenizer = Letters()
+    for trainer.global_steps in (4, 5, 6):
+        trainer._compute_advantage(batch.batch, metrics)
+    trainer.egsw_plugin_recorder.flush()
+    (record,) = read_records(tmp_path)
+    assert record.step == 5 and metrics["timing_s/record"] > 0
+
+    groups = {uid: [row for row, other in enumerate(batch.index) if other == uid] for uid in batch.index}
+    mixed = [uid for uid, rows in groups.items() if len(set(batch.rewards[rows].sum(1).tolist())) > 1]
+    uids = list(dict.fromkeys(row["uid"] for row in record.rows))
+    assert len(uids) == 2 and set(uids) <= set(mixed) and not any(uid.startswith("pad") for uid in uids)
+    result = wide(batch.read("advantages"), batch.mask)
+    by_session = {(row["uid"], row["session"]): row for row in record.rows}
+    for row in (row for uid in uids for row in groups[uid]):
+        own, length = by_session[batch.index[row], str(batch.sessions[row][1])], batch.lengths[row]
+        assert own["ids"] == ids[row, :length].tolist() and own["tokens"] == [Letters().decode([i]) for i in own["ids"]]
+        assert own["prompt"] == Letters().decode(ids[row, :3]) and own["response"] == "".join(own["tokens"])
+        assert own["policy"] == batch.mask[row, :length].bool().tolist()
+        assert own["advantage"] == pytest.approx(result[row, :length].tolist())
+        assert own["base"] == pytest.approx((base_of(batch)[row] * batch.mask[row])[:length].tolist(), abs=1e-6)
+        assert own["old_log_prob"] == pytest.approx((-batch.entropy[row, :length] - 1).tolist())
+        assert own["reward"] == float(batch.rewards[row].sum()) == own["score"]
+        assert own["success"] == (own["score"] > 0.5)
+        assert (own["weight"] is None) == (name == "grpo")
+        if leave_out:
+            assert own["entropy"] is None
+        else:
+            assert own["entropy"] == pytest.approx(batch.entropy[row, :length].tolist())
+    assert sum(len(groups[uid]) for uid in uids) == len(record.rows)
+
+
 @pytest.mark.parametrize("rollout_correction", [[], ["rollout_rs=token_k1", "rollout_rs_threshold=0.9_1.1"]])
 @pytest.mark.parametrize("name", ["grpo", "grpo_vectorized"])
 def test_the_proposal_for_verls_step_changes_no_result(stored, model, name, rollout_correction, monkeypatch):

@@ -88,7 +88,8 @@ def _gather(step: TrainerStep, groups: int) -> dict[str, Any]:
     prompts, responses = ([ids.tolist() for ids in stored[name].unbind()] for name in names[:2])
     success = scores > 0.5 if step.success is None else step.success
     return {
-        "keys": keys,
+        "uids": [uids[row] for row in chosen],
+        "sessions": [key.rsplit("_", 2)[1] for key in keys],
         "prompts": list(zip(prompts, map(tokenizer.decode, prompts), strict=True)),
         "responses": list(zip(responses, map(tokenizer.decode, responses), strict=True)),
         # Here and not in the thread: a tokenizer that is used at two places at once may refuse one of them.
@@ -109,11 +110,10 @@ def _gather(step: TrainerStep, groups: int) -> dict[str, Any]:
     }
 
 
-def _record(step, keys, prompts, responses, texts, entropy, columns, outcomes, weighed, about) -> Record:
+def _record(step, uids, sessions, prompts, responses, texts, entropy, columns, outcomes, weighed, about) -> Record:
     """Plain numbers and text of what was gathered."""
     rows = []
     for row, (ids, response) in enumerate(responses):
-        uid, session, _ = keys[row].rsplit("_", 2)
         own = {
             name: None if tensor is None else tensor[row].expand(max(len(ids), tensor.shape[1]))[: len(ids)].tolist()
             for name, tensor in columns.items()
@@ -124,8 +124,8 @@ def _record(step, keys, prompts, responses, texts, entropy, columns, outcomes, w
         rows.append(
             {
                 "step": step,
-                "uid": uid,
-                "session": session,
+                "uid": uids[row],
+                "session": sessions[row],
                 "prompt": prompt,
                 "response": response,
                 "prompt_ids": prompt_ids,
