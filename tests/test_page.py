@@ -390,3 +390,30 @@ def test_the_command_refuses(tmp_path, capsys, arguments, fix):
     store.write_record(record_of(9, 10), tmp_path / "records")
     assert main(["inspect", str(tmp_path), *arguments]) == 2
     assert fix in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", [{}, {"entropy": None}, {"old_log_prob": None}, {"weight": "ones"}])
+def test_records_with_little_in_them(columns):
+    record = record_of(8)
+    rows = []
+    for number, row in enumerate(record.rows):
+        weight = [1.0] * len(row["ids"]) if columns.get("weight") else None
+        row = {**row, **columns, "weight": weight}
+        if number % 2:  # a response without tokens, and one that the policy did not write
+            row |= {name: [] for name, value in row.items() if isinstance(value, list)}
+        elif number % 4:
+            row["policy"] = [False] * len(row["policy"])
+        rows.append(row)
+    assert "response" in inspect.page([Record(rows, {"algorithm": {}})], "x")
+    empty = [{**row, **{name: [] for name, value in row.items() if isinstance(value, list)}} for row in rows]
+    assert "response" in inspect.page([Record(empty, {})], "x")
+
+
+@needs_browser
+def test_a_step_without_a_token_opens(opened):
+    rows = [
+        {**row, **{name: [] for name, value in row.items() if isinstance(value, list)}} for row in record_of(8).rows
+    ]
+    driver = opened(Record(rows, {}))
+    press(driver, "n", "3")
+    assert len(driver.find_elements("tag name", "article")) > 0
