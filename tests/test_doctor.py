@@ -266,5 +266,5 @@ def test_versions_are_the_same_everywhere():
     assert verl.specifier == SpecifierSet(versions.SUPPORTED_VERL)
     lowest, above = (".".join(map(str, version)) for version in versions.SUPPORTED_PYTHON)
     assert SpecifierSet(project["requires-python"]) == SpecifierSet(f">={lowest},<{above}")
-    section = (ROOT / "README.md").read_text().split("## Supported versions")[1].split("\n## ")[0]
+    section = (ROOT / "docs" / "use.md").read_text().split("## Supported versions")[1].split("\n## ")[0]
     assert f"`{versions.SUPPORTED_VERL}`" in section and f"`{project['requires-python']}`" in section
