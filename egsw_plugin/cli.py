@@ -138,7 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     whatif.add_argument("--target", metavar="effective_share=X", help="search the temperature that gives this")
     whatif.add_argument("--against", nargs="+", default=[], metavar="NAME", help="other methods, at their defaults")
     whatif.add_argument("--step", type=_positive_int, metavar="N", help="look at this step alone (default: all)")
-    whatif.add_argument("--out", type=Path, metavar="DIR", help="write whatif.csv and, of a grid of two, whatif.png")
+    whatif.add_argument(
+        "--out", type=Path, metavar="DIR", help="write whatif.csv, whatif.md and, of a grid of two, whatif.png"
+    )
     whatif.set_defaults(handler=_whatif)
 
     options = commands.add_parser("options", help="list the members' options, paper against default, as Markdown")

@@ -204,12 +204,14 @@ def test_the_command(tmp_path, capsys):
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     table = capsys.readouterr().out
     assert table.count("| egsw alpha=") == 4 and "| gtpo |" in table and "| grpo |" in table
+    assert "effective share" in (tmp_path / "out" / "whatif.md").read_text()
     with (tmp_path / "out" / "whatif.csv").open() as file:
         lines = list(csv.DictReader(file))
     expected = whatif.measure(
         whatif.chain_of("egsw", {"alpha": 0.5, "temperature": 3.0}), read_records(tmp_path / "records")
     )
     assert float(lines[3]["effective_share"]) == expected["effective_share"]
+    assert (tmp_path / "out" / "whatif.md")
     assert (tmp_path / "out" / "whatif.png").read_bytes().startswith(b"\x89PNG")
     assert main(["whatif", str(tmp_path), "--set", "alpha=0.5", "--target", "effective_share=0.9"]) == 0
     assert "temperature=" in capsys.readouterr().out

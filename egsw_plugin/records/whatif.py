@@ -233,7 +233,7 @@ def run(
         target: effective_share=NUMBER, to search the temperature.
         against: other methods, at their defaults.
         step: of the one record to look at; None for all.
-        out: a folder for whatif.csv and, of a grid of two options, whatif.png.
+        out: a folder for whatif.csv, whatif.md and, of a grid of two options, whatif.png.
 
     Raises:
         DataError, OptionError.
@@ -250,6 +250,7 @@ def run(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_csv([*lines, *others], out / "whatif.csv")
+        (out / "whatif.md").write_text(table([*lines, *others]) + "\n", encoding="utf-8")
         if len(options) == 2 and len(lines) > 1 and target is None:
             heat_map(lines, "effective_share", out / "whatif.png")
     return [*lines, *others]
