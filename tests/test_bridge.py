@@ -436,7 +436,7 @@ class Letters:
         return "".join(chr(97 + int(i) % 26) for i in ids)
 
 
-@pytest.mark.parametrize("name,leave_out", [("egsw", ()), ("grpo", ()), ("grpo", ("entropy",))])
+@pytest.mark.parametrize("name,leave_out", [("egsw", ()), ("gtpo", ()), ("grpo", ()), ("grpo", ("entropy",))])
 def test_a_step_is_recorded(stored, model, tmp_path, name, leave_out):
     from egsw_plugin.records import read_records
 

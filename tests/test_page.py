@@ -364,6 +364,13 @@ def test_weights_of_another_method_follow_its_advantages():
     for row, original in zip(seen, record.rows, strict=True):
         assert row["weight"] == pytest.approx([1.0] * len(row["weight"]))
         assert row["advantage"] == pytest.approx(original["base"], abs=1e-6)
+    moved = 0
+    for row, original in zip(whatif.seen_as(record, whatif.chain_of("gtpo")), record.rows, strict=True):
+        assert row["base"] == original["base"]  # GRPO's, not GTPO's own
+        for a, b, w in zip(row["advantage"], row["base"], row["weight"], strict=True):
+            assert b == 0 or w == pytest.approx(a / b)
+            moved += abs(a - b) > 1e-3
+    assert moved > 10
 
 
 def test_the_command(tmp_path, capsys):

@@ -211,7 +211,7 @@ def test_the_command(tmp_path, capsys):
         whatif.chain_of("egsw", {"alpha": 0.5, "temperature": 3.0}), read_records(tmp_path / "records")
     )
     assert float(lines[3]["effective_share"]) == expected["effective_share"]
-    assert (tmp_path / "out" / "whatif.md")
+    assert tmp_path / "out" / "whatif.md"
     assert (tmp_path / "out" / "whatif.png").read_bytes().startswith(b"\x89PNG")
     assert main(["whatif", str(tmp_path), "--set", "alpha=0.5", "--target", "effective_share=0.9"]) == 0
     assert "temperature=" in capsys.readouterr().out

@@ -86,19 +86,18 @@ def _apply(chain: Chain, batch: Batch) -> Result:
 
 
 def seen_as(record: Record, chain: Chain) -> list[dict[str, Any]]:
-    """The record's rows with the base, weights and advantages that the chain gives them."""
+    """The record's rows with the weights and advantages that the chain gives them."""
     batch = batch_of(record)
     result = _apply(chain, batch)
     published = result.fields.get(Field.WEIGHT)
     rows = []
     for number, row in enumerate(record.rows):
         length, shape = len(row["ids"]), batch.rows.mask.shape
-        base, advantage, weight = (
+        advantage, weight = (
             None if tensor is None else tensor.expand(shape)[number, :length].tolist()
-            for tensor in (result.base, result.advantages, published)
+            for tensor in (result.advantages, published)
         )
-        base = [b if own else 0.0 for b, own in zip(base, row["policy"], strict=True)]
-        rows.append({**row, "base": base, "weight": weights_of(weight, base, advantage), "advantage": advantage})
+        rows.append({**row, "weight": weights_of(weight, row["base"], advantage), "advantage": advantage})
     return rows
 
 

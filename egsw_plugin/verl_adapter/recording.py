@@ -8,13 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .. import __version__
 from ..console import warn_once
 from ..errors import OptionError
 from ..fields import Field
+from ..kernels.groups import dense_group_ids
+from ..kernels.rows import Rows
+from ..methods.chain import Link, Result
 from ..options import Options, documented, option, parse
 from ..options.checks import whole
 from ..records.store import FOLDER, Record, Recorder, weights_of
+from . import bases
 from .configuration import Sections, section
 from .step import TrainerStep
 
@@ -80,7 +86,7 @@ def _gather(step: TrainerStep, groups: int) -> dict[str, Any]:
     columns = {
         "policy": batch["response_mask"].ne(0),
         "old_log_prob": batch.get("old_log_probs"),
-        "base": batch["advantages"] if result is None else result.base,
+        "base": batch["advantages"] if result is None else _base(step, result, rewards),
         "weight": None if result is None else result.fields.get(Field.WEIGHT),
         "advantage": batch["advantages"],
     }
@@ -108,6 +114,16 @@ def _gather(step: TrainerStep, groups: int) -> dict[str, Any]:
             "special_ids": sorted(getattr(tokenizer, "all_special_ids", ())),
         },
     }
+
+
+def _base(step: TrainerStep, result: Result, rewards: torch.Tensor) -> torch.Tensor:
+    """The base's advantages; of a method that makes its own from the rewards, GRPO's, with which one compares it."""
+    if not isinstance(step.plan.chain.base, Link):
+        return result.base
+    batch, index = step.data.batch, step.data.non_tensor_batch["uid"]
+    rows = Rows.measure(batch["response_mask"])
+    tensors = (batch["token_level_rewards"], rows.mask, index, dense_group_ids(index))
+    return bases.advantages("grpo", {}, *tensors, step.trainer.config.algorithm, KEY, rewards, step.sessions(rows))[0]
 
 
 def _record(step, uids, sessions, prompts, responses, texts, entropy, columns, outcomes, weighed, about) -> Record:
