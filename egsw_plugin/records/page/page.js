@@ -62,17 +62,20 @@ const classOf = (colour, value, limit) => {
 // ---------------------------------------------------------------------------------------------------------------- text
 
 const LONGEST = 200; // characters of a token that are shown
-const UNSEEN = /[\u0000-\u001f\u007f-\u00a0\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/;
+// What has no picture, changes the direction of writing, or is half of a pair of surrogates.
+const UNSEEN = new RegExp(
+  "[\\u0000-\\u001f\\u007f-\\u00a0\\u00ad\\u061c\\u180e\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb" +
+    "\\ud800-\\udfff\\u{e0000}-\\u{e0fff}]",
+  "u",
+);
 const named = (character) => {
-  const code = character.charCodeAt(0);
+  const code = character.codePointAt(0);
   if (character === "\n") return "↵\n";
   if (character === "\t") return "⇥\t";
   if (code < 0x20) return String.fromCharCode(0x2400 + code);
   return "⟨U+" + code.toString(16).toUpperCase().padStart(4, "0") + "⟩";
 };
-// Of a pair of surrogates one half alone is no character.
-const seen = (c) => !UNSEEN.test(c) && !(c.length === 1 && c >= "\ud800" && c <= "\udfff");
-const visible = (text) => [...text].map((c) => (seen(c) ? c : named(c))).join("");
+const visible = (text) => [...text].map((c) => (UNSEEN.test(c) ? named(c) : c)).join("");
 const shown = (text) =>
   text.length <= LONGEST ? visible(text) : visible(text.slice(0, LONGEST)) + `… (${text.length} characters)`;
 const tokenText = (token) => shown(data.vocabulary[token]);
