@@ -404,6 +404,14 @@ def test_outputs_of_a_session_stay_trajectories_of_their_own_where_the_base_has_
     torch.testing.assert_close(result, expected * batch.mask, rtol=1e-5, atol=1e-5)
 
 
+def test_outputs_of_a_session_are_in_the_order_of_their_numbers():
+    step = object.__new__(TrainerStep)
+    outputs = [10, 2, 0, 11, 1, 9, 3, 8, 4, 7, 5, 6]  # as text, 10 and 11 would come before 2
+    step.keys = [f"u_0_{output}" for output in outputs]
+    sessions = step.sessions(Rows.measure(torch.ones(12, 1, dtype=torch.int64)))
+    assert sessions.start.tolist() == outputs and sessions.last.tolist() == [3]
+
+
 def test_keys_that_do_not_name_a_session_are_an_error():
     batch = types.SimpleNamespace(keys=["uid_0_0", "another-form"], tags=[{}, {}], partition_id=PARTITION)
     step = TrainerStep(None, batch, {}, None)

@@ -356,6 +356,7 @@ def test_number_of_rows(tmp_path, capsys):
     command = ["math", "--source", raw, "--out", tmp_path / "out"]
     fails(capsys, 1, "2 rows, not 7500; for a selection of your own say --rows N or --rows any", command)
     fails(capsys, 1, "2 rows, not 3", [*command, "--rows", 3])
+    fails(capsys, 1, "2 rows, not 1", [*command, "--rows", 1])
     assert run("math", raw, tmp_path / "out", rows="2") == 0
     (tmp_path / "empty.csv").write_text("problem,solution\n")
     fails(capsys, 1, "no data", ["math", "--source", tmp_path / "empty.csv", "--out", tmp_path, "--rows", "any"])

@@ -296,3 +296,12 @@ def test_weights_that_the_loss_does_not_read_are_an_error(mode):
     """They would be dropped without a word, and another method trained."""
     with pytest.raises(BridgeError, match=f"field weight arrived, and policy loss {mode} did not read it"):
         Worker("egsw").loss([0, 1], actor_config(mode))
+
+
+def test_a_log_ratio_is_held_within_twenty():
+    """verl's own bound; beyond it there is no gradient."""
+    new = torch.tensor([[0.0, -40.0, -1.0]], requires_grad=True)
+    found = token_log_ratio(new, torch.tensor([[-25.0, 0.0, -3.0]]), torch.ones(1, 3, dtype=torch.bool))
+    assert found.tolist() == [[20.0, -20.0, 2.0]]
+    found.sum().backward()
+    assert new.grad.tolist() == [[0.0, 0.0, 1.0]]

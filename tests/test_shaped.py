@@ -21,7 +21,9 @@ from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
 from egsw_plugin.errors import TensorError
 from egsw_plugin.kernels.groups import dense_group_ids
+from egsw_plugin.kernels.normalization import Normalization, normalize
 from egsw_plugin.kernels.policy_loss import clipped_surrogate, sequence_ratio
+from egsw_plugin.kernels.shaping import overlong_penalty
 from egsw_plugin.methods.gtpo import GTPOOptions
 
 pytestmark = pytest.mark.usefixtures("implementation")
@@ -532,3 +534,25 @@ class TestRefusals:
 def test_docstring_of_the_options_lists_paper_and_default():
     assert "alpha2: weight of the entropy" in GTPOOptions.__doc__
     assert "(alpha_2 in the paper; default 0.1; paper: 0.1 (0.2 tried))" in GTPOOptions.__doc__
+
+
+def test_a_group_at_the_very_share_is_hard_and_is_not_penalised():
+    one_right = torch.tensor([True, False, False, False])
+    arguments = (
+        torch.tensor([2, 4, 8, 20]),
+        one_right,
+        torch.zeros(4, dtype=torch.int64),
+        torch.ones(4, dtype=torch.bool),
+    )
+    assert overlong_penalty(*arguments, 0.75).tolist() == [0, 0, 0, 0]
+    # Not hard any more: failures are compared with max((2 + 20) / 2, 34 / 4) = 11.
+    assert overlong_penalty(*arguments, 0.76).tolist() == pytest.approx([0, 0, 0, (11 - 20) / 22])
+
+
+@pytest.mark.parametrize("levels,wanted", [([0.1 + 0.2, 0.3], 0.0), ([0.3, 0.3 + 1e-9], 1.0), ([0.0, 0.0], 0.0)])
+def test_a_deviation_that_is_rounding_is_none(levels, wanted):
+    one, no, yes = torch.ones(2), torch.zeros(2), torch.ones(2, dtype=torch.bool)
+    normalization, ids = Normalization("own_set", eps=0.0), torch.zeros(2, dtype=torch.int64)
+    level = torch.tensor(levels, dtype=torch.float64)
+    offset = normalize(normalization, level, one, no, no, yes, ids, yes)[1]
+    assert offset.abs().tolist() == pytest.approx([wanted, wanted], rel=1e-5)
