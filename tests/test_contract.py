@@ -220,7 +220,7 @@ KEYS = [
 ]
 # Below a free-form section, or one of our own; and a page.
 FREE = (
-    *("algorithm.credit", "algorithm.egsw", "algorithm.gtpo", "algorithm.grpo_s"),
+    *("algorithm.credit", "algorithm.egsw", "algorithm.gtpo", "algorithm.grpo_s", "algorithm.record"),
     *("reward.reward_kwargs", "reward.reward_model.", "data.md"),
     *("reward.custom_reward_function.reward_kwargs", "actor_rollout_ref.actor.fsdp_config.mixed_precision"),
 )
