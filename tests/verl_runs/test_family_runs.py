@@ -1,6 +1,7 @@
 """A chain of the family in a real run that is killed and goes on: fields, loss options, and a controller's state.
 
-Maps to verl_adapter/{step,worker,hooks}.py. Not exercised: several nodes.
+Maps to verl_adapter/{step,worker,hooks}.py. The other processes that can die are in test_faults.py, as combinations. Not
+exercised: several nodes.
 """
 
 import json
@@ -10,7 +11,7 @@ import time
 
 import pytest
 from launch import TIME_LIMIT
-from test_faults import VICTIMS, processes, start, wait_for_step
+from test_faults import VICTIMS, processes, segments, start, wait_for_step
 
 from egsw_plugin.report.metrics import read_metrics
 
@@ -28,15 +29,17 @@ COEFFICIENT = "adaptive_entropy/coefficient/mean"
 def test_a_chain_that_is_killed_goes_on_with_its_controller(tmp_path, monkeypatch):
     """The entropy is always below 5 nats, so the coefficient is 0.01 times the steps before: one run or two."""
     monkeypatch.setenv("ADV", "egsw_plugin")
-    out, mark = tmp_path / "out", f"family-{os.getpid()}"
+    out, mark, before = tmp_path / "out", f"family-{os.getpid()}", segments()
     run = start(out, mark, *ARGUMENTS)
     try:
         wait_for_step(out, run, 2)
         (victim, *_) = [pid for pid, title in processes(mark).items() if title.startswith(VICTIMS["trainer"])]
         os.kill(victim, signal.SIGKILL)
-        run.communicate(timeout=TIME_LIMIT + 50)
+        screen, _ = run.communicate(timeout=TIME_LIMIT + 50)
     finally:
         run.kill()
+    assert run.returncode not in (0, 124) and "FAILED" in screen, screen[-3000:]
+    assert not processes(mark) and segments() <= before
     saved = sorted((out / "checkpoints").glob("global_step_*/egsw_plugin.json"))
     assert saved
     state = json.loads(saved[-1].read_text())["controllers"]["adaptive_entropy.coefficient"]

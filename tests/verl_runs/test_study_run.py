@@ -1,4 +1,4 @@
-"""The quick study through the real trainer: two methods, two seeds, two steps, with its records, tables and figures.
+"""The quick study through the real trainer: two methods, one seed, two steps, with its records, tables and figures.
 
 It is also the real run of GRPO-S with its own objective. Maps to study/ and recipes/study; what a study does when runs
 fail is in test_study.py.
@@ -14,15 +14,15 @@ from launch import ROOT, TIME_LIMIT
 from egsw_plugin.study.measures import success_curve
 from egsw_plugin.study.record import read_records
 
-RUNS = ["grpo-seed1", "grpo-seed2", "grpo_s-seed1", "grpo_s-seed2"]
+RUNS = ["grpo-seed1", "grpo_s-seed1"]
 
 
 @pytest.mark.verl_run
-@pytest.mark.timeout(4 * TIME_LIMIT)
+@pytest.mark.timeout(2 * TIME_LIMIT + 100)
 def test_quick_study(tmp_path):
     program = str(Path(sys.executable).with_name("egsw-plugin"))
-    command = [program, "study", "run", "recipes/study/grid.yaml", "--quick", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=4 * TIME_LIMIT - 30)
+    command = [program, "study", "run", "recipes/study/grid.yaml", "--quick", "--seeds", "1", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * TIME_LIMIT)
     print(done.stdout + done.stderr)
     assert done.returncode == 0
     records = {record.name: record for record in read_records(tmp_path / "runs")}
@@ -35,8 +35,6 @@ def test_quick_study(tmp_path):
         assert all(len(digest) == 64 for digest in record.inputs.values())
         assert record.configuration["algorithm.adv_estimator"] == record.cell
     assert len({tuple(record.inputs.items()) for record in records.values()}) == 1
-    for cell in ("grpo", "grpo_s"):
-        assert records[f"{cell}-seed1"].configuration == records[f"{cell}-seed2"].configuration
     # The method ran where it should, and nowhere else.
     for record in records.values():
         for row in record.metrics.training:
@@ -50,10 +48,10 @@ def test_quick_study(tmp_path):
     assert log.count("[egsw] egsw-plugin") == 1 and "arrives in bfloat16" not in log
     assert "adv_estimator=grpo_s" in done.stdout and "policy loss grpo_s" in done.stdout
     assert "is not the objective of" not in done.stdout
-    assert "step 2/2" in done.stdout and "run 4 of 4: grpo_s-seed2" in done.stdout
+    assert "step 2/2" in done.stdout and "run 2 of 2: grpo_s-seed1" in done.stdout
     page = (tmp_path / "report" / "study.md").read_text()
-    assert "| grpo_s | 2 |" in page and "| grpo_s |" in page.split("## quick-differences")[1].split("## ")[0]
+    assert "| grpo_s | 1 |" in page and "| grpo_s |" in page.split("## quick-differences")[1].split("## ")[0]
     assert (tmp_path / "report" / "quick-success.png").stat().st_size > 10_000
 
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert again.returncode == 0 and "4 runs, 4 of them done" in again.stdout
+    assert again.returncode == 0 and "2 runs, 2 of them done" in again.stdout

@@ -2,7 +2,7 @@
 
 Everything else in the suite would pass with a bridge that is never called; these tests read verl's own metrics file.
 Each run is a few steps long and under a time limit. Maps to verl_adapter/, cpu/ and recipes/tiny_cpu. EGSW with
-its defaults runs in test_faults.py, GRPO-S with its own in test_study_run.py.
+its defaults runs in test_recipe_runs.py, GRPO-S with its own in test_study_run.py.
 """
 
 import pytest
