@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .versions import SUPPORTED_PYTHON, SUPPORTED_VERL
+from .versions import SUPPORTED_PYTHON, SUPPORTED_VERL, TRIED_VERL
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 GROUP, ENTRY = "verl.plugins", "egsw_plugin.entry"
@@ -145,6 +145,8 @@ def verl_version() -> Result:
     if installed is not None and installed != verl.__version__:
         found += f"; the installed package is {installed}, but another folder comes before it on the path"
     if SpecifierSet(SUPPORTED_VERL).contains(verl.__version__, prereleases=True):
+        if verl.__version__ not in TRIED_VERL:
+            found += f"; not tried with this plugin (tried: {', '.join(TRIED_VERL)}), so see the checks of its parts"
         return _ok(found)
     return _failed(found, f"egsw-plugin {__version__} supports verl{SUPPORTED_VERL}: {INSTALL_VERL}")
 
@@ -241,23 +243,23 @@ def plugin_loaded() -> Result:
 def trainer_bridge() -> Result:
     """Whether verl's trainer has what the entropy bridge touches, and the bridge is in it."""
     trainer_base = importlib.import_module("verl.trainer.ppo.v1.trainer_base")
-    from .verl_adapter import hooks
+    from .verl_adapter import contract, hooks
 
     wrapped = {
         f"PPOTrainer.{name}": getattr(trainer_base.PPOTrainer, name)
         for name in ("_compute_advantage", "_save_checkpoint", "_load_checkpoint")
     }
     wrapped["compute_advantage_for_multi_trajectories"] = trainer_base.compute_advantage_for_multi_trajectories
-    return _bridge(hooks.missing_in_trainer(trainer_base), wrapped, hooks)
+    return _bridge(contract.broken(contract.CORE, trainer_base), wrapped, hooks)
 
 
 def worker_bridge() -> Result:
     """The same for the policy loss, which runs in the actor's workers."""
     losses = importlib.import_module("verl.workers.utils.losses")
-    from .verl_adapter import hooks
+    from .verl_adapter import contract, hooks
 
     wrapped = {"ppo_loss": losses.ppo_loss, "kl_penalty": losses.kl_penalty}
-    return _bridge(hooks.missing_in_worker(losses), wrapped, hooks)
+    return _bridge(contract.broken(losses), wrapped, hooks)
 
 
 def _bridge(missing: list[str], wrapped: dict[str, Any], hooks: types.ModuleType) -> Result:
@@ -410,11 +412,10 @@ def configuration(file: Path | None, arguments: Sequence[str]) -> Result:
     """A launch's configuration through verl's validation, as main_ppo calls it, and the check at a trainer's start."""
     from omegaconf import OmegaConf
     from verl.trainer.ppo import utils
-    from verl.trainer.ppo.v1 import trainer_base
     from verl.utils import config as config_module
 
     from .errors import OptionError
-    from .verl_adapter import composition, hooks, startup
+    from .verl_adapter import composition, contract, startup
 
     said = io.StringIO()
     try:
@@ -425,7 +426,7 @@ def configuration(file: Path | None, arguments: Sequence[str]) -> Result:
                 use_reference_policy=utils.need_reference_policy(config),
                 use_critic=utils.need_critic(config),
             )
-            startup.check_trainer(config, hooks.missing_in_trainer(trainer_base))
+            startup.check_trainer(config, contract.TRAINER)
     except OptionError as error:
         return _failed(f"{error.key}={error.value!r}", error.fix)
     except (Exception, SystemExit) as error:

@@ -32,7 +32,7 @@ from verl.utils import tensordict_utils
 from egsw_plugin.errors import BridgeError, TensorError
 from egsw_plugin.fields import Field
 from egsw_plugin.kernels.rows import Rows
-from egsw_plugin.verl_adapter import hooks
+from egsw_plugin.verl_adapter import contract
 from egsw_plugin.verl_adapter.step import TrainerStep
 
 WEIGHT = Field.WEIGHT.queue_name
@@ -510,10 +510,11 @@ def test_the_proposal_for_verls_step_changes_no_result(stored, model, name, roll
 
 
 def test_the_trainer_of_another_verl_is_refused_by_name():
-    stranger = types.SimpleNamespace(PPOTrainer=type("PPOTrainer", (), {"_compute_advantage": lambda self, data: data}))
-    missing = hooks.missing_in_trainer(stranger)
-    assert any(part.startswith("PPOTrainer._compute_advantage") for part in missing)
-    assert any(part.startswith("tq.kv_batch_get") for part in missing)
+    stranger = types.ModuleType(contract.TRAINER)
+    stranger.PPOTrainer = type("PPOTrainer", (), {"_compute_advantage": lambda self, data: data})
+    broken = contract.broken(stranger)
+    assert any(part.startswith(f"{contract.TRAINER}.PPOTrainer._compute_advantage(") for part in broken)
+    assert any(part.startswith(f"{contract.TRAINER}.tq.kv_batch_get(") for part in broken)
 
 
 def test_construction_of_the_trainer_checks_the_configuration(model):

@@ -267,4 +267,5 @@ def test_versions_are_the_same_everywhere():
     lowest, above = (".".join(map(str, version)) for version in versions.SUPPORTED_PYTHON)
     assert SpecifierSet(project["requires-python"]) == SpecifierSet(f">={lowest},<{above}")
     section = (ROOT / "docs" / "use.md").read_text().split("## Supported versions")[1].split("\n## ")[0]
+    assert re.findall(r"(?m)^\| (\d\S+) \|", section) == list(versions.TRIED_VERL)
     assert f"`{versions.SUPPORTED_VERL}`" in section and f"`{project['requires-python']}`" in section

@@ -23,7 +23,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from egsw_plugin.methods import LOSSES, MEMBERS
 from egsw_plugin.study.grid import read_grid
 from egsw_plugin.tiny.model import make_model, make_tokenizer
-from egsw_plugin.verl_adapter import startup
+from egsw_plugin.verl_adapter import contract, startup
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
@@ -87,7 +87,7 @@ def accepted_by_verl(config):
     actor = config.actor_rollout_ref.actor
     reference, critic = need_reference_policy(config), need_critic(config)
     verl.utils.config.validate_config(config, use_reference_policy=reference, use_critic=critic)
-    startup.check_trainer(config, [])
+    startup.check_trainer(config, contract.TRAINER)
     converted = omega_conf_to_dataclass(actor)
     omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
     return converted
@@ -148,7 +148,7 @@ def test_the_megatron_overlay_composes(arguments_of):
     launcher = RECIPES / "gtpo" / "run_qwen2.5_32b.sh"
     config = composed(arguments_of(launcher, BACKEND="megatron", NNODES="8")[1:])
     verl.utils.config.validate_config(config, use_reference_policy=False, use_critic=False)
-    startup.check_trainer(config, [])
+    startup.check_trainer(config, contract.TRAINER)
     actor = config.actor_rollout_ref.actor
     assert actor.strategy == "megatron" and actor.entropy_from_logits_with_chunking
     assert actor.policy_loss.loss_mode == "gtpo" and config.data.max_response_length == 4096

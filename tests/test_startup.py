@@ -15,7 +15,7 @@ import verl.utils.config
 from hydra import compose, initialize_config_module
 
 from egsw_plugin.errors import OptionError
-from egsw_plugin.verl_adapter import startup
+from egsw_plugin.verl_adapter import contract, startup
 
 LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode"
 PROBE = "import verl, sys; from verl.utils.config import validate_config"
@@ -194,7 +194,7 @@ def warnings_of(capsys, monkeypatch):
     def collect(*overrides):
         monkeypatch.setattr(console, "_warned", set())
         capsys.readouterr()
-        startup.check_trainer(configuration(*overrides), [])
+        startup.check_trainer(configuration(*overrides), contract.TRAINER)
         return [line for line in capsys.readouterr().out.splitlines() if line.startswith("[egsw] warning")]
 
     return collect
@@ -359,8 +359,8 @@ validate_config(config, use_reference_policy=False, use_critic=False)
     assert "RuntimeError" not in runs["grpo"].stderr
 
 
-@pytest.mark.parametrize("version", ["0.9.0", "0.10.0.dev0", "1.0.0"])
-def test_unsupported_verl_is_refused(tmp_path, version):
+@pytest.mark.parametrize("lacking", [None, "verl.workers.utils.losses.kl_penalty(logprob, ref_logprob)"])
+def test_a_verl_is_judged_by_what_it_has_and_not_by_its_number(tmp_path, lacking):
     """The installed verl under another version number: every file linked but the one that holds the number."""
     installed = Path(verl.__file__).parent
     copy = tmp_path / "verl"
@@ -370,16 +370,26 @@ def test_unsupported_verl_is_refused(tmp_path, version):
             (copy / entry.name).symlink_to(entry)
     (copy / "__init__.py").write_text((installed / "__init__.py").read_text())
     (copy / "version").mkdir()
-    (copy / "version" / "version").write_text(version)
+    (copy / "version" / "version").write_text("7.0.0")
     code = f"""
 {PROBE}
 from hydra import compose, initialize_config_module
 with initialize_config_module("verl.trainer.config", version_base=None):
     config = compose("ppo_trainer", overrides=["algorithm.adv_estimator=egsw", "actor_rollout_ref.rollout.n=4"])
 validate_config(config, use_reference_policy=False, use_critic=False)
+from egsw_plugin.verl_adapter import contract, startup
+if {lacking is not None}:
+    import verl.workers.utils.losses as losses
+    losses.kl_penalty = lambda p, q: p - q
+startup.check_trainer(config, contract.TRAINER)
 """
     run = python(code, PYTHONPATH=str(tmp_path))
-    assert f"supports verl>=0.9.1,<0.10, and this is verl {version}" in run.stderr
+    if lacking is None:
+        assert "[egsw] warning: verl 7.0.0 has what egsw-plugin" in run.stdout + run.stderr
+        assert "on verl 7.0.0: adv_estimator=egsw" in run.stdout and "Error" not in run.stderr
+    else:
+        assert "BridgeError: algorithm.adv_estimator=egsw: this verl (7.0.0) is not as egsw-plugin" in run.stderr
+        assert f"It lacks {lacking}; install one that was tried: 0.9.1" in run.stderr
 
 
 @pytest.mark.parametrize(
@@ -422,13 +432,13 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 import verl
 from batches import random_batch
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
-from test_startup import configuration, startup
+from test_startup import configuration, contract, startup
 from egsw_plugin.kernels import loops
 
 def signatures():
     return {{name: len(loop.signatures) for name, loop in vars(loops).items() if hasattr(loop, "signatures")}}
 
-startup.check_trainer(configuration("algorithm.adv_estimator={name}"), [])
+startup.check_trainer(configuration("algorithm.adv_estimator={name}"), contract.TRAINER)
 before = signatures()
 rewards, mask, index, entropy = random_batch(1)
 get_adv_estimator_fn({name!r})(rewards, mask, index, entropy=entropy)

@@ -2,14 +2,16 @@
 
 import wrapt
 
+from . import contract
+
 
 def install() -> None:
     """Install each piece when verl imports the module that it belongs to (at once, if verl already has)."""
-    wrapt.register_post_import_hook(_registry, "verl.trainer.ppo.core_algos")
-    wrapt.register_post_import_hook(_validation, "verl.utils.config")
-    wrapt.register_post_import_hook(_trainer, "verl.trainer.ppo.v1.trainer_base")
-    wrapt.register_post_import_hook(_old_trainer, "verl.trainer.ppo.ray_trainer")
-    wrapt.register_post_import_hook(_worker, "verl.workers.utils.losses")
+    wrapt.register_post_import_hook(_registry, contract.CORE)
+    wrapt.register_post_import_hook(_validation, contract.VALIDATION)
+    wrapt.register_post_import_hook(_trainer, contract.TRAINER)
+    wrapt.register_post_import_hook(_old_trainer, contract.OLD_TRAINER)
+    wrapt.register_post_import_hook(_worker, contract.LOSSES)
 
 
 def _registry(core_algos) -> None:

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from typing import Any
 
 from ..errors import BridgeError
 from ..fields import Arrived, Field, arrived, arriving
-from . import recording, startup, step, worker
+from . import contract, recording, startup, step, worker
 from .configuration import is_ours, plan_of
 
 
 def install_in_trainer(trainer_base: Any) -> None:
     """Wrap the trainer's construction, its advantage step, the call in which it hands its batch on, and checkpoints."""
     trainer_class = trainer_base.PPOTrainer
-    missing = missing_in_trainer(trainer_base)
-
     construct = trainer_class.__init__
 
     @functools.wraps(construct)
     def __init__(self, config, *args, **kwargs):
-        startup.check_trainer(config, missing)
+        startup.check_trainer(config, contract.TRAINER)
         construct(self, config, *args, **kwargs)
 
     trainer_class.__init__ = __init__
-    if missing:
-        return
+    if contract.broken(trainer_base):
+        return  # `check_trainer` refuses what asks for us
 
     compute = trainer_class._compute_advantage
     hand_on = trainer_base.compute_advantage_for_multi_trajectories
@@ -78,7 +75,7 @@ def install_in_old_trainer(ray_trainer: Any) -> None:
 
     @functools.wraps(construct)
     def __init__(self, config, *args, **kwargs):
-        startup.check_trainer(config, missing=[])
+        startup.check_trainer(config, contract.OLD_TRAINER)
         construct(self, config, *args, **kwargs)
 
     trainer_class.__init__ = __init__
@@ -87,6 +84,8 @@ def install_in_old_trainer(ray_trainer: Any) -> None:
 def install_in_worker(losses: Any) -> None:
     """Wrap verl's `ppo_loss`, which drops every field that it does not name, to set ours aside first; and the KL
     penalty that it calls, so that a field can weigh it."""
+    if contract.broken(losses):
+        return  # the driver refuses what asks for us
     verl_loss, verl_kl = losses.ppo_loss, losses.kl_penalty
 
     @functools.wraps(verl_loss)
@@ -105,37 +104,3 @@ def install_in_worker(losses: Any) -> None:
         return divergence if weight is None else divergence * weight.to(divergence.device)
 
     losses.ppo_loss, losses.kl_penalty = ppo_loss, kl_penalty
-
-
-def missing_in_trainer(trainer_base: Any) -> list[str]:
-    """Which of the parts of verl's trainer that the bridge touches are not as in verl 0.9."""
-    expected = {
-        "PPOTrainer._compute_advantage": ["self", "batch", "metrics"],
-        "PPOTrainer._save_checkpoint": ["self"],
-        "PPOTrainer._load_checkpoint": ["self"],
-        "compute_advantage_for_multi_trajectories": ["data", "batch_keys", "adv_estimator"],
-        "tq.kv_batch_get": ["keys", "partition_id", "select_fields"],
-        "tq.kv_batch_put": ["keys", "partition_id", "fields"],
-    }
-    return _missing(trainer_base, expected)
-
-
-def missing_in_worker(losses: Any) -> list[str]:
-    """The same for verl's losses, in the actor's workers."""
-    expected = {
-        "ppo_loss": ["config", "model_output", "data", "dp_group"],
-        "kl_penalty": ["logprob", "ref_logprob"],
-        "no_padding_2_padding": ["tensor", "data"],
-    }
-    return _missing(losses, expected)
-
-
-def _missing(module: Any, expected: dict[str, list[str]]) -> list[str]:
-    missing = []
-    for path, parameters in expected.items():
-        part = module
-        for name in path.split("."):
-            part = getattr(part, name, None)
-        if part is None or any(name not in inspect.signature(part).parameters for name in parameters):
-            missing.append(f"{path}({', '.join(parameters)})")
-    return missing

@@ -11,8 +11,6 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from packaging.specifiers import SpecifierSet
-
 from .. import __version__
 from ..console import say, warn_once
 from ..errors import BridgeError, MemberError, OptionError
@@ -21,8 +19,8 @@ from ..methods import LOSSES, MEMBERS
 from ..methods.chain import CHAIN, CREDIT, LOSS_MODE, OWN, Link, compile_for
 from ..methods.registry import is_file
 from ..options import show, walk
-from ..versions import SUPPORTED_VERL
-from . import bases, estimators, recording, worker
+from ..versions import TRIED_VERL
+from . import bases, contract, estimators, recording, worker
 from .configuration import Plan, Sections, get, is_ours, plan_of, section, select
 
 ESTIMATOR = "algorithm.adv_estimator"
@@ -51,8 +49,9 @@ def install(config_module: Any) -> None:
     config_module.validate_config = validate_config
 
 
-def check_trainer(config: Any, missing: list[str]) -> None:
-    """Called as verl builds its trainer: check again (other launchers skip validation), and say what will run.
+def check_trainer(config: Any, trainer: str) -> None:
+    """Called as verl builds its trainer, of module `trainer`: check again (other launchers skip validation), and say
+    what will run.
 
     Warnings come here and not from `check`, because verl validates in another process as well: each is said once.
     """
@@ -61,6 +60,18 @@ def check_trainer(config: Any, missing: list[str]) -> None:
     plan = check(config)
     if plan is None:
         return
+    if plan.links or plan.loss is not None:
+        if broken := contract.broken(contract.CORE, trainer, contract.LOSSES):
+            raise BridgeError(
+                f"{ESTIMATOR}={get(config, 'algorithm').adv_estimator}: this verl ({verl.__version__}) is not as "
+                f"egsw-plugin {__version__} needs it. It lacks {'; '.join(broken)}; install one that was tried: "
+                f"{', '.join(TRIED_VERL)}"
+            )
+        if verl.__version__ not in TRIED_VERL:
+            warn_once(
+                f"verl {verl.__version__} has what egsw-plugin {__version__} needs by name, but was not tried with it; "
+                f"tried were {', '.join(TRIED_VERL)}"
+            )
     for conflict in (*MEMBERS.conflicts(), *LOSSES.conflicts()):
         warn_once(conflict)
     for warning in _warnings(config, plan):
@@ -68,11 +79,6 @@ def check_trainer(config: Any, missing: list[str]) -> None:
     if plan.chain is None:
         return
     name = plan.chain.name
-    if missing:
-        raise BridgeError(
-            f"{ESTIMATOR}={name}: this verl ({verl.__version__}) lacks {'; '.join(missing)}, which the entropy bridge "
-            f"needs; install verl{SUPPORTED_VERL}"
-        )
     loss = select(config, LOSS_MODE, "vanilla")
     options = f" {plan.loss.options.describe()}".rstrip() if plan.loss is not None else ""
     compile_for(plan.chain)
@@ -113,8 +119,6 @@ def check(config: Any) -> Plan | None:
         _check_name(name)
     plan = plan_of(config)
     _register_files(name, loss)
-    if plan.chain is not None or (plan.loss is not None and plan.controlled):
-        _check_version(name)
     for refusal in _refusals(config, plan, loss):
         raise refusal
     return plan
@@ -357,18 +361,6 @@ def _other_sections(config: Any, plan: Plan) -> Iterator[str]:
 
 
 # --------------------------------------------------------------------------------------------------- names and sections
-
-
-def _check_version(name: str) -> None:
-    import verl
-
-    if not SpecifierSet(SUPPORTED_VERL).contains(verl.__version__, prereleases=True):
-        raise OptionError(
-            ESTIMATOR,
-            name,
-            f"egsw-plugin {__version__} supports verl{SUPPORTED_VERL}, and this is verl {verl.__version__}; "
-            "install a supported version",
-        )
 
 
 def _register_files(name: Any, loss: Any) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TIME_LIMIT = 450  # seconds; a run of a few steps takes about 80
+TIME_LIMIT = 600  # seconds; a run of a few steps takes about 80, and twice as long or more on a busy machine
 LOSS_MODE = "actor_rollout_ref.actor.policy_loss.loss_mode"
 
 

@@ -66,10 +66,20 @@ def test_a_pairing_that_is_not_the_papers_runs_with_one_warning(tmp_path, method
     assert f"set {LOSS_MODE}={method}" in run.screen
 
 
-def test_colocated_asynchronous_trainer(tmp_path):
-    run = train(tmp_path, "trainer.v1.trainer_mode=colocate_async", ADV="gtpo")
-    assert_in_effect(run, "gtpo", changed=0.05)
-    assert run.column("gtpo/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
+IN_THE_LOSS = ["+algorithm.egsw.channel=loss", f"{LOSS_MODE}=egsw"]
+
+
+@pytest.mark.parametrize("method, arguments", [("egsw", IN_THE_LOSS), ("gtpo", [])], ids=["egsw", "gtpo"])
+def test_colocated_asynchronous_trainer(tmp_path, method, arguments):
+    run = train(tmp_path, "trainer.v1.trainer_mode=colocate_async", *arguments, ADV=method)
+    assert_in_effect(run, method, changed=0.05)
+    assert run.column(f"{method}/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["gtpo", "grpo_s"])
+def test_separate_asynchronous_trainer(tmp_path, method):
+    run = train(tmp_path, "machine=cpu_apart", ADV=method)
+    assert_in_effect(run, method, changed=0.05)
 
 
 @pytest.mark.parametrize("method", ["egsw", "gtpo", "grpo_s"])

@@ -1,7 +1,7 @@
 """A chain of the family in a real run that is killed and goes on: fields, loss options, and a controller's state.
 
-Maps to verl_adapter/{step,worker,hooks}.py. The other processes that can die are in test_faults.py, as combinations. Not
-exercised: several nodes.
+Maps to verl_adapter/{step,worker,hooks}.py. The other processes that can die are in test_faults.py, as combinations.
+Not exercised: several nodes.
 """
 
 import json

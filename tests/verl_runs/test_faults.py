@@ -60,6 +60,7 @@ def wait_for_step(out, run, number):
 
 @pytest.mark.combination
 @pytest.mark.timeout(2 * TIME_LIMIT + 100)
+@pytest.mark.parametrize("arguments", [[], ["machine=cpu_apart"]], ids=["sync", "separate_async"])
 @pytest.mark.parametrize(
     "victim",
     [
@@ -68,9 +69,9 @@ def wait_for_step(out, run, number):
         "vllm",  # verl sometimes waits for ever for an engine that has died, until the time limit
     ],
 )
-def test_a_killed_run_leaves_nothing_behind_and_goes_on(tmp_path, victim):
+def test_a_killed_run_leaves_nothing_behind_and_goes_on(tmp_path, victim, arguments):
     out, mark, before = tmp_path / "out", f"fault-{os.getpid()}-{victim}", segments()
-    run = start(out, mark)
+    run = start(out, mark, *arguments)
     try:
         wait_for_step(out, run, 2)
         victims = [pid for pid, title in processes(mark).items() if title.startswith(VICTIMS[victim])]
@@ -87,7 +88,7 @@ def test_a_killed_run_leaves_nothing_behind_and_goes_on(tmp_path, victim):
     kept = read_metrics(out / "metrics.jsonl").training
     saved = int((out / "checkpoints" / "latest_checkpointed_iteration.txt").read_text())
 
-    resumed = train(out, *KEPT, steps=STEPS)
+    resumed = train(out, *KEPT, *arguments, steps=STEPS)
     assert resumed.code == 0
     assert [row["training/global_step"] for row in resumed.steps] == list(range(saved + 1, STEPS + 1))
     assert_in_effect(resumed, steps=STEPS - saved)

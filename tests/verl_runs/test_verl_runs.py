@@ -11,17 +11,24 @@ from launch import LOSS_MODE, TIME_LIMIT, assert_in_effect, train
 pytestmark = [pytest.mark.verl_run, pytest.mark.timeout(TIME_LIMIT + 60)]
 
 
-def test_colocated_asynchronous_trainer_with_weights_in_the_policy_loss(tmp_path):
-    """channel: loss over micro-batches smaller than a group: the weights reach the workers."""
+def test_rollout_apart_from_the_trainer_with_weights_in_the_policy_loss(tmp_path):
+    """separate_async, two updates between transfers; channel: loss over micro-batches smaller than a group."""
     run = train(
         tmp_path,
-        "trainer.v1.trainer_mode=colocate_async",
+        "machine=cpu_apart",
+        "trainer.v1.separate_async.parameter_sync_step=2",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=8",
         "+algorithm.egsw.channel=loss",
         f"{LOSS_MODE}=egsw",
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
+        steps=3,
     )
-    assert_in_effect(run)
+    assert_in_effect(run, steps=3)
     assert run.column("egsw/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
+    # The rollout is a batch ahead: its first two are sampled by the start model.
+    assert run.column("credit/staleness/mean")[0] == 0 < max(run.column("credit/staleness/max"))
+    # Weights that had not arrived would leave the sampler further from the trainer with each step.
+    assert all(value < 0.05 for value in run.column("training/rollout_probs_diff_mean"))
     assert all(value > 0.5 for value in run.column("actor/egsw_weighted/mean"))
     assert all(value > 0 for value in run.column("actor/grad_norm"))
 
