@@ -20,7 +20,7 @@ from ..methods.chain import CHAIN, CREDIT, LOSS_MODE, OWN, Link, compile_for
 from ..methods.registry import is_file
 from ..options import show, walk
 from ..versions import TRIED_VERL
-from . import bases, contract, estimators, recording, worker
+from . import bases, contract, estimators, nodes, recording, worker
 from .configuration import Plan, Sections, get, is_ours, plan_of, section, select
 
 ESTIMATOR = "algorithm.adv_estimator"
@@ -72,6 +72,7 @@ def check_trainer(config: Any, trainer: str) -> None:
                 f"verl {verl.__version__} has what egsw-plugin {__version__} needs by name, but was not tried with it; "
                 f"tried were {', '.join(TRIED_VERL)}"
             )
+        nodes.check_nodes()
     for conflict in (*MEMBERS.conflicts(), *LOSSES.conflicts()):
         warn_once(conflict)
     for warning in _warnings(config, plan):

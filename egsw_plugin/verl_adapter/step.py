@@ -133,23 +133,8 @@ class TrainerStep:
         """Take the metrics of an estimator's chain, and what it publishes for the policy loss."""
         self.finished, self.result, self.success = name, result, success
         self.metrics.update(result.metrics)
-        self.metrics.update(self._staleness())
         for field, tensor in result.fields.items():
             self._publish(field, tensor)
-
-    def _staleness(self) -> dict[str, float]:
-        """How many transfers of weights lie between the model that began a response and this step's.
-
-        The entropy is the old policy's, which is newer by that much than what sampled the tokens.
-        """
-        begun = [tag["min_global_steps"] for tag in self.tags if tag.get("min_global_steps") is not None]
-        if not begun:
-            return {}
-        latest = int(self.trainer.global_steps) - 1  # verl counts a step from its beginning, weights from its end
-        return {
-            "credit/staleness/mean": latest - sum(begun) / len(begun),
-            "credit/staleness/max": float(latest - min(begun)),
-        }
 
     def publish_loss_options(self, batch: Any) -> None:
         """Send the policy loss's options along with `batch`: its workers have no `algorithm` section.

@@ -17,6 +17,7 @@ def test_rollout_apart_from_the_trainer_with_weights_in_the_policy_loss(tmp_path
         tmp_path,
         "machine=cpu_apart",
         "trainer.v1.separate_async.parameter_sync_step=2",
+        "trainer.v1.separate_async.num_warmup_batches=3",
         "actor_rollout_ref.actor.ppo_mini_batch_size=8",
         "+algorithm.egsw.channel=loss",
         f"{LOSS_MODE}=egsw",
@@ -25,10 +26,10 @@ def test_rollout_apart_from_the_trainer_with_weights_in_the_policy_loss(tmp_path
     )
     assert_in_effect(run, steps=3)
     assert run.column("egsw/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
-    # The rollout is a batch ahead: its first two are sampled by the start model.
-    assert run.column("credit/staleness/mean")[0] == 0 < max(run.column("credit/staleness/max"))
-    # Weights that had not arrived would leave the sampler further from the trainer with each step.
-    assert all(value < 0.05 for value in run.column("training/rollout_probs_diff_mean"))
+    # The rollout is batches ahead of the trainer, and gets the trainer's weights.
+    stale = run.column("training/off_policy/trajectory_staleness_worst/max")
+    assert stale[0] == 0 < max(stale)
+    assert all(0 < value < 0.05 for value in run.column("training/rollout_probs_diff_mean"))
     assert all(value > 0.5 for value in run.column("actor/egsw_weighted/mean"))
     assert all(value > 0 for value in run.column("actor/grad_norm"))
 

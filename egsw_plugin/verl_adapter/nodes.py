@@ -1,0 +1,72 @@
+"""Whether every node of the Ray cluster has this plugin, asked before anything is built on them.
+
+verl's losses and workers would run on without it and drop what an estimator sends them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import __version__
+from ..errors import BridgeError
+
+TIME_LIMIT = 120.0  # seconds for all nodes to answer; a new worker process on a busy machine takes several
+
+
+def check_nodes() -> None:
+    """Ask each node, if there are several and Ray is running.
+
+    Raises:
+        BridgeError: A node lacks the plugin, has another version of it, does not load it, or does not answer.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        return
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ask = ray.remote(num_cpus=0, max_retries=0)(_found)
+    answers = [
+        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
+        for node in nodes
+    ]
+    ray.wait(answers, num_returns=len(answers), timeout=TIME_LIMIT)
+    faults = []
+    for node, answer in zip(nodes, answers, strict=True):
+        if (fault := _fault(ray, answer)) is not None:
+            faults.append(f"{node['NodeManagerAddress']} (node {node['NodeID'][:8]}) {fault}")
+    if faults:
+        raise BridgeError(
+            f"{len(faults)} of {len(nodes)} nodes of the Ray cluster cannot take part: {'; '.join(faults)}. Install "
+            f"egsw-plugin {__version__} in the environment of each node's Ray, or send it along "
+            "(ray_kwargs.ray_init.runtime_env); VERL_USE_EXTERNAL_PLUGINS must be unset, auto or name egsw there"
+        )
+
+
+def _fault(ray: Any, answer: Any) -> str | None:
+    try:
+        version, failure = ray.get(answer, timeout=0)
+    except ray.exceptions.GetTimeoutError:
+        return f"did not answer within {TIME_LIMIT:.0f} s"
+    except Exception as error:  # without the plugin, Ray cannot even read the question
+        text = str(error)
+        missing = "No module named 'egsw_plugin" in text
+        return "has no egsw-plugin" if missing else f"failed: {type(error).__name__}: {text.strip().splitlines()[-1]}"
+    if failure is not None:
+        return failure
+    return None if version == __version__ else f"has egsw-plugin {version}, not {__version__}"
+
+
+def _found() -> tuple[str, str | None]:
+    """In a worker of a node: the plugin's version, and why verl would not have it there."""
+    import sys
+
+    import verl  # noqa: F401
+
+    entry = sys.modules.get("egsw_plugin.entry")
+    if entry is None:
+        return __version__, "has egsw-plugin, but verl does not load it"
+    return __version__, None if entry.failure is None else entry.failure.strip().splitlines()[-1]
