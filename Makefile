@@ -8,8 +8,12 @@
 # make study-report   rebuild the tables and figures of docs/study*.md from the records beside them
 # make pages   rewrite the tables of docs/options.md and docs/family.md from the members' declarations
 # make newest-verl   try the newest verl that pip finds and report; what it finds does not fail (a minute or two)
-# Each first makes .venv/, once.
+# Each first makes .venv/, once, with Python 3.10, 3.11 or 3.12   PYTHON=/path/to/python3.12
 VENV := .venv
+# What makes .venv/; everything else, launchers too, runs with .venv/'s own.
+BASE_PYTHON := $(PYTHON)
+override PYTHON := $(abspath $(VENV))/bin/python
+export PYTHON
 ADV ?= egsw
 SEED ?= 1
 MODEL ?= tiny
@@ -72,7 +76,7 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 
 setup:
-	@bash requirements/install.sh $(VENV)
+	@PYTHON='$(BASE_PYTHON)' bash requirements/install.sh $(VENV)
 
 clean:
 	rm -rf outputs
