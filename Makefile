@@ -70,6 +70,7 @@ newest-verl: setup
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 setup:
 	@bash requirements/install.sh $(VENV)
