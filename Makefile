@@ -7,6 +7,7 @@
 # make study  compare the methods over seeds (hours; the same command goes on)   ARGS='--quick' '--only grpo --only gtpo --seeds 6 7'
 # make study-report   rebuild the tables and figures of docs/study*.md from the records beside them
 # make pages   rewrite the tables of docs/options.md and docs/family.md from the members' declarations
+# make mutants   break the package in one place at a time and list what no test notices (hours)   ARGS='--files kernels --sample 5'
 # make newest-verl   try the newest verl that pip finds and report; what it finds does not fail (a minute or two)
 # Each first makes .venv/, once, with Python 3.10, 3.11 or 3.12   PYTHON=/path/to/python3.12
 VENV := .venv
@@ -26,7 +27,7 @@ FAST = $(VENV)/bin/pytest -n 2 --dist loadfile -m 'not verl_run and not combinat
 RECIPE ?= recipes/egsw/run_qwen2.5_math_7b.sh
 SMOKE_OUT ?= outputs/smoke
 
-.PHONY: demo smoke smoke-all test test-fast test-combinations study study-report pages newest-verl lint setup clean
+.PHONY: demo smoke smoke-all test test-fast test-combinations study study-report pages mutants newest-verl lint setup clean
 
 LAUNCHER_tiny = recipes/tiny_cpu/run_tiny.sh
 LAUNCHER_smollm2 = recipes/reasoning_gym/run_smollm2_135m_cpu.sh
@@ -68,12 +69,16 @@ study-report: setup
 pages: setup
 	$(VENV)/bin/python -m egsw_plugin.methods.pages docs
 
+mutants: setup
+	nice -n 15 $(VENV)/bin/python tests/mutants.py $(ARGS)
+
 newest-verl: setup
 	@PYTHON=$(VENV)/bin/python .ci/newest_verl
 
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 setup:
 	@PYTHON='$(BASE_PYTHON)' bash requirements/install.sh $(VENV)

@@ -251,7 +251,7 @@ def _data(arguments: argparse.Namespace) -> int:
     return run(arguments.name, arguments.out, arguments.source, arguments.prompt, arguments.rows)
 
 
-def _reasoning_gym(arguments, tasks, size, test_size, seed, examples) -> int:
+def _reasoning_gym(arguments: Any, tasks: Any, size: Any, test_size: Any, seed: Any, examples: Any) -> int:
     if arguments.source or arguments.rows:
         print("egsw-plugin data: reasoning-gym: --source and --rows are for the other data sets", file=sys.stderr)
         return 2
@@ -335,7 +335,7 @@ def _study_report(arguments: argparse.Namespace) -> int:
     return report(arguments.grid, arguments.runs, arguments.page, out, arguments.quick, arguments.command)
 
 
-def _write_report(paths: list[Path], out: Path, html: bool = False, **names) -> int:
+def _write_report(paths: list[Path], out: Path, html: bool = False, **names: Any) -> int:
     from .report.runs import read_runs
     from .report.write import write_report
 

@@ -14,18 +14,19 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from .errors import OptionError
-from .options.checks import finite, in_range, one_of, optional, positive
+from .options.checks import finite, in_range, one_of, optional, positive, sampled
 from .options.declare import Options, documented, option, show
 
 SCHEMA = 1  # of the file
 FILE = "egsw_plugin.json"  # in verl's folder of a checkpoint
 
 
+@sampled([0.2, 1.0, "initial"], [0.0, 1e3])
 def target_entropy(value: Any) -> float | str:
     """Accept a number of nats, or `initial`."""
     if value == "initial":
@@ -34,9 +35,6 @@ def target_entropy(value: Any) -> float | str:
         return in_range(0, math.inf, inclusive=True)(value)
     except ValueError:
         raise ValueError("use an entropy in nats >= 0, or initial: that of the run's first step") from None
-
-
-target_entropy.samples = [0.2, 1.0, "initial"], [0.0, 1e3]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +87,18 @@ class Controller(Options, abc.ABC):
 
     def start(self) -> State:
         """The state before the first step."""
-        return State(self.initial, None if self.target == "initial" else self.target)
+        return State(self.first, None if isinstance(self.target, str) else self.target)
+
+    @property
+    def first(self) -> float:
+        """The first value, which a rule has that was read from a configuration.
+
+        Raises:
+            OptionError: it has none.
+        """
+        if self.initial is None:
+            raise OptionError("initial", None, "set the first value")
+        return self.initial
 
     @abc.abstractmethod
     def move(self, value: float, low: bool) -> float:
@@ -105,7 +114,7 @@ class Controller(Options, abc.ABC):
         items = [f"controller: {self.controller}", *(f"{key}: {show(value)}" for key, value in self._items())]
         return f"{{{', '.join(items)}}}"
 
-    def _items(self):
+    def _items(self) -> Iterator[tuple[str, Any]]:
         """Those that say something: what is as for every controller is left out."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -137,7 +146,7 @@ class Step(Controller):
 
     def refusals(self) -> list[tuple[str, str]]:
         """Bounds that hold no value."""
-        if not self.min <= self.initial <= self.max:
+        if not self.min <= self.first <= self.max:
             return [("initial", f"use a number from min ({show(self.min)}) to max ({show(self.max)})")]
         return []
 
@@ -175,7 +184,7 @@ class Scale(Controller):
 
     def refusals(self) -> list[tuple[str, str]]:
         """Bounds that hold no value."""
-        if not self.min <= abs(self.initial) <= self.max:
+        if not self.min <= abs(self.first) <= self.max:
             fix = (
                 f"use a number of either sign whose magnitude is from min ({show(self.min)}) to max ({show(self.max)})"
             )

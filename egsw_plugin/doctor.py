@@ -237,7 +237,7 @@ def plugin_loaded() -> Result:
         return _failed(f"importing verl did not import {ENTRY}", fix)
     if entry.failure is not None:
         return _failed(entry.failure.strip().splitlines()[-1], REPAIR_LOAD)
-    return _ok(f"egsw-plugin {__version__} ({Path(entry.__file__).parent})")
+    return _ok(f"egsw-plugin {__version__} ({Path(str(entry.__file__)).parent})")
 
 
 def trainer_bridge() -> Result:

@@ -7,6 +7,7 @@ does not have is refused with the reason.
 
 import sys
 import traceback
+from typing import Any
 
 failure: str | None = None  # traceback of a failure to load in this process; `egsw-plugin doctor` reads it
 
@@ -27,12 +28,12 @@ def load() -> None:
 
 def _refuse_runs(reason: str) -> None:
     """Make verl's own validation refuse what verl's registries lack; standard library and verl alone."""
-    config_module = sys.modules.get("verl.utils.config")
+    config_module: Any = sys.modules.get("verl.utils.config")
     verl_validate = getattr(config_module, "validate_config", None)
     if verl_validate is None:
         return
 
-    def validate_config(config, *args, **kwargs):
+    def validate_config(config: Any, *args: Any, **kwargs: Any) -> Any:
         from verl.trainer.ppo import core_algos
 
         name, loss = config.algorithm.adv_estimator, config.actor_rollout_ref.actor.policy_loss.loss_mode

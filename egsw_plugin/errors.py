@@ -1,5 +1,7 @@
 """The plugin's own errors: each says which key or tensor is wrong, its value, and what to do."""
 
+from __future__ import annotations
+
 
 class EGSWPluginError(Exception):
     """Base of every error that this plugin raises."""
@@ -12,7 +14,7 @@ class OptionError(EGSWPluginError, ValueError):
         self.key, self.value, self.fix = key, value, fix
         super().__init__(f"{key}={value!r}: {fix}")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[OptionError], tuple[str, object, str]]:
         return type(self), (self.key, self.value, self.fix)  # Ray pickles what a task raises
 
 

@@ -65,7 +65,9 @@ SPECS = {
 }
 
 
-def merge(fields: Mapping[Field, torch.Tensor], more: Mapping[Field, torch.Tensor], name: str) -> dict:
+def merge(
+    fields: Mapping[Field, torch.Tensor], more: Mapping[Field, torch.Tensor], name: str
+) -> dict[Field, torch.Tensor]:
     """The fields of a chain's members so far and those that member `name` publishes, as one.
 
     Raises:
@@ -77,19 +79,23 @@ def merge(fields: Mapping[Field, torch.Tensor], more: Mapping[Field, torch.Tenso
     """
     merged = dict(fields)
     for field, tensor in more.items():
-        if field in merged and field.spec.merge is None:
+        if field not in merged:
+            merged[field] = tensor
+        elif field.spec.merge is None:
             raise OptionError(
                 "transforms", name, f"{field.value} is set by a transform before it; leave out one of them"
             )
-        merged[field] = field.spec.merge(merged[field], tensor) if field in merged else tensor
+        else:
+            merged[field] = field.spec.merge(merged[field], tensor)
     return merged
 
 
-class Arrived(Mapping):
+class Arrived(Mapping[Field, torch.Tensor]):
     """The fields of the micro-batch whose loss is being computed, each padded as it is read."""
 
     def __init__(self, tensors: Mapping[Field, torch.Tensor]):
-        self._tensors, self._read = dict(tensors), set()
+        self._tensors = dict(tensors)
+        self._read: set[Field] = set()
 
     @classmethod
     def of(cls, data: Any) -> Arrived:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,7 +22,7 @@ BLOCK = 1 << 20  # elements looked at in one go, so that no second batch is held
 CHANGED = 1e-6  # an advantage that differs from another by no more than this part of it is the same up to rounding
 
 
-def facts(batch: Batch, entropy_total: torch.Tensor | None) -> dict[str, float]:
+def facts(batch: Batch[Any], entropy_total: torch.Tensor | None) -> dict[str, float]:
     """What a batch is, whatever the members make of it; 0 where there is nothing to count.
 
     - mixed_groups/mean: share of the groups whose rewards differ: GRPO has advantages there.
@@ -37,13 +37,13 @@ def facts(batch: Batch, entropy_total: torch.Tensor | None) -> dict[str, float]:
     return metrics | ({} if entropy_total is None else _entropies(batch, entropy_total, taking_part))
 
 
-def effect(batch: Batch, advantages: torch.Tensor) -> dict[str, float]:
+def effect(batch: Batch[torch.Tensor | None], advantages: torch.Tensor) -> dict[str, float]:
     """What can be said of any transform or base, given the advantages that it made, [R, 1] or [R, T].
 
     - changed/mean: share of the policy tokens whose advantage differs from what it was before, up to rounding.
     - distance/mean: sum over policy tokens of |A - base's A| over the sum of |base's A|; 0 where that is 0.
     """
-    if batch.base is None:
+    if batch.base is None or batch.advantages is None:
         return {}
     changed = far = size = 0.0
     for block in _blocks(*batch.rows.mask.shape):
@@ -58,12 +58,14 @@ def effect(batch: Batch, advantages: torch.Tensor) -> dict[str, float]:
     return {"changed/mean": changed / count if count else 0.0, "distance/mean": distance}
 
 
-def share_of(batch: Batch, which: torch.Tensor) -> float:
+def share_of(batch: Batch[Any], which: torch.Tensor) -> float:
     """Share of the policy tokens that `which` names, bool [R, T]; 0 if there are none."""
     return ratio((which & batch.mask).sum(), batch.rows.count.sum())
 
 
-def weighting(result: EGSWResult | Shaped, batch: Batch, mixed: torch.Tensor, sign: torch.Tensor) -> dict[str, float]:
+def weighting(
+    result: EGSWResult | Shaped, batch: Batch[Any], mixed: torch.Tensor, sign: torch.Tensor
+) -> dict[str, float]:
     """Metrics of EGSW, GTPO and GRPO-S, given which groups are mixed, bool [groups], and the signs of GRPO's
     advantages, [R]; 0 where there is nothing to count.
 
@@ -94,14 +96,14 @@ def weighting(result: EGSWResult | Shaped, batch: Batch, mixed: torch.Tensor, si
     }
 
 
-def unequal_groups(batch: Batch) -> torch.Tensor:
+def unequal_groups(batch: Batch[Any]) -> torch.Tensor:
     """Which groups hold rewards that differ, bool [groups]: GRPO has advantages there."""
     groups = int(batch.group_ids.max()) + 1 if batch.group_ids.numel() else 0
     differing = (batch.rows.count > 0) & (outcome_sign(batch) != 0)
     return torch.bincount(batch.group_ids[differing], minlength=groups) > 0
 
 
-def outcome_sign(batch: Batch) -> torch.Tensor:
+def outcome_sign(batch: Batch[Any]) -> torch.Tensor:
     """Sign of the reward of each response less the mean of its group, [R]: that of GRPO's advantage."""
     group_ids, taking_part = batch.group_ids, batch.rows.count > 0
     outcome = batch.outcome.double().masked_fill(~taking_part, 0)
@@ -121,12 +123,12 @@ def _blocks(rows: int, tokens: int) -> Iterator[slice]:
     yield from (slice(start, start + step) for start in range(0, rows, step))
 
 
-def _existing(batch: Batch, groups: int) -> torch.Tensor:
+def _existing(batch: Batch[Any], groups: int) -> torch.Tensor:
     """Which groups have a policy token, bool [groups]."""
     return torch.bincount(batch.group_ids[batch.rows.count > 0], minlength=groups) > 0
 
 
-def _entropies(batch: Batch, total: torch.Tensor, taking_part: torch.Tensor) -> dict[str, float]:
+def _entropies(batch: Batch[Any], total: torch.Tensor, taking_part: torch.Tensor) -> dict[str, float]:
     count, success = batch.rows.count, batch.success
     metrics = {"entropy/mean": _share(total, count, taking_part)}
     for kind, which in (("success", success & taking_part), ("failure", ~success & taking_part)):

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from .report.cause import clean, find_cause
 from .report.metrics import EFFECTIVE_SHARE as SHARE
@@ -69,9 +70,11 @@ class _Screen:
 
     def __init__(self, steps: int | None):
         self.began = time.monotonic()
-        self.total, self.announced = steps, None
+        self.total = steps
+        self.announced: int | None = None
         self.stage, self.next_stage = "preparing", 0
-        self.step, self.validations, self.shown = 0, 0, set()
+        self.step, self.validations = 0, 0
+        self.shown: set[str] = set()
         self.times: deque[tuple[int, float]] = deque(maxlen=6)
         self.say("starting the launcher")
 
@@ -175,7 +178,8 @@ def run(command: list[str], out: Path, steps: int | None = None, time_limit: flo
     _set_aside(out)
     mark = uuid.uuid4().hex  # in the environment of every descendant, also of those that left our session
     segments = _shared_memory()
-    screen, problem = _Screen(steps), "interrupted"
+    screen = _Screen(steps)
+    problem: str | None = "interrupted"
     with _signals_raise():
         try:
             child = _start(command, out, mark)
@@ -302,13 +306,13 @@ def _set_aside(out: Path) -> None:
 
 
 @contextmanager
-def _signals_raise():
+def _signals_raise() -> Iterator[None]:
     """SIGTERM and SIGHUP end the run as Ctrl-C does: the child has a session of its own and would go on."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(number, _frame):
+    def stop(number: Any, _frame: Any) -> None:
         raise _Stopped(number)
 
     # What was ignored from the start stays so: nohup means to outlive the terminal.
@@ -361,7 +365,7 @@ def _release(segments: set[Path]) -> None:
     """Removes the segments that no process has mapped: their owners were killed, and nobody else would."""
     if not segments:
         return
-    mapped = set()
+    mapped: set[str] = set()
     for entry in Path("/proc").glob("[0-9]*/maps"):
         with suppress(OSError):
             mapped.update(

@@ -53,14 +53,16 @@ def check(member: Member | type[Member] | str, options: Mapping[str, Any] | None
     True
     """
     for one in _members(member):
-        run = _check_loss if isinstance(one, PolicyLoss) else _check_estimating
         tried = 0
         for section, ordinary in [*settings_of(one, seed), *([(options, True)] if options else [])]:
             parsed = parse(one.options_type, section, one.section)
             if parsed.refusals():
                 continue
             try:
-                run(one, parsed, ordinary, seed)
+                if isinstance(one, PolicyLoss):
+                    _check_loss(one, parsed, ordinary, seed)
+                else:
+                    _check_estimating(one, parsed, ordinary, seed)
             except CheckFailed as failure:
                 raise CheckFailed(f"{one.name} with {section or 'its defaults'}: {failure}") from None
             tried += 1
@@ -104,7 +106,7 @@ def make_batch(seed: int, per_token: bool = False, **more: Any) -> Batch:
     success = uniform(rows) < 0.5
     entropy = -2 * uniform(rows, tokens).clamp(min=1e-4).log() * uniform(rows, tokens)
     base = group_relative(success.float(), group_ids, True).unsqueeze(1)
-    given = {
+    given: dict[str, Any] = {
         "base": torch.randn(rows, tokens, generator=generator) if per_token else base,
         "mask": mask,
         "group_ids": group_ids,
@@ -114,7 +116,7 @@ def make_batch(seed: int, per_token: bool = False, **more: Any) -> Batch:
         "old_log_probs": 2 * uniform(rows, tokens).clamp(min=1e-4).log() * uniform(rows, tokens),
     } | more
     tensors = {"entropy": given.pop("entropy"), "old_log_probs": given.pop("old_log_probs")}
-    return Batch(advantages=None, rows=Rows.measure(given.pop("mask")), tensors=tensors, **given)
+    return Batch(advantages=given["base"], rows=Rows.measure(given.pop("mask")), tensors=tensors, **given)
 
 
 # ------------------------------------------------------------------------------------------------- bases and transforms
@@ -125,7 +127,7 @@ def _check_estimating(member: Member, options: Any, ordinary: bool, seed: int) -
     kinds = [False] if isinstance(member, Base) or link.requirements.varying else [False, True]
     for per_token in kinds:
         batch = make_batch(seed, per_token)
-        result = _apply(link, batch, ordinary)
+        result = _attempt(link, batch, ordinary)
         if result is None:
             continue
         _check_result(link, batch, result, ordinary)
@@ -142,7 +144,7 @@ def _check_estimating(member: Member, options: Any, ordinary: bool, seed: int) -
             moved = _apply(link, _permuted(batch, order))
             _hold(_same(_rows(result, order), moved, tolerance=1e-4), "row order: rows in another order matter")
     for name, batch in _degenerate(seed):
-        result = _apply(link, batch, ordinary)
+        result = _attempt(link, batch, ordinary)
         if result is not None:
             try:
                 _check_result(link, batch, result, ordinary)
@@ -150,19 +152,31 @@ def _check_estimating(member: Member, options: Any, ordinary: bool, seed: int) -
                 raise CheckFailed(f"{name}: {failure}") from None
 
 
-def _apply(link: Link, batch: Batch, ordinary: bool = True) -> Result | None:
-    """The member's result, given only what it asked for; None where it refuses extreme options or values."""
-    named = link.requirements.tensors
-    base = None if isinstance(link.member, Base) else batch.base
-    tensors = {name: batch.tensors[name].clone().requires_grad_() for name in named}
-    given = dataclasses.replace(batch, base=base, tensors=tensors)
-    before = [x.detach().clone() for x in _tensors(given)]
-    chain = Chain(link.name, link) if base is None else Chain(link.name, "grpo", (link,))
+def _attempt(link: Link[Any], batch: Batch, ordinary: bool) -> Result | None:
+    """`_apply`; None where the member refuses extreme options or values."""
     try:
-        result = apply(chain, given)
+        return _run(link, batch)
     except EGSWPluginError as error:
         _hold(not ordinary, f"refused: {error}")
         return None
+
+
+def _apply(link: Link[Any], batch: Batch) -> Result:
+    """The member's result, given only what it asked for."""
+    try:
+        return _run(link, batch)
+    except EGSWPluginError as error:
+        raise CheckFailed(f"refused: {error}") from error
+
+
+def _run(link: Link[Any], batch: Batch) -> Result:
+    named = link.requirements.tensors
+    base = None if isinstance(link.member, Base) else batch.base
+    tensors = {name: batch.tensors[name].clone().requires_grad_() for name in named}
+    given = dataclasses.replace(batch.over(base), tensors=tensors)
+    before = [x.detach().clone() for x in _tensors(given)]
+    chain = Chain(link.name, link) if base is None else Chain(link.name, "grpo", (link,))
+    result = apply(chain, given)
     for old, new in zip(before, _tensors(given), strict=True):
         _hold(torch.equal(old.nan_to_num(7.0), new.detach().nan_to_num(7.0)), "in place: an input was changed")
     return result
@@ -215,7 +229,7 @@ def _degenerate(seed: int) -> Iterator[tuple[str, Batch]]:
         make_batch(seed, entropy=torch.full_like(entropy, 0.7), old_log_probs=torch.full_like(entropy, -0.7)),
     )
     yield "certain against", make_batch(seed, entropy=entropy + 12, old_log_probs=torch.full_like(entropy, -80.0))
-    half = {name: tensor.bfloat16() for name, tensor in batch.tensors.items()}
+    half: dict[str, Any] = {name: tensor.bfloat16() for name, tensor in batch.tensors.items()}
     yield "bfloat16", make_batch(seed, **half)
 
 
@@ -248,7 +262,9 @@ def _check_loss(member: PolicyLoss, options: Any, ordinary: bool, seed: int) -> 
         _near((result.values, gradient), (wider[0].values[:, :tokens], wider[1][:, :tokens])),
         "padding: two more columns of it matter",
     )
-    parts = [_differentiated(rule, _each(given, lambda x, p=p: x[p])) for p in (slice(0, 3), slice(3, None))]
+    parts = [
+        _differentiated(rule, {name: x[part] for name, x in given.items()}) for part in (slice(0, 3), slice(3, None))
+    ]
     values, gradients = torch.cat([part[0].values for part in parts]), torch.cat([part[1] for part in parts])
     _hold(_near((result.values, gradient), (values, gradients)), "micro-batches: which rows come together matters")
     nothing = _each(given, lambda x: x[:0])
@@ -257,7 +273,7 @@ def _check_loss(member: PolicyLoss, options: Any, ordinary: bool, seed: int) -> 
     _hold(not bool(_differentiated(rule, empty)[1].any()), "a gradient in a micro-batch without policy tokens")
 
 
-def _tokens(member: PolicyLoss, seed: int) -> dict[str, Any]:
+def _tokens(member: PolicyLoss[Any], seed: int) -> dict[Any, torch.Tensor]:
     """A micro-batch of float64, with the fields that the loss reads."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -336,7 +352,7 @@ def _hold(condition: bool, message: str) -> None:
         raise CheckFailed(message)
 
 
-def _tensors(batch: Batch) -> list[torch.Tensor]:
+def _tensors(batch: Batch[Any]) -> list[torch.Tensor]:
     own = [batch.base, batch.rows.mask, batch.group_ids, batch.success, batch.outcome]
     return [x.double() for x in [*own, *batch.tensors.values()] if x is not None]
 
@@ -403,7 +419,9 @@ def _rows(result: Result, rows: torch.Tensor) -> Result:
     return dataclasses.replace(result, advantages=result.advantages[rows], base=result.base[rows], fields=fields)
 
 
-def _same(one: Result, other: Result, rows: int | None = None, columns: int | None = None, tolerance: float = 1e-5):
+def _same(
+    one: Result, other: Result, rows: int | None = None, columns: int | None = None, tolerance: float = 1e-5
+) -> bool:
     """Whether two results agree; of the other, so many rows and columns."""
 
     def cut(tensor: torch.Tensor) -> torch.Tensor:

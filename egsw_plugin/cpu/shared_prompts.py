@@ -70,7 +70,11 @@ class Layout:
         offsets = [0]
         for row in rows:
             offsets.append(offsets[-1] + len(row))
-        ids, places, groups, keep, source, labels, place = [], [], [], [], [None] * len(rows), [], []
+        ids: list[torch.Tensor] = []
+        places: list[torch.Tensor] = []
+        keep: list[torch.Tensor] = []
+        groups: list[Group] = []
+        source = [torch.empty(0, dtype=torch.int64)] * len(rows)
         stored = kept = 0
         for numbers in members.values():
             length = prompt_lengths[numbers[0]]
@@ -94,10 +98,20 @@ class Layout:
             alive = column < torch.tensor(sizes).unsqueeze(1)
             response = (torch.tensor(starts).unsqueeze(1) + column).masked_fill(~alive, 0)
             groups.append(Group(length, response, alive))
-        for number, (row, length) in enumerate(zip(rows, prompt_lengths, strict=True)):
-            labels.append(row[length:])
-            place.append(torch.arange(offsets[number] + length - 1, offsets[number + 1] - 1))
-        return cls(*map(torch.cat, (ids, places)), tuple(groups), *map(torch.cat, (keep, source, labels, place)))
+        labels = [row[length:] for row, length in zip(rows, prompt_lengths, strict=True)]
+        place = [
+            torch.arange(offset + length - 1, following - 1)
+            for offset, following, length in zip(offsets[:-1], offsets[1:], prompt_lengths, strict=True)
+        ]
+        return cls(
+            input_ids=torch.cat(ids),
+            position_ids=torch.cat(places),
+            groups=tuple(groups),
+            keep=torch.cat(keep),
+            source=torch.cat(source),
+            labels=torch.cat(labels),
+            place=torch.cat(place),
+        )
 
 
 def attention(

@@ -34,7 +34,8 @@ def last_boxed(solution: str) -> str:
     if not commands:
         raise DataError(r"the solution has no \boxed{}")
     start = commands[-1].end()
-    content = _braced(solution, start) if solution.startswith("{", start) else _BARE.match(solution, start)[0]
+    bare = _BARE.match(solution, start)
+    content = bare[0] if bare and not solution.startswith("{", start) else _braced(solution, start)
     if not content.strip():
         raise DataError(r"the last \boxed{} of the solution is empty")
     return content.strip()

@@ -26,12 +26,13 @@ def run(name: str, out: Path, origin: str | None, style: str | None, rows: int |
         return _refuse(f"no data set {name!r}; use {', '.join(SOURCES)} or all")
     if name == "all" and (origin is not None or isinstance(rows, int)):
         return _refuse("--source and --rows N are for one data set, not for all")
-    for source in map(SOURCES.get, names):
+    sources = [SOURCES[name] for name in names]
+    for source in sources:
         if style is not None and style not in source.styles:
             return _refuse(f"{source.name} has no prompt style {style!r}; use {', '.join(source.styles)}")
     code = 0
-    for source in map(SOURCES.get, names):
-        expected = source.rows if rows is None else None if rows == "any" else rows
+    for source in sources:
+        expected = source.rows if rows is None else rows if isinstance(rows, int) else None
         print(f"{source.name}: loading {origin or source.hub}", flush=True)
         try:
             print(write(source, out, origin, style, expected), flush=True)

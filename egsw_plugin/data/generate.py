@@ -103,8 +103,8 @@ def _stream(task: Task, seed: int) -> Iterator[Problem | None]:
 
     chunk = 0
     while True:
-        begin = f"{task.name} {json.dumps(dict(task.options), sort_keys=True)} {seed} {chunk}"
-        begin = int.from_bytes(hashlib.sha256(begin.encode()).digest()[:4]) >> 1  # numpy's seeds end at 2**32
+        place = f"{task.name} {json.dumps(dict(task.options), sort_keys=True)} {seed} {chunk}"
+        begin = int.from_bytes(hashlib.sha256(place.encode()).digest()[:4], "big") >> 1  # numpy's seeds end at 2**32
         chunk += 1
         dataset = gym_tasks.make(task.name, task.options, _CHUNK, begin)
         for index in range(_CHUNK):
@@ -134,7 +134,9 @@ def main() -> None:
     try:
         tasks = [Task(**task) for task in request["tasks"]]
         drawn = _draw(tasks, request["counts"], request["seed"])
-        message = {"problems": [[dataclasses.astuple(problem) for problem in problems] for problems in drawn]}
+        message: dict[str, Any] = {
+            "problems": [[dataclasses.astuple(problem) for problem in problems] for problems in drawn]
+        }
     except DataError as error:
         message = {"error": str(error)}
     with reply:

@@ -109,7 +109,7 @@ def _check_fields(source: Source, origin: str, fields: list[str]) -> None:
 def _reason(error: Exception, origin: str, local: bool) -> str:
     from huggingface_hub.errors import GatedRepoError
 
-    chain = [error]
+    chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
     # datasets hides the cause in some places and keeps it in others

@@ -87,7 +87,7 @@ def _examples(source: Source, tables: list["Dataset"]) -> tuple[list[Example], s
                         example = source.read(record)
                     except DataError as error:
                         raise DataError(f"row {number}: {error}") from error
-                    if source.repeats:
+                    if source.repeats and example.published:
                         key = example.published[0]["content"]
                         if key in answers:
                             repeated += 1

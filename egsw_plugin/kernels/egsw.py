@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 
@@ -135,7 +136,7 @@ def temperature_for(
         alive, own, mean = there[which].unsqueeze(1), level[which], mean[which]
     else:
         step = max(1, int(rows.count[which].sum()) // SAMPLE)
-        some, own, mean = rows.every(step, which, advantages, entropy)
+        some, (own, mean) = rows.every(step, which, advantages, entropy)
         alive = some.alive
     logit = own.double() + alpha * mean.double()
     width = logit.shape[1]
@@ -183,7 +184,14 @@ class _Softmax:
         return 1 / scale, self.alpha / scale, min(scale / self.temperature, torch.finfo(self.dtype).max)
 
 
-def _weigh_compiled(loops, advantages, entropy, rows, group_ids, softmax: _Softmax) -> tuple[EGSWResult, torch.Tensor]:
+def _weigh_compiled(
+    loops: ModuleType,
+    advantages: torch.Tensor,
+    entropy: torch.Tensor,
+    rows: Rows,
+    group_ids: torch.Tensor,
+    softmax: _Softmax,
+) -> tuple[EGSWResult, torch.Tensor]:
     """A weight a token, on the CPU; and the sums of each row's advantages."""
     layout, number = rows.layout(loops, group_ids), compiled.DTYPES[softmax.dtype]
     work, columns = loops.work_space(layout, number, 2)
@@ -208,7 +216,9 @@ def _weigh_compiled(loops, advantages, entropy, rows, group_ids, softmax: _Softm
     return EGSWResult(values, tally, negative, positive), advantage_total
 
 
-def _weigh(advantages, entropy, rows, group_ids, softmax: _Softmax) -> tuple[EGSWResult, torch.Tensor]:
+def _weigh(
+    advantages: torch.Tensor, entropy: torch.Tensor, rows: Rows, group_ids: torch.Tensor, softmax: _Softmax
+) -> tuple[EGSWResult, torch.Tensor]:
     """The same in torch."""
     own = advantages.to(softmax.dtype).expand(rows.mask.shape)
     own, part = rows.columns(own), rows.columns(entropy).to(softmax.dtype)
@@ -220,7 +230,14 @@ def _weigh(advantages, entropy, rows, group_ids, softmax: _Softmax) -> tuple[EGS
     return EGSWResult(values, tally, (weighted < 0).sum(1), (weighted > 0).sum(1)), own.sum(1)
 
 
-def _weights(own, entropy, alive, advantages, key, softmax: _Softmax) -> tuple[torch.Tensor, Tally]:
+def _weights(
+    own: torch.Tensor,
+    entropy: torch.Tensor,
+    alive: torch.Tensor,
+    advantages: torch.Tensor,
+    key: torch.Tensor,
+    softmax: _Softmax,
+) -> tuple[torch.Tensor, Tally]:
     """Weights [R, C], 0 where not alive, of advantages and entropies [R, C] that are 0 there; a row's set is key."""
     sets = int(key.max()) + 1 if key.numel() else 0
     part, slope, rate = softmax.numbers
@@ -244,7 +261,9 @@ def _weights(own, entropy, alive, advantages, key, softmax: _Softmax) -> tuple[t
     return weights, tally
 
 
-def _weigh_trajectories(advantages, entropy, rows, group_ids, softmax: _Softmax) -> tuple[EGSWResult, torch.Tensor]:
+def _weigh_trajectories(
+    advantages: torch.Tensor, entropy: torch.Tensor, rows: Rows, group_ids: torch.Tensor, softmax: _Softmax
+) -> tuple[EGSWResult, torch.Tensor]:
     """One weight a response, from its advantage (the mean one, where they vary) and its mean entropy."""
     count, some = rows.count, (rows.count > 0).unsqueeze(1)
     level = advantages if advantages.shape[1] == 1 else _levels(advantages, rows)[0]
@@ -284,7 +303,9 @@ def _levels(advantages: torch.Tensor, rows: Rows) -> tuple[torch.Tensor, bool]:
     return level.unsqueeze(1), bool(same[some].all())
 
 
-def _check_finite(advantages, entropy, rows: Rows, tally: Tally, sums: torch.Tensor) -> None:
+def _check_finite(
+    advantages: torch.Tensor, entropy: torch.Tensor, rows: Rows, tally: Tally, sums: torch.Tensor
+) -> None:
     """Refuse a NaN or an infinity at a policy token; sums and shares that are finite say that there is none."""
     if math.isfinite(tally.share_total) and all(bool(x.isfinite().all()) for x in (tally.entropy_total, sums)):
         return

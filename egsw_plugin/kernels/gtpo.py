@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from ..errors import TensorError
@@ -21,6 +23,11 @@ from .rows import Rows, clamped_sums
 from .shaped import Shaped
 from .shaping import Shaping, entropy_weights, overlong_penalty
 from .tally import UNCHANGED, Tally
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from .loops import Entries, Layout
 
 
 def gtpo(
@@ -185,7 +192,9 @@ class _Sets:
         )
         return values, negative, positive
 
-    def _arguments(self, loops, entries: _Entries, which: torch.Tensor) -> tuple:
+    def _arguments(
+        self, loops: ModuleType, entries: _Entries, which: torch.Tensor
+    ) -> tuple[np.ndarray, Layout, np.ndarray, Entries, np.ndarray, np.ndarray]:
         """What both loops take first."""
         layout, number = self.rows.layout(loops, self.key, which), compiled.DTYPES[entries.dtype]
         low, high = self.shaping.clip or (-math.inf, math.inf)

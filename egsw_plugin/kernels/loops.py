@@ -8,7 +8,8 @@ is compiled once a dtype: R rows, T tokens, values at [row * T + t]. The plain v
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numba
 import numpy as np
@@ -17,21 +18,23 @@ from numba.extending import overload
 BLOCK = 512  # columns of a block; fewer would read rows of large sets in crumbs, which costs more than caches save
 # Flags that let sums be reordered, and none that lets the compiler assume that there is no NaN.
 FLAGS = {"reassoc", "contract", "arcp", "nsz"}
+F = TypeVar("F", bound=Callable[..., Any])
+Whole: TypeAlias = int | np.int64
 # Not cached on disk: numba's cache does not notice that a function which is called has changed.
-compiled = numba.njit(fastmath=FLAGS, error_model="numpy", nogil=True)
+compiled: Callable[[F], F] = numba.njit(fastmath=FLAGS, error_model="numpy", nogil=True)
 
 
 class Layout(NamedTuple):
     """Where the policy tokens of rows stand, set by set.
 
     members: row numbers, those of a set side by side, int64. start: where each set begins in them, and their number at
-    the end, int64 [sets + 1]. count: policy tokens of each row, int64 [R]. holes: 1 at policy tokens, uint8 [R * T], or
-    empty where those of every row are its first ones. tokens: T.
+    the end, int64 [sets + 1]. counts: policy tokens of each row, int64 [R]. holes: 1 at policy tokens, uint8 [R * T],
+    or empty where those of every row are its first ones. tokens: T.
     """
 
     members: np.ndarray
     start: np.ndarray
-    count: np.ndarray
+    counts: np.ndarray
     holes: np.ndarray
     tokens: int
 
@@ -45,16 +48,19 @@ def work_space(layout: Layout, dtype: np.dtype, tensors: int) -> tuple[np.ndarra
 # --------------------------------------------------------------------------------------------------------- elements
 
 
-def exp(x):
+def exp(x: float) -> float:
     """e to the x; in float32 within 4e-7 of it, and 1e-38 below -87."""
     return math.exp(x)
 
 
-@overload(exp, jit_options={"fastmath": FLAGS, "error_model": "numpy"})
-def _exp(x):
+def _exp(x: Any) -> Callable[[Any], Any]:  # numba wants the same annotations here and below
     """For float32 a polynomial, which the processor computes for many elements at once: x = n log 2 + r."""
+
+    def exp64(x: Any) -> float:
+        return math.exp(x)
+
     if x != numba.float32:
-        return lambda x: math.exp(x)
+        return exp64
     number = np.float32
     least, most, log2e, half, one = number(-87), number(89), number(1.44269504), number(0.5), number(1)
     log2_high, log2_low = number(0.693359375), number(-2.12194440e-4)  # log 2 in two parts, n times the first exact
@@ -63,7 +69,7 @@ def _exp(x):
     )
     bias, shift = np.int32(127), np.int32(23)
 
-    def exp32(x):
+    def exp32(x: Any) -> Any:
         x = least if x < least else x  # so written, NaN stays NaN
         x = most if x > most else x
         n = np.float32(math.floor(x * log2e + half))
@@ -75,8 +81,11 @@ def _exp(x):
     return exp32
 
 
+overload(exp, jit_options={"fastmath": FLAGS, "error_model": "numpy"})(_exp)
+
+
 @compiled
-def load(source, row, layout, place, number, out):
+def load(source: np.ndarray, row: Whole, layout: Layout, place: Whole, number: Whole, out: np.ndarray) -> Whole:
     """Copy the `number` policy tokens of a row from `place` on into `out`; return the place after the last of them."""
     zero = out.dtype.type(0)
     begin = row * layout.tokens
@@ -95,7 +104,7 @@ def load(source, row, layout, place, number, out):
 
 
 @compiled
-def store(values, row, layout, place, number, out):
+def store(values: np.ndarray, row: Whole, layout: Layout, place: Whole, number: Whole, out: np.ndarray) -> Whole:
     """The inverse of `load`."""
     begin = row * layout.tokens
     if layout.holes.size == 0:
@@ -113,25 +122,26 @@ def store(values, row, layout, place, number, out):
 
 
 @compiled
-def longest(rows, count):
+def longest(rows: np.ndarray, count: np.ndarray) -> Whole:
     """Most policy tokens of a row."""
-    most = np.int64(0)
+    most: Whole = np.int64(0)
     for row in rows:
         most = max(most, count[row])
     return most
 
 
 @compiled
-def alive(row, first, width, count):
+def alive(row: Whole, first: Whole, width: Whole, count: np.ndarray) -> Whole:
     """How many of the columns from `first` on the row reaches."""
-    return min(max(count[row] - first, 0), width)
+    number: Whole = min(max(count[row] - first, 0), width)
+    return number
 
 
 # ------------------------------------------------------------------------------------------------------------- rows
 
 
 @compiled
-def measure_mask(mask, tokens, count, width):
+def measure_mask(mask: np.ndarray, tokens: int, count: np.ndarray, width: np.ndarray) -> None:
     """Number of policy tokens of each row, and the position after the last of them."""
     for row in range(count.size):
         own = mask[row * tokens : (row + 1) * tokens]
@@ -149,16 +159,25 @@ def measure_mask(mask, tokens, count, width):
 
 
 @compiled
-def row_sums(values, layout, low, high, work, total, held_total, held):
+def row_sums(
+    values: np.ndarray,
+    layout: Layout,
+    low: np.floating,
+    high: np.floating,
+    work: np.ndarray,
+    total: np.ndarray,
+    held_total: np.ndarray,
+    held: np.ndarray,
+) -> None:
     """Sums over the policy tokens of the rows that are members, as they are and held between two bounds, and how many
     the bounds hold."""
     x = work[0, 0]
     for row in layout.members:
-        place = np.int64(0)
-        for first in range(0, layout.count[row], x.size):
-            number = alive(row, first, x.size, layout.count)
+        place: Whole = np.int64(0)
+        for first in range(0, layout.counts[row], x.size):
+            number = alive(row, first, x.size, layout.counts)
             place = load(values, row, layout, place, number, x)
-            plain = kept = 0.0
+            plain, kept = np.float64(0), np.float64(0)
             changed = np.int64(0)
             for k in range(number):
                 y = low if x[k] < low else x[k]
@@ -172,12 +191,12 @@ def row_sums(values, layout, low, high, work, total, held_total, held):
 
 
 @compiled
-def spread(values, layout, out):
+def spread(values: np.ndarray, layout: Layout, out: np.ndarray) -> None:
     """One value a row at all its policy tokens."""
     for row in layout.members:
         begin = row * layout.tokens
         if layout.holes.size == 0:
-            out[begin : begin + layout.count[row]] = values[row]
+            out[begin : begin + layout.counts[row]] = values[row]
         else:
             for t in range(begin, begin + layout.tokens):
                 if layout.holes[t]:
@@ -205,7 +224,19 @@ class Softmax(NamedTuple):
 
 
 @compiled
-def egsw(entropy, advantages, layout, softmax, work, columns, out, entropy_total, advantage_total, counts, numbers):
+def egsw(
+    entropy: np.ndarray,
+    advantages: np.ndarray,
+    layout: Layout,
+    softmax: Softmax,
+    work: np.ndarray,
+    columns: np.ndarray,
+    out: np.ndarray,
+    entropy_total: np.ndarray,
+    advantage_total: np.ndarray,
+    counts: np.ndarray,
+    numbers: np.ndarray,
+) -> None:
     """Weigh the tokens of each set by the softmax over its rows.
 
     advantages: [R], or [R * T]. counts: changed, negative, positive, int64 [3, R]. numbers: sum of the shares, number
@@ -217,10 +248,10 @@ def egsw(entropy, advantages, layout, softmax, work, columns, out, entropy_total
     top, total, squares, number, rest, highest, lowest = (
         columns[0], columns[1], columns[2], columns[3], columns[4], columns[5], columns[6]
     )  # fmt: skip
-    place = np.zeros(layout.count.size, np.int64)
+    place = np.zeros(layout.counts.size, np.int64)
     for s in range(layout.start.size - 1):
         rows = layout.members[layout.start[s] : layout.start[s + 1]]
-        end = longest(rows, layout.count)
+        end = longest(rows, layout.counts)
         for first in range(0, end, top.size):
             width = min(top.size, end - first)
             top[:width] = -np.inf
@@ -230,9 +261,9 @@ def egsw(entropy, advantages, layout, softmax, work, columns, out, entropy_total
             # The logit, and the largest of each column.
             for i in range(rows.size):
                 row, x, a = rows[i], logit[i], own[i]
-                n = alive(row, first, width, layout.count)
+                n = alive(row, first, width, layout.counts)
                 load(entropy, row, layout, place[row], n, x)
-                if advantages.size == layout.count.size:
+                if advantages.size == layout.counts.size:
                     a[:width] = advantages[row]
                 else:
                     load(advantages, row, layout, place[row], n, a)
@@ -248,7 +279,7 @@ def egsw(entropy, advantages, layout, softmax, work, columns, out, entropy_total
             # Its exponential, and the sums over the column.
             for i in range(rows.size):
                 row, x, a = rows[i], logit[i], own[i]
-                n = alive(row, first, width, layout.count)
+                n = alive(row, first, width, layout.counts)
                 for k in range(n):
                     x[k] = exp((x[k] - top[k]) * rate)
                     total[k] += x[k]
@@ -270,7 +301,7 @@ def egsw(entropy, advantages, layout, softmax, work, columns, out, entropy_total
             # The weight.
             for i in range(rows.size):
                 row, x, a = rows[i], logit[i], own[i]
-                n = alive(row, first, width, layout.count)
+                n = alive(row, first, width, layout.counts)
                 changed = negative = positive = np.int32(0)
                 for k in range(n):
                     w = x[k] * total[k]
@@ -311,7 +342,20 @@ class Entries(NamedTuple):
 
 
 @compiled
-def entries(entropy, rows, first, width, layout, options, inverse, place, e, columns, entropy_total, clipped):
+def entries(
+    entropy: np.ndarray,
+    rows: np.ndarray,
+    first: Whole,
+    width: Whole,
+    layout: Layout,
+    options: Entries,
+    inverse: bool,
+    place: np.ndarray,
+    e: np.ndarray,
+    columns: np.ndarray,
+    entropy_total: np.ndarray,
+    clipped: np.ndarray,
+) -> None:
     """Fill e [rows, columns] with w - 1, where w is H * d / sum H over the d rows alive in a column, or with `inverse`
     (1/H) * d / sum 1/H; moves `place` on."""
     one, floor = options.one, options.floor
@@ -320,7 +364,7 @@ def entries(entropy, rows, first, width, layout, options, inverse, place, e, col
     total[:width] = number[:width] = zero
     for i in range(rows.size):
         row, x = rows[i], e[i]
-        n = alive(row, first, width, layout.count)
+        n = alive(row, first, width, layout.counts)
         place[row] = load(entropy, row, layout, place[row], n, x)
         entropies, held = zero, np.int32(0)
         for k in range(n):
@@ -347,12 +391,12 @@ def entries(entropy, rows, first, width, layout, options, inverse, place, e, col
     if not (inverse or options.geometric):
         for k in range(width):
             if total[k] <= floor * number[k]:
-                share_equally(e, k, rows, first + k, layout.count, floor, total, number)
+                share_equally(e, k, rows, first + k, layout.counts, floor, total, number)
     for k in range(width):
         total[k] = total[k] / number[k] if options.geometric else number[k] / total[k]
     for i in range(rows.size):
         x = e[i]
-        n = alive(rows[i], first, width, layout.count)
+        n = alive(rows[i], first, width, layout.counts)
         if options.geometric:
             for k in range(n):
                 x[k] = exp(x[k] - total[k]) - one
@@ -365,7 +409,16 @@ def entries(entropy, rows, first, width, layout, options, inverse, place, e, col
 
 
 @compiled
-def share_equally(e, k, rows, t, count, floor, total, number):
+def share_equally(
+    e: np.ndarray,
+    k: Whole,
+    rows: np.ndarray,
+    t: Whole,
+    count: np.ndarray,
+    floor: float,
+    total: np.ndarray,
+    number: np.ndarray,
+) -> None:
     """Equal entropies are what "nobody stands out" means; H / sum H would be 0/0, or the ratio of two errors."""
     for i in range(rows.size):
         if count[rows[i]] > t and not e[i, k] <= floor:
@@ -378,18 +431,29 @@ def share_equally(e, k, rows, t, count, floor, total, number):
 
 @compiled
 def measure_entries(
-    entropy, layout, success, options, work, columns, entropy_total, total, square, changed, clipped, numbers
-):
+    entropy: np.ndarray,
+    layout: Layout,
+    success: np.ndarray,
+    options: Entries,
+    work: np.ndarray,
+    columns: np.ndarray,
+    entropy_total: np.ndarray,
+    total: np.ndarray,
+    square: np.ndarray,
+    changed: np.ndarray,
+    clipped: np.ndarray,
+    numbers: np.ndarray,
+) -> None:
     """Sums over each row of e and e^2, how many are not 0, and what `egsw` puts into `numbers`."""
     one = options.one
     zero = one - one
     excess, squares, highest, lowest = columns[2], columns[3], columns[4], columns[5]
     number = columns[1]
-    place = np.zeros(layout.count.size, np.int64)
+    place = np.zeros(layout.counts.size, np.int64)
     for s in range(layout.start.size - 1):
         rows = layout.members[layout.start[s] : layout.start[s + 1]]
         inverse = not success[rows[0]]
-        end = longest(rows, layout.count)
+        end = longest(rows, layout.counts)
         for first in range(0, end, number.size):
             width = min(number.size, end - first)
             entries(
@@ -399,7 +463,7 @@ def measure_entries(
             highest[:width], lowest[:width] = -np.inf, np.inf
             for i in range(rows.size):
                 row, e = rows[i], work[0, i]
-                n = alive(row, first, width, layout.count)
+                n = alive(row, first, width, layout.counts)
                 sum_e = sum_squares = zero
                 different = np.int32(0)
                 for k in range(n):
@@ -424,21 +488,33 @@ def measure_entries(
 
 
 @compiled
-def write_entries(entropy, layout, success, options, scale, offset, work, columns, out, negative, positive):
+def write_entries(
+    entropy: np.ndarray,
+    layout: Layout,
+    success: np.ndarray,
+    options: Entries,
+    scale: np.ndarray,
+    offset: np.ndarray,
+    work: np.ndarray,
+    columns: np.ndarray,
+    out: np.ndarray,
+    negative: np.ndarray,
+    positive: np.ndarray,
+) -> None:
     """e * scale + offset at each policy token, and how many of a row are below and above 0."""
     zero = options.one - options.one
-    place, out_place = np.zeros(layout.count.size, np.int64), np.zeros(layout.count.size, np.int64)
-    unused, ignored = np.zeros(layout.count.size), np.zeros(layout.count.size, np.int64)
+    place, out_place = np.zeros(layout.counts.size, np.int64), np.zeros(layout.counts.size, np.int64)
+    unused, ignored = np.zeros(layout.counts.size), np.zeros(layout.counts.size, np.int64)
     for s in range(layout.start.size - 1):
         rows = layout.members[layout.start[s] : layout.start[s + 1]]
         inverse = not success[rows[0]]
-        end = longest(rows, layout.count)
+        end = longest(rows, layout.counts)
         for first in range(0, end, columns.shape[1]):
             width = min(columns.shape[1], end - first)
             entries(entropy, rows, first, width, layout, options, inverse, place, work[0], columns, unused, ignored)
             for i in range(rows.size):
                 row, v = rows[i], work[0, i]
-                n = alive(row, first, width, layout.count)
+                n = alive(row, first, width, layout.counts)
                 below = above = np.int32(0)
                 for k in range(n):
                     v[k] = v[k] * scale[row] + offset[row]

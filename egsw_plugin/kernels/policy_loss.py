@@ -47,7 +47,7 @@ def clipped_surrogate(
     """The negated objective -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) of each token, without a dual clip.
 
     Args: ratio (with gradient), r of tokens [R, T] or of responses [R, 1]; advantages [R, T]; clip_low and clip_high,
-    two numbers, or two tensors that fit [R, T].
+    numbers, or tensors that fit [R, T].
 
     Returns: losses [R, T]; was the clipped branch taken, bool [R, T].
 
@@ -57,7 +57,12 @@ def clipped_surrogate(
     (tensor([[-1.2800]]), tensor([[True]]))
     """
     free = -advantages * ratio
-    held = -advantages * ratio.clamp(1 - clip_low, 1 + clip_high)
+    low, high = 1 - clip_low, 1 + clip_high
+    if isinstance(low, torch.Tensor) or isinstance(high, torch.Tensor):  # torch clamps by two of a kind
+        clipped = ratio.clamp(*(torch.as_tensor(bound, device=ratio.device) for bound in (low, high)))
+    else:
+        clipped = ratio.clamp(low, high)
+    held = -advantages * clipped
     return torch.maximum(free, held), held > free
 
 
@@ -92,7 +97,7 @@ def discounted_future(values: torch.Tensor, gamma: float, block: int = 64) -> to
     """
     rows, tokens = values.shape
     block = min(block, max(tokens, 1))
-    padded = torch.nn.functional.pad(values.double(), (0, -tokens % block)).unflatten(1, (-1, block))
+    padded: torch.Tensor = torch.nn.functional.pad(values.double(), (0, -tokens % block)).unflatten(1, (-1, block))
     place = torch.arange(block, device=values.device)
     distance = place - place.unsqueeze(1)
     powers = torch.where(distance >= 0, gamma ** distance.clamp(min=0).double(), 0.0)

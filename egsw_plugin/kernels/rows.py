@@ -5,11 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from . import compiled
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from .loops import Layout
 
 
 @dataclass(frozen=True)
@@ -81,12 +87,12 @@ class Rows:
         """Which columns a row reaches, bool [rows, tokens]."""
         return torch.arange(self.mask.shape[1], device=self.count.device) < self.count.unsqueeze(1)
 
-    def every(self, step: int, which: torch.Tensor, *tensors: torch.Tensor) -> tuple[Rows, ...]:
+    def every(self, step: int, which: torch.Tensor, *tensors: torch.Tensor) -> tuple[Rows, list[torch.Tensor]]:
         """Every `step`-th policy token of the rows that `which` names, bool [rows]: their own rows, without holes, and
         the tensors at them. A tensor [rows, 1] keeps its one column.
 
         >>> rows = Rows.measure(torch.tensor([[1, 1, 0, 1], [1, 0, 0, 0]]))
-        >>> some, tensor = rows.every(2, torch.tensor([True, False]), torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0] * 4]))
+        >>> some, [tensor] = rows.every(2, torch.tensor([True, False]), torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0] * 4]))
         >>> some.count.tolist(), tensor
         ([2], tensor([[1., 4.]]))
         """
@@ -98,9 +104,9 @@ class Rows:
                 return Rows(self.mask[which], self.count[which], self.width[which]).columns(tensor[which])[:, ::step]
             return tensor[:, ::step][which]
 
-        return some, *map(thin, tensors)
+        return some, [thin(tensor) for tensor in tensors]
 
-    def layout(self, loops, ids: torch.Tensor | None = None, which: torch.Tensor | None = None):
+    def layout(self, loops: ModuleType, ids: torch.Tensor | None = None, which: torch.Tensor | None = None) -> Layout:
         """The rows that `which` names (bool [rows], None: those with policy tokens) as sets of equal `ids` (None: one
         set), for compiled loops."""
         members = (self.count > 0 if which is None else which).nonzero().squeeze(1)
@@ -110,7 +116,9 @@ class Rows:
             members = members[key.argsort(stable=True)]
             sizes = torch.bincount(key)
             start = torch.cat([start[:1], sizes[sizes > 0].cumsum(0)])
-        return loops.Layout(*(x.numpy() for x in (members, start, self.count)), self._holes, self.mask.shape[1])
+        arrays = (x.numpy() for x in (members, start, self.count))
+        layout: Layout = loops.Layout(*arrays, self._holes, self.mask.shape[1])
+        return layout
 
     @cached_property
     def _holes(self) -> np.ndarray:

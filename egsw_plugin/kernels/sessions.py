@@ -81,4 +81,5 @@ class Sessions:
 
     def _places(self) -> tuple[torch.Tensor, torch.Tensor]:
         position = torch.arange(self.rows.mask.shape[1], device=self.start.device)
-        return (position < self.rows.width.unsqueeze(1)).nonzero(as_tuple=True)
+        row, column = (position < self.rows.width.unsqueeze(1)).nonzero(as_tuple=True)
+        return row, column

@@ -5,10 +5,17 @@ are read in every process that imports verl. Members of other packages join thro
 ``egsw_plugin.members`` and ``egsw_plugin.losses``), and one of a file is named PATH.py:OBJECT: see `registry`.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from .registry import Registry, found
 
+if TYPE_CHECKING:
+    from .interface import Estimating, Member, PolicyLoss
+
 # Bases and transforms, by the name under which verl knows the estimator and a configuration the options.
-MEMBERS = Registry(
+MEMBERS: Registry[Estimating] = Registry(
     "egsw_plugin.members",
     {
         "egsw": "egsw_plugin.methods.egsw:EGSW",
@@ -31,7 +38,7 @@ MEMBERS = Registry(
     },
 )
 # Policy losses, by loss_mode.
-LOSSES = Registry(
+LOSSES: Registry[PolicyLoss[Any]] = Registry(
     "egsw_plugin.losses",
     {
         "egsw": "egsw_plugin.methods.losses:EGSWLoss",
@@ -45,7 +52,7 @@ LOSSES = Registry(
 )
 
 
-def named(name: str) -> list:
+def named(name: str) -> list[Member[Any]]:
     """The members of this name; a policy loss may have that of a base or transform.
 
     Raises:

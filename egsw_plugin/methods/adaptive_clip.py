@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from ..controllers import Controller, Step
+from ..controllers import Step
 from ..fields import Field
 from ..options import Options, documented, option
 from ..options.checks import in_range
@@ -27,7 +27,7 @@ class AdaptiveClipOptions(Options):
         "e",
         "0.6",
     )
-    k: float | Controller = option(
+    k: float = option(
         RISING,
         in_range(0, 1e3, inclusive=True),
         "what is added to the upper bound; >= 0. The report averages the entropy with importance weights whose form "

@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from ..controllers import Controller, Scale, Step
+from ..controllers import Scale, Step
 from ..fields import Field
 from ..options import Options, documented, option
 from ..options.checks import in_range
@@ -21,7 +21,7 @@ DOUBLING = Scale(target=0.2, initial=1e-3, min=1e-5, max=0.1)
 class AdaptiveEntropyOptions(Options):
     """Options of the adaptive entropy coefficient (arXiv 2505.22312), section ``algorithm.credit.adaptive_entropy``."""
 
-    coefficient: float | Controller = option(
+    coefficient: float = option(
         SKYWORK,
         in_range(0, 1e3, inclusive=True),
         "coefficient of minus the current entropy (nats) in the loss; >= 0. The default is Skywork's rule (whose code "

@@ -18,13 +18,14 @@ BETA = in_range(0, 1e3, inclusive=True)
 
 def dual_clip() -> float | None:
     """The option `dual_clip` of the losses whose authors have one of 10."""
-    return option(
+    declared: float | None = option(
         10.0,
         optional(in_range(1, 1e6, inclusive=False)),
         "null, or what the loss of a token with A < 0 is held at, times |A|; > 1",
         "c",
         "10",
     )
+    return declared
 
 
 @documented

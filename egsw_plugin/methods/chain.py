@@ -15,7 +15,7 @@ import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -26,7 +26,7 @@ from ..fields import Field, merge
 from ..kernels.rows import Rows, row_sums, spread_rows
 from ..options import Options, parse
 from . import LOSSES, MEMBERS
-from .interface import Base, Batch, Change, Member, Requirements, Success, Transform
+from .interface import Base, Batch, Change, Member, PolicyLoss, Requirements, Success, Transform
 from .registry import Registry
 
 CHAIN = "egsw_plugin"  # the name under which verl knows the estimator that reads algorithm.credit
@@ -34,13 +34,15 @@ CREDIT = "algorithm.credit"
 LOSS_MODE = "actor_rollout_ref.actor.policy_loss.loss_mode"
 BASE = "grpo"  # where none is named
 OWN = ("base", "transforms")  # keys of algorithm.credit that are no member's
+M_co = TypeVar("M_co", bound=Member[Any], covariant=True)
+M = TypeVar("M", bound=Member[Any])
 
 
 @dataclass(frozen=True)
-class Link:
+class Link(Generic[M_co]):
     """A member with its options; `section` is the key under which they were given."""
 
-    member: Member
+    member: M_co
     options: Options
     section: str
 
@@ -55,11 +57,11 @@ class Link:
         values = {field.name: getattr(self.options, field.name) for field in dataclasses.fields(self.options)}
         return {f"{self.name}.{key}": value for key, value in values.items() if isinstance(value, Controller)}
 
-    def resolved(self, values: Mapping[str, float] | None = None) -> Link:
+    def resolved(self, values: Mapping[str, float] | None = None) -> Link[M_co]:
         """The link with numbers in place of controllers: those of `values`, else the first ones."""
         numbers = {}
         for name, rule in self.controlled.items():
-            numbers[name.removeprefix(f"{self.name}.")] = rule.initial if values is None else values[name]
+            numbers[name.removeprefix(f"{self.name}.")] = rule.first if values is None else values[name]
         return dataclasses.replace(self, options=dataclasses.replace(self.options, **numbers)) if numbers else self
 
     @property
@@ -80,12 +82,12 @@ class Chain:
     """
 
     name: str
-    base: Link | str
-    transforms: tuple[Link, ...] = ()
+    base: Link[Base[Any]] | str
+    transforms: tuple[Link[Transform[Any]], ...] = ()
     base_key: str = f"{CREDIT}.base"
 
     @property
-    def links(self) -> tuple[Link, ...]:
+    def links(self) -> tuple[Link[Member[Any]], ...]:
         """All members, the base first."""
         return (*((self.base,) if isinstance(self.base, Link) else ()), *self.transforms)
 
@@ -138,7 +140,7 @@ class Result:
 
 
 @torch.no_grad()
-def apply(chain: Chain, batch: Batch) -> Result:
+def apply(chain: Chain, batch: Batch[torch.Tensor | None]) -> Result:
     """The chain's advantages, fields and metrics of a batch.
 
     Args:
@@ -166,8 +168,10 @@ def apply(chain: Chain, batch: Batch) -> Result:
     tensor([[ 1.3065,  1.4081],
             [-0.6935, -0.5919]])
     """
-    chain, metrics = chain.resolved(), {}
-    total, masked, fields = None, False, {}
+    chain = chain.resolved()
+    metrics: dict[str, float] = {}
+    fields: dict[Field, torch.Tensor] = {}
+    total, masked = None, False
     if isinstance(chain.base, Link):
         change = _checked(chain.base, batch, chain.base.member.advantages(chain.base.options, batch))
         _measure(metrics, chain.base, change, batch)
@@ -176,23 +180,23 @@ def apply(chain: Chain, batch: Batch) -> Result:
         fields = merge(fields, change.fields, chain.base.name)
     if batch.base is None:
         raise TensorError(f"the advantages of base {chain.base} are missing")
-    batch = dataclasses.replace(batch, advantages=batch.base)
+    made = batch.over(batch.base)
     for link in chain.transforms:
-        change = _checked(link, batch, link.member.apply(link.options, batch))
-        _measure(metrics, link, change, batch)
+        change = _checked(link, made, link.member.apply(link.options, made))
+        _measure(metrics, link, change, made)
         fields = merge(fields, change.fields, link.name)
         total = change.entropy_total if total is None else total
-        masked = change.masked or (masked and change.advantages is batch.advantages)
-        batch = dataclasses.replace(batch, advantages=change.advantages)
-    if total is None and "entropy" in batch.tensors:
-        total = row_sums(batch.tensors["entropy"], batch.rows)
-    metrics |= {f"credit/{name}": value for name, value in measure.facts(batch, total).items()}
-    advantages = batch.advantages
+        masked = change.masked or (masked and change.advantages is made.advantages)
+        made = dataclasses.replace(made, advantages=change.advantages)
+    if total is None and "entropy" in made.tensors:
+        total = row_sums(made.tensors["entropy"], made.rows)
+    metrics |= {f"credit/{name}": value for name, value in measure.facts(made, total).items()}
+    advantages = made.advantages
     if advantages.shape[1] == 1 != batch.rows.mask.shape[1]:
         advantages = spread_rows(batch.rows, advantages.squeeze(1))
     elif not masked:
         advantages = advantages.masked_fill(batch.rows.mask.eq(0), 0)
-    return Result(advantages, batch.base, fields, metrics)
+    return Result(advantages, made.base, fields, metrics)
 
 
 def compile_for(chain: Chain) -> None:
@@ -213,7 +217,7 @@ def compile_for(chain: Chain) -> None:
         apply(chain, batch)
 
 
-def _checked(link: Link, batch: Batch, change: Change) -> Change:
+def _checked(link: Link[Member[Any]], batch: Batch[Any], change: Change) -> Change:
     """Refuse what is not a change of this batch."""
     if not isinstance(change, Change):
         raise TensorError(f"{link.name} gave a {type(change).__name__} in place of a Change")
@@ -227,7 +231,7 @@ def _checked(link: Link, batch: Batch, change: Change) -> Change:
     return change
 
 
-def _measure(metrics: dict[str, float], link: Link, change: Change, batch: Batch) -> None:
+def _measure(metrics: dict[str, float], link: Link[Member[Any]], change: Change, batch: Batch[Any]) -> None:
     """Take a member's metrics, and refuse numbers that say that it made something else than numbers."""
     own = measure.effect(batch, change.advantages) if change.metrics is None else change.metrics
     for name, value in own.items():
@@ -256,7 +260,7 @@ def read(algorithm: Mapping[str, Any], name: str) -> Chain:
     base, base_key = _name(credit.get("base"), f"{CREDIT}.base"), f"{CREDIT}.base"
     names = credit.get("transforms")
     if name == CHAIN:
-        links = [_link(algorithm, one, Transform, f"{CREDIT}.transforms") for one in _names(names)]
+        links = [_transform(algorithm, one, f"{CREDIT}.transforms") for one in _names(names)]
         for link in links:
             if "base" in given(algorithm, link.member):
                 fix = f"in a chain the base is {CREDIT}.base; set it there"
@@ -269,11 +273,9 @@ def read(algorithm: Mapping[str, Any], name: str) -> Chain:
             if base is not None:
                 raise OptionError(f"{CREDIT}.base", base, f"{name} is a base itself; leave it out")
             _check_keys(credit)
-            return Chain(
-                name, _link(algorithm, name, Base, "algorithm.adv_estimator"), base_key="algorithm.adv_estimator"
-            )
-        links = [_link(algorithm, name, Transform, "algorithm.adv_estimator")]
-        own = member.base(links[0].options)
+            return Chain(name, _base(algorithm, name, "algorithm.adv_estimator"), base_key="algorithm.adv_estimator")
+        links = [_transform(algorithm, name, "algorithm.adv_estimator")]
+        own = links[0].member.base(links[0].options)
         if own is not None:
             if base is not None and "base" in given(algorithm, member):
                 raise OptionError(
@@ -287,21 +289,20 @@ def read(algorithm: Mapping[str, Any], name: str) -> Chain:
             raise OptionError(f"{CREDIT}.transforms", names, f"{link.name} stands in it twice; leave one out")
         seen.add(link.name)
     base = BASE if base is None else base
-    if base in MEMBERS:
-        base = _link(algorithm, base, Base, base_key)
+    first = _base(algorithm, base, base_key) if base in MEMBERS else base
     _check_keys(credit)
-    chain = Chain(name, base, tuple(links), base_key)
-    owners: dict[Field, Link] = {}
-    for link in chain.links:
-        for field in link.requirements.fields:
+    chain = Chain(name, first, tuple(links), base_key)
+    owners: dict[Field, Link[Member[Any]]] = {}
+    for one in chain.links:
+        for field in one.requirements.fields:
             if field in owners and field.spec.merge is None:
-                fix = f"both {owners[field].name} and {link.name} set {field.value}; leave out one of them"
+                fix = f"both {owners[field].name} and {one.name} set {field.value}; leave out one of them"
                 raise OptionError(f"{CREDIT}.transforms", names, fix)
-            owners[field] = link
+            owners[field] = one
     return chain
 
 
-def read_loss(algorithm: Mapping[str, Any], loss_mode: str) -> Link | None:
+def read_loss(algorithm: Mapping[str, Any], loss_mode: str) -> Link[PolicyLoss[Any]] | None:
     """The policy loss `loss_mode` with its options, or None if it is not ours.
 
     Raises:
@@ -348,12 +349,12 @@ def _check_keys(credit: Mapping[str, Any]) -> None:
             raise OptionError(f"{CREDIT}.{key}", credit[key], f"there is no such member; {fix}")
 
 
-def given(algorithm: Mapping[str, Any], member: Member) -> dict[str, Any]:
+def given(algorithm: Mapping[str, Any], member: Member[Any]) -> dict[str, Any]:
     """The options that a configuration gives to a member, wherever they stand."""
     return {key: value for section, options in _sections(algorithm, member) for key, value in options.items()}
 
 
-def _sections(algorithm: Mapping[str, Any], member: Member) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _sections(algorithm: Mapping[str, Any], member: Member[Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The sections of a member's options that a configuration has, and their keys."""
     places = [(member.section, algorithm)] if member.section != f"{CREDIT}.{member.name}" else []
     places.append((f"{CREDIT}.{member.name}", algorithm.get("credit") or {}))
@@ -365,7 +366,7 @@ def _sections(algorithm: Mapping[str, Any], member: Member) -> Iterator[tuple[st
             yield key, options
 
 
-def _options(algorithm: Mapping[str, Any], member: Member) -> tuple[Options, str]:
+def _options(algorithm: Mapping[str, Any], member: Member[Any]) -> tuple[Options, str]:
     """A member's options, and the section that they are in."""
     found = list(_sections(algorithm, member))
     options, section = None, member.section
@@ -380,7 +381,7 @@ def _options(algorithm: Mapping[str, Any], member: Member) -> tuple[Options, str
     return (member.options_type() if options is None else options), section
 
 
-def _check_whose(member: Member, section: str, values: Mapping[str, Any]) -> None:
+def _check_whose(member: Member[Any], section: str, values: Mapping[str, Any]) -> None:
     """Refuse an option of another member of ours with its name: what looks like it here may be something else."""
     own = {field.name for field in dataclasses.fields(member.options_type)}
     for key in values:
@@ -397,17 +398,22 @@ def _check_whose(member: Member, section: str, values: Mapping[str, Any]) -> Non
             )
 
 
-def _link(algorithm: Mapping[str, Any], name: str, kind: type, key: str) -> Link:
+def _base(algorithm: Mapping[str, Any], name: str, key: str) -> Link[Base[Any]]:
     member = _member(MEMBERS, name, key)
-    if not isinstance(member, kind):
-        fix = f"{member.name} is a base; name it in {CREDIT}.base"
-        if kind is Base:
-            fix = f"{member.name} is a transform; use a base estimator registered in verl, or a base of this plugin"
+    if not isinstance(member, Base):
+        fix = f"{member.name} is a transform; use a base estimator registered in verl, or a base of this plugin"
         raise OptionError(key, name, fix)
     return Link(member, *_options(algorithm, member))
 
 
-def _member(registry: Registry, name: str, key: str) -> Member:
+def _transform(algorithm: Mapping[str, Any], name: str, key: str) -> Link[Transform[Any]]:
+    member = _member(MEMBERS, name, key)
+    if not isinstance(member, Transform):
+        raise OptionError(key, name, f"{member.name} is a base; name it in {CREDIT}.base")
+    return Link(member, *_options(algorithm, member))
+
+
+def _member(registry: Registry[M], name: str, key: str) -> M:
     if name not in registry:
         near = difflib.get_close_matches(name, list(registry), 1)
         hint = f"did you mean {near[0]!r}?" if near else f"the members are {', '.join(registry)}"

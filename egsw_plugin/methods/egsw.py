@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TypedDict
 
 import torch
 
@@ -151,7 +152,7 @@ class EGSW(Transform[EGSWOptions]):
         entropy = batch.tensors["entropy"] if options.entropy == "full" else batch.tensors["old_log_probs"].neg()
         folded = options.channel == "advantage"
         temperature, reached = self._temperature(options, batch, entropy)
-        settings = {
+        settings: Settings = {
             "alpha": options.alpha,
             "temperature": temperature,
             "granularity": options.granularity,
@@ -176,12 +177,18 @@ class EGSW(Transform[EGSWOptions]):
     @staticmethod
     def _temperature(options: EGSWOptions, batch: Batch, entropy: torch.Tensor) -> tuple[float, float | None]:
         """P, and where it was searched the effective share that it gives."""
-        if options.temperature != "auto":
+        if not isinstance(options.temperature, str):  # which is auto
             return options.temperature, None
         share = SHARE if options.effective_share is None else options.effective_share
-        settings = {"alpha": options.alpha, "granularity": options.granularity, "scope": options.scope}
         temperature, reached = temperature_for(
-            share, batch.advantages, entropy, batch.rows, batch.group_ids, **settings
+            share,
+            batch.advantages,
+            entropy,
+            batch.rows,
+            batch.group_ids,
+            alpha=options.alpha,
+            granularity=options.granularity,
+            scope=options.scope,
         )
         if abs(reached - share) > 0.01:
             warn_once(
@@ -195,7 +202,18 @@ SHARE = 0.9  # where temperature=auto is set alone
 SAMPLE = 1 << 14  # tokens, padding included
 
 
-def _entropy_shift(batch: Batch, entropy: torch.Tensor, settings: dict) -> float:
+class Settings(TypedDict):
+    """What the kernel is given beside tensors, but what it folds."""
+
+    alpha: float
+    temperature: float
+    granularity: str
+    scope: str
+    denominator: str
+    normalize: str
+
+
+def _entropy_shift(batch: Batch, entropy: torch.Tensor, settings: Settings) -> float:
     """How far the entropy alone moves the weights: the sum of |w - w with alpha 0| over the sum of w with alpha 0.
 
     Over the policy tokens of the first groups of the batch, as many whole ones as have SAMPLE tokens; where the first
@@ -206,17 +224,11 @@ def _entropy_shift(batch: Batch, entropy: torch.Tensor, settings: dict) -> float
     tokens = torch.bincount(batch.group_ids).cumsum(0) * max(entropy.shape[1], 1)
     which = batch.group_ids < (tokens <= SAMPLE).sum().clamp(min=1)
     step = max(1, int(tokens[0]) // SAMPLE)
-    rows, advantages, entropy = batch.rows.every(step, which, batch.advantages, entropy)
+    rows, (advantages, thinned) = batch.rows.every(step, which, batch.advantages, entropy)
+    alone: Settings = {**settings, "alpha": 0.0}
     with_entropy, without = (
-        egsw(
-            advantages,
-            entropy,
-            rows,
-            batch.group_ids[which],
-            **{**settings, "alpha": alpha},
-            weigh_advantages=False,
-        ).values
-        for alpha in (settings["alpha"], 0.0)
+        egsw(advantages, thinned, rows, batch.group_ids[which], **chosen, weigh_advantages=False).values
+        for chosen in (settings, alone)
     )
-    tokens = rows.count.unsqueeze(1) if without.shape[1] == 1 else 1
-    return measure.ratio(((with_entropy - without).abs() * tokens).sum(), (without * tokens).sum())
+    number = rows.count.unsqueeze(1) if without.shape[1] == 1 else 1
+    return measure.ratio(((with_entropy - without).abs() * number).sum(), (without * number).sum())

@@ -11,9 +11,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic
 
 import torch
+from typing_extensions import TypeVar
 
 from ..errors import TensorError
 from ..fields import Field
@@ -22,6 +23,8 @@ from ..options import NoOptions, Options
 from .rules import Rule
 
 O = TypeVar("O", bound=Options)  # noqa: E741
+A_co = TypeVar("A_co", bound=torch.Tensor | None, default=torch.Tensor, covariant=True)
+B = TypeVar("B", bound=torch.Tensor | None)
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,11 @@ class Success:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Generic[A_co]):
     """One advantage step, exact over the batch. R rows (responses), T tokens.
 
-    What stands outside the mask is anything, NaN included: elementwise arithmetic may run over it, sums may not.
+    What stands outside the mask is anything, NaN included: elementwise arithmetic may run over it, sums may not. For a
+    transform `base` and `advantages` are tensors; before the base has made them (`Batch[None]`) they are None.
 
     Attributes:
         base: the base's advantages, [R, 1] where all tokens of a response have the same, else [R, T].
@@ -57,13 +61,17 @@ class Batch:
         tensors: what `Requirements.tensors` named, [R, T].
     """
 
-    base: torch.Tensor | None
-    advantages: torch.Tensor | None
+    base: A_co
+    advantages: A_co
     rows: Rows
     group_ids: torch.Tensor
     success: torch.Tensor
     outcome: torch.Tensor
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def over(self, base: B) -> Batch[B]:
+        """The batch as the first transform over this base sees it; of None, as a base does."""
+        return Batch(base, base, self.rows, self.group_ids, self.success, self.outcome, self.tensors)
 
     @property
     def mask(self) -> torch.Tensor:
@@ -212,7 +220,7 @@ class Base(Member[O]):
     """Rewards to advantages."""
 
     @abstractmethod
-    def advantages(self, options: O, batch: Batch) -> Change:
+    def advantages(self, options: O, batch: Batch[Any]) -> Change:
         """Advantages of the batch, whose own `base` and `advantages` are None."""
 
 
@@ -246,4 +254,4 @@ class PolicyLoss(Member[O]):
         """The composition of functions that it is."""
 
 
-Estimating = Base | Transform
+Estimating = Base[Any] | Transform[Any]

@@ -105,7 +105,8 @@ class GenericLoss(PolicyLoss[GenericOptions]):
 
 def _weighted(tokens: Tokens) -> dict[str, float]:
     """Share of the tokens whose weight is not 1."""
-    return {"actor/egsw_weighted/mean": token_mean(weight_field(tokens).ne(1), tokens.mask)}
+    weight = tokens.fields[Field.WEIGHT].to(tokens.ratio.device)
+    return {"actor/egsw_weighted/mean": token_mean(weight.ne(1), tokens.mask)}
 
 
 def _sequence_ratio(tokens: Tokens) -> dict[str, float]:

@@ -10,6 +10,7 @@ import inspect
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ..controllers import RULES
 from ..options import page, show, table
@@ -19,7 +20,7 @@ from .interface import Base, Member, PolicyLoss
 MARK = "<!-- `make pages` writes what follows, from the members' own declarations. -->"
 
 
-def members(names: Iterable[str] | None = None) -> Iterator[Member]:
+def members(names: Iterable[str] | None = None) -> Iterator[Member[Any]]:
     """The members of these names, in whichever table; by default this package's own, bases and transforms first.
 
     Raises:
@@ -33,12 +34,12 @@ def members(names: Iterable[str] | None = None) -> Iterator[Member]:
         yield from named(name)
 
 
-def kind(member: Member) -> str:
+def kind(member: Member[Any]) -> str:
     """What a member is, in a word or two."""
     return "policy loss" if isinstance(member, PolicyLoss) else "base" if isinstance(member, Base) else "transform"
 
 
-def options_page(chosen: Iterable[Member]) -> str:
+def options_page(chosen: Iterable[Member[Any]]) -> str:
     """The options of members as sections of Markdown; a policy loss without options is left out."""
     sections = []
     for member in chosen:
@@ -53,7 +54,7 @@ def controllers_page() -> str:
     return "\n\n".join(f"## Controller `{rule.controller}`\n\n{table(rule)}" for rule in RULES)
 
 
-def family_page(chosen: Iterable[Member]) -> str:
+def family_page(chosen: Iterable[Member[Any]]) -> str:
     """The family as a table, and a section for each member: what its docstring says."""
     chosen = list(chosen)
     columns = [
@@ -84,31 +85,31 @@ def family_page(chosen: Iterable[Member]) -> str:
     return "\n".join(lines) + "\n\n" + "\n\n".join(_section(member) for member in chosen)
 
 
-def _title(member: Member) -> str:
+def _title(member: Member[Any]) -> str:
     title = member.title or member.name
     return f"{title} ({member.source})" if member.source else title
 
 
-def _heading(member: Member) -> str:
+def _heading(member: Member[Any]) -> str:
     return f"{kind(member)} `{member.name}`"
 
 
-def _anchor(member: Member) -> str:
+def _anchor(member: Member[Any]) -> str:
     return _heading(member).replace("`", "").replace(" ", "-")
 
 
-def _first_line(member: Member) -> str:
-    return inspect.getdoc(type(member)).split("\n", 1)[0]
+def _first_line(member: Member[Any]) -> str:
+    return (inspect.getdoc(type(member)) or "").split("\n", 1)[0]
 
 
-def _identity(member: Member) -> str:
+def _identity(member: Member[Any]) -> str:
     """The options under which a member leaves the base as it is."""
     if member.identity is None:
         return ""
     return " ".join(f"`{key}={show(value)}`" for key, value in member.identity.items())
 
 
-def _section(member: Member) -> str:
+def _section(member: Member[Any]) -> str:
     doc = inspect.getdoc(type(member))
     options = f"Options: `{member.section}`" if dataclasses.fields(member.options_type) else "No options"
     return f"### {_heading(member)}\n\n{doc}\n\n    {member.formula}\n\n{options}."

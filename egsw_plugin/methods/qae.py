@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 
@@ -64,7 +65,7 @@ class QAE(Base[QAEOptions]):
         """Responses to compare."""
         return Requirements(responses=(2, "a group of one response is its own baseline: every advantage would be 0"))
 
-    def advantages(self, options: QAEOptions, batch: Batch) -> Change:
+    def advantages(self, options: QAEOptions, batch: Batch[Any]) -> Change:
         """Compare with the quantile."""
         there = (batch.rows.count > 0).nonzero().squeeze(1)
         rewards, ids = batch.outcome[there].double(), batch.group_ids[there]

@@ -13,17 +13,20 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import MemberError
 
 if TYPE_CHECKING:
     from .interface import Member
 
+M = TypeVar("M", bound="Member[Any]")
+
 FILE_SEPARATOR = ".py:"
 
 
-class Registry(Mapping):
+class Registry(Mapping[str, M], Generic[M]):
     """Members by name.
 
     Iterating gives our own names and those of entry points; `registry[name]` imports the member, and takes a file's
@@ -32,7 +35,7 @@ class Registry(Mapping):
 
     def __init__(self, group: str, own: Mapping[str, str]):
         self.group, self.own = group, dict(own)
-        self._loaded: dict[str, Member] = {}
+        self._loaded: dict[str, M] = {}
 
     @cached_property
     def strangers(self) -> dict[str, importlib.metadata.EntryPoint]:
@@ -63,7 +66,7 @@ class Registry(Mapping):
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (name in self.own or name in self.strangers or is_file(name))
 
-    def __getitem__(self, name: str) -> Member:
+    def __getitem__(self, name: str) -> M:
         """The member.
 
         Raises:
@@ -104,18 +107,19 @@ class Registry(Mapping):
                 reasons[name] = str(error)
         return reasons
 
-    def _load(self, name: str) -> Member:
+    def _load(self, name: str) -> M:
         try:
-            member = _found(self.own.get(name) or (self.strangers[name].value if name in self.strangers else name))
-            member = member() if isinstance(member, type) else member
-            return self._checked(name, member)
+            found = _found(self.own.get(name) or (self.strangers[name].value if name in self.strangers else name))
+            member: M = found() if isinstance(found, type) else found
+            self._check(name, member)
+            return member
         except MemberError:
             raise
         except (Exception, SystemExit) as error:  # a stranger's module may raise anything
             message = f"{type(error).__name__}: {error}"
             raise MemberError(f"{name} of {self.whose(name)} cannot be loaded: {message}") from error
 
-    def _checked(self, name: str, member: Any) -> Member:
+    def _check(self, name: str, member: object) -> None:
         """Refuse an object that is no member of this registry's kind, or has another name than it is listed under."""
         from .interface import Base, PolicyLoss, Transform
 
@@ -130,12 +134,12 @@ class Registry(Mapping):
             raise MemberError(f"{name} of {self.whose(name)} calls itself {own!r}; the two must be the same")
         if is_file(name) and (own in self.own or own in self.strangers):
             raise MemberError(f"{name} calls itself {own!r}, which is the name of a member of {self.whose(own)}")
-        return member
 
 
-def found(name: str, *registries: Registry) -> list[Member]:
+def found(name: str, *registries: Registry[Any]) -> list[Member[Any]]:
     """The members of this name in these tables; an object of a file belongs in one of them, which its kind decides."""
-    members, errors = [], []
+    members: list[Member[Any]] = []
+    errors = []
     for registry in registries:
         try:
             members += [registry[name]] if name in registry else []
@@ -174,10 +178,17 @@ def _found(reference: str) -> Any:
     path, attribute = split_file(reference)
     if not path.is_file():
         raise MemberError(f"{reference}: there is no file {path.absolute()} on this machine")
+    return getattr(_module_of(path), attribute)
+
+
+def _module_of(path: Path) -> ModuleType:
+    """The module of a file of Python."""
     # One module a file: two members of a file share what they define there.
     name = "egsw_plugin_file_" + "".join(c if c.isalnum() else f"_{ord(c):x}_" for c in str(path.resolve()))
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise MemberError(f"{path}: Python cannot load such a file")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # dataclasses look for it
         try:
@@ -185,4 +196,4 @@ def _found(reference: str) -> Any:
         except BaseException:
             del sys.modules[name]
             raise
-    return getattr(sys.modules[name], attribute)
+    return sys.modules[name]

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from .. import measure
-from ..controllers import Controller, Scale
+from ..controllers import Scale
 from ..options import Options, documented, option
 from ..options.checks import flag, in_range
 from .interface import Batch, Change, Requirements, Transform
@@ -22,13 +22,14 @@ SIZE = (
 
 def centred(default: bool, paper: str) -> bool:
     """The option `centred`."""
-    return option(
+    declared: bool = option(
         default,
         flag,
         "`true`: L = log-probability + entropy, whose mean under the policy is 0; `false`: the log-probability itself",
         "L",
         paper,
     )
+    return declared
 
 
 @documented
@@ -36,7 +37,7 @@ def centred(default: bool, paper: str) -> bool:
 class REPOOptions(Options):
     """Options of REPO (arXiv 2603.11682), section ``algorithm.credit.repo``."""
 
-    beta: float | Controller = option(
+    beta: float = option(
         CONTROLLED,
         MAGNITUDE,
         f"weight of the log-probability (nats){SIZE}. The values are REPO-R's: REPO's own were not to be had",
@@ -51,7 +52,7 @@ class REPOOptions(Options):
 class REPOROptions(Options):
     """Options of REPO-R (arXiv 2603.11682), section ``algorithm.credit.repo_r``."""
 
-    zeta: float | Controller = option(
+    zeta: float = option(
         CONTROLLED,
         MAGNITUDE,
         f"weight of the log-probability (nats) in the factor{SIZE}",

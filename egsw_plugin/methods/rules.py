@@ -135,17 +135,18 @@ def token_losses(
     """
     fields = fields or {}
     log_ratio = token_log_ratio(log_prob, old_log_prob, mask)
-    low, high = fields.get(Field.CLIP_LOW, low), fields.get(Field.CLIP_HIGH, high)
-    if isinstance(low, torch.Tensor) or isinstance(high, torch.Tensor):  # torch clamps by two numbers, or two tensors
-        bounds = (torch.as_tensor(bound, dtype=log_ratio.dtype, device=log_ratio.device) for bound in (low, high))
-        low, high = (_inside(bound, mask) for bound in bounds)
+    lower: float | torch.Tensor = fields.get(Field.CLIP_LOW, low)
+    upper: float | torch.Tensor = fields.get(Field.CLIP_HIGH, high)
+    if isinstance(lower, torch.Tensor) or isinstance(upper, torch.Tensor):
+        bounds = (torch.as_tensor(bound, dtype=log_ratio.dtype, device=log_ratio.device) for bound in (lower, upper))
+        lower, upper = (_inside(bound, mask) for bound in bounds)
     tokens = Tokens(
         log_ratio=log_ratio,
         ratio=rule.ratio(log_ratio, mask),
         advantages=_inside(advantages, mask),
         mask=mask,
-        low=low,
-        high=high,
+        low=lower,
+        high=upper,
         fields=fields,
     )
     values, taken = rule.surrogate(tokens)

@@ -8,7 +8,7 @@ import math
 import torch
 
 from .. import measure
-from ..controllers import Controller, Step
+from ..controllers import Step
 from ..kernels.rows import row_sums
 from ..kernels.selection import largest
 from ..options import Options, documented, option
@@ -34,7 +34,7 @@ class STAREOptions(Options):
         "`O1`: tokens with A > 0 are weighted by W; `C2`: those with A < 0 by M as well",
         paper="O1",
     )
-    W: float | Controller = option(
+    W: float = option(
         1.1,
         WEIGHT,
         "weight of the most surprising tokens with A > 0; >= 0",
@@ -42,7 +42,7 @@ class STAREOptions(Options):
         "1.1 (14B and 32B: 1.05); moved by 0.01 within [1, 1.5] where it is adaptive",
         controllers=(RISING,),
     )
-    M: float | Controller = option(
+    M: float = option(
         0.9,
         WEIGHT,
         "with variant=C2: weight of the most surprising tokens with A < 0; >= 0",

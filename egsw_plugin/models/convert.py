@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ..errors import ModelError
 
@@ -71,7 +72,7 @@ def _read_fields(source: Path) -> tuple[bool, str]:
     return _DIGITS[pre], template
 
 
-def _tokenizer(source: Path, splits_digits: bool, end: str, length: int):
+def _tokenizer(source: Path, splits_digits: bool, end: str, length: int) -> Any:
     from tokenizers import decoders, pre_tokenizers
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 

@@ -28,7 +28,7 @@ def fetch(hub_id: str, revision: str | None, out: Path) -> str:
         raise _reason(error, hub_id, revision) from error
     shutil.rmtree(out / ".cache", ignore_errors=True)
     check(out, hub_id)
-    return about.sha
+    return str(about.sha)
 
 
 def copy(folder: Path, out: Path) -> None:
@@ -89,7 +89,7 @@ def _reason(error: Exception, hub_id: str, revision: str | None) -> Exception:
     import httpx
     from huggingface_hub import errors
 
-    chain = [error]
+    chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
 

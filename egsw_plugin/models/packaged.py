@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from ..errors import ModelError
 from .folder import file_hash
@@ -140,7 +141,7 @@ def _downloaded(folder: Path) -> int:
     return max(sizes)
 
 
-def _bar(words: str, size: int):
+def _bar(words: str, size: int) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=size, desc=words, unit="B", unit_scale=True, disable=None)

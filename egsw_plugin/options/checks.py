@@ -1,19 +1,50 @@
 """What a value may be: each check returns the typed value, or raises `ValueError` with what would be right.
 
-A check may say in `samples` which values to try an option with, ordinary ones and ones at the ends of its range; one of
-a few choices has them in `choices`.
+A plain function will do. A `Check` says as well which values to try an option with.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-def one_of(*choices: str) -> Callable[[Any], str]:
+class Check(Generic[T_co]):
+    """A check with values to try an option with.
+
+    samples: ordinary ones, and ones at the ends of its range. choices: those that there are, of one of a few.
+    """
+
+    samples: tuple[Sequence[Any], Sequence[Any]]
+    choices: tuple[str, ...] | None
+
+    def __init__(
+        self,
+        accept: Callable[[Any], T_co],
+        ordinary: Sequence[Any],
+        extreme: Sequence[Any] = (),
+        choices: tuple[str, ...] | None = None,
+    ):
+        functools.update_wrapper(self, accept)
+        self.accept, self.samples, self.choices = accept, (ordinary, extreme), choices
+
+    def __call__(self, value: Any) -> T_co:
+        return self.accept(value)
+
+
+def sampled(ordinary: Sequence[Any], extreme: Sequence[Any] = ()) -> Callable[[Callable[[Any], T_co]], Check[T_co]]:
+    """Make a function a check with these samples."""
+    return lambda accept: Check(accept, ordinary, extreme)
+
+
+def one_of(*choices: str) -> Check[str]:
     """Accept one of `choices`.
 
     >>> one_of("step", "trajectory")("steps")
@@ -28,10 +59,10 @@ def one_of(*choices: str) -> Callable[[Any], str]:
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"use one of {', '.join(choices)}{hint}")
 
-    check.choices, check.samples = choices, (list(choices), [])
-    return check
+    return Check(check, list(choices), choices=choices)
 
 
+@sampled([0.0, 0.5, -1.5], [1e-300, 1e20, -1e300, sys.float_info.max])
 def finite(value: Any) -> float:
     """Accept a finite number."""
     if isinstance(value, str):
@@ -43,9 +74,7 @@ def finite(value: Any) -> float:
     return float(value)
 
 
-finite.samples = [0.0, 0.5, -1.5], [1e-300, 1e20, -1e300, sys.float_info.max]
-
-
+@sampled([1.0, 0.3, 2.5], [5e-324, 1e-30, 1e30, sys.float_info.max])
 def positive(value: Any) -> float:
     """Accept a finite number above zero."""
     try:
@@ -57,10 +86,7 @@ def positive(value: Any) -> float:
     return number
 
 
-positive.samples = [1.0, 0.3, 2.5], [5e-324, 1e-30, 1e30, sys.float_info.max]
-
-
-def in_range(low: float, high: float, inclusive: bool) -> Callable[[Any], float]:
+def in_range(low: float, high: float, inclusive: bool) -> Check[float]:
     """Accept a number between two bounds, which belong to the range or not.
 
     >>> in_range(0.5, 1, inclusive=False)(1)
@@ -82,11 +108,10 @@ def in_range(low: float, high: float, inclusive: bool) -> Callable[[Any], float]
 
     least, greatest = max(low, -1e3), min(high, 1e3)
     inner = [least + part * (greatest - least) for part in (0.25, 0.5, 0.8)]
-    check.samples = inner, [bound for bound in (low, high) if inclusive and abs(bound) != math.inf]
-    return check
+    return Check(check, inner, [bound for bound in (low, high) if inclusive and abs(bound) != math.inf])
 
 
-def zero_or_magnitude(least: float, greatest: float) -> Callable[[Any], float]:
+def zero_or_magnitude(least: float, greatest: float) -> Check[float]:
     """Accept 0, or a number of either sign that is this far from 0.
 
     >>> zero_or_magnitude(1e-15, 1e15)(-2)
@@ -106,11 +131,10 @@ def zero_or_magnitude(least: float, greatest: float) -> Callable[[Any], float]:
             raise ValueError(text)
         return number
 
-    check.samples = [0.0, 0.1, -0.3], [least, -greatest]
-    return check
+    return Check(check, [0.0, 0.1, -0.3], [least, -greatest])
 
 
-def optional(inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def optional(inner: Check[T]) -> Check[T | None]:
     """Accept null, or what `inner` accepts.
 
     >>> optional(positive)(None)
@@ -119,7 +143,7 @@ def optional(inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
     ValueError: use null, or a finite number > 0
     """
 
-    def check(value: Any) -> Any:
+    def check(value: Any) -> T | None:
         if value is None:
             return None
         try:
@@ -128,11 +152,10 @@ def optional(inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
             raise ValueError(f"use null, or {str(error).removeprefix('use ')}") from None
 
     ordinary, extreme = inner.samples
-    check.samples = [None, *ordinary], extreme
-    return check
+    return Check(check, [None, *ordinary], extreme)
 
 
-def or_auto(inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def or_auto(inner: Check[T]) -> Check[T | str]:
     """Accept `auto`, or what `inner` accepts.
 
     >>> or_auto(positive)("auto")
@@ -142,7 +165,7 @@ def or_auto(inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
     ValueError: use auto, or a finite number > 0
     """
 
-    def check(value: Any) -> Any:
+    def check(value: Any) -> T | str:
         if isinstance(value, str) and value == "auto":
             return "auto"
         try:
@@ -150,11 +173,10 @@ def or_auto(inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
         except ValueError as error:
             raise ValueError(f"use auto, or {str(error).removeprefix('use ')}") from None
 
-    check.samples = inner.samples
-    return check
+    return Check(check, *inner.samples)
 
 
-def whole(low: int, high: int) -> Callable[[Any], int]:
+def whole(low: int, high: int) -> Check[int]:
     """Accept a whole number between two bounds, which belong to the range.
 
     >>> whole(0, 9)(0.5)
@@ -167,10 +189,10 @@ def whole(low: int, high: int) -> Callable[[Any], int]:
             raise ValueError(f"use a whole number from {low} to {high}")
         return int(value)
 
-    check.samples = [low, min(low + 7, high)], [high]
-    return check
+    return Check(check, [low, min(low + 7, high)], [high])
 
 
+@sampled([False, True])
 def flag(value: Any) -> bool:
     """Accept true or false."""
     if not isinstance(value, bool):
@@ -178,9 +200,7 @@ def flag(value: Any) -> bool:
     return value
 
 
-flag.samples = [False, True], []
-
-
+@sampled([None, [0.2, 0.9]], [[0, 5e-324], [0, 1e3], [1e-30, 2e-30], [999, 1e3]])
 def entropy_range(value: Any) -> tuple[float, float] | None:
     """Accept null, or two numbers of nats in order.
 
@@ -199,9 +219,7 @@ def entropy_range(value: Any) -> tuple[float, float] | None:
     return low, high
 
 
-entropy_range.samples = [None, [0.2, 0.9]], [[0, 5e-324], [0, 1e3], [1e-30, 2e-30], [999, 1e3]]
-
-
+@sampled(["score"])
 def field_name(value: Any) -> str:
     """Accept the name of a field."""
     if not isinstance(value, str) or not value:
@@ -209,14 +227,9 @@ def field_name(value: Any) -> str:
     return str(value)
 
 
-field_name.samples = ["score"], []
-
-
+@sampled(["grpo", "rloo"])
 def estimator_name(value: Any) -> str:
     """Accept a name; whether verl has an estimator of that name is for the adapter to say."""
     if not isinstance(value, str) or not value:
         raise ValueError("use the name of an advantage estimator registered in verl, such as grpo")
     return str(value)
-
-
-estimator_name.samples = ["grpo", "rloo"], []

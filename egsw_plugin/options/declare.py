@@ -10,11 +10,14 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..errors import OptionError
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from ..controllers import Controller
+
+T = TypeVar("T", bound="Options")
 
 
 def option(
@@ -29,7 +32,8 @@ def option(
 
     check: returns the typed value, or raises `ValueError` with what would be right. symbol and paper: the paper's name
     and value, where it has them. controllers: rules of `egsw_plugin.controllers` that may move the value, with their
-    settings for this option. A sub-section is a field whose check is its class of options.
+    settings for this option; its type is `float` all the same, since a member is given the number of the step. A
+    sub-section is a field whose check is its class of options.
     """
     metadata = {"check": check, "doc": doc, "symbol": symbol, "paper": paper, "controllers": tuple(controllers)}
     return dataclasses.field(default=default, metadata=metadata)
@@ -37,7 +41,7 @@ def option(
 
 def documented(options_type: type[T]) -> type[T]:
     """Append what the fields' declarations say to the docstring of a class of options."""
-    lines = [options_type.__doc__.rstrip(), "", "    Options:"]
+    lines = [(options_type.__doc__ or "").rstrip(), "", "    Options:"]
     for key, default, metadata in walk(options_type):
         notes = [metadata["symbol"] and f"{metadata['symbol']} in the paper", f"default {show(default)}"]
         notes.append(metadata["paper"] and f"paper: {metadata['paper']}")
@@ -46,19 +50,25 @@ def documented(options_type: type[T]) -> type[T]:
     return options_type
 
 
-def walk(options_type: type, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+def walk(options_type: type[Options], prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
     """Key, default and declaration of every option, those of sub-sections included."""
     for field in _fields(options_type):
-        if dataclasses.is_dataclass(field.metadata["check"]):
-            yield from walk(field.metadata["check"], f"{prefix}{field.name}.")
+        if (part := _sub_section(field)) is not None:
+            yield from walk(part, f"{prefix}{field.name}.")
         else:
             yield prefix + field.name, field.default, field.metadata
 
 
-def _fields(options_type: type) -> list[dataclasses.Field]:
+def _fields(options_type: type[Options]) -> list[dataclasses.Field[Any]]:
     """A class's own fields before those that it inherits."""
     place = {name: i for i, name in enumerate(options_type.__annotations__)}
     return sorted(dataclasses.fields(options_type), key=lambda field: place.get(field.name, len(place)))
+
+
+def _sub_section(field: dataclasses.Field[Any]) -> type[Options] | None:
+    """The class of options that a field is a sub-section of."""
+    check = field.metadata["check"]
+    return check if isinstance(check, type) and issubclass(check, Options) else None
 
 
 def show(value: Any) -> str:
@@ -89,7 +99,7 @@ def parse(options_type: type[T], section: Mapping[str, Any] | None, prefix: str,
     if not isinstance(section, Mapping):
         raise OptionError(prefix, section, f"use a section of options, such as {prefix}.{_example(options_type)}")
     fields = {field.name: field for field in dataclasses.fields(options_type)}
-    values = {}
+    values: dict[str, Any] = {}
     for key, value in section.items():
         name = f"{prefix}.{key}"
         if key not in fields:
@@ -99,8 +109,8 @@ def parse(options_type: type[T], section: Mapping[str, Any] | None, prefix: str,
                 fix = "it has no options"
             raise OptionError(name, value, f"there is no such option; {fix}")
         check, controllers = fields[key].metadata["check"], fields[key].metadata.get("controllers")
-        if dataclasses.is_dataclass(check):
-            values[key] = parse(check, value, name)
+        if (part := _sub_section(fields[key])) is not None:
+            values[key] = parse(part, value, name)
         elif controllers and isinstance(value, Mapping):
             values[key] = _parse_controller(value, name, fields[key])
         else:
@@ -111,20 +121,20 @@ def parse(options_type: type[T], section: Mapping[str, Any] | None, prefix: str,
     return options_type(**values) if start is None else dataclasses.replace(start, **values)
 
 
-def _example(options_type: type) -> str:
+def _example(options_type: type[Options]) -> str:
     return next((f"{key}={show(default)}" for key, default, _ in walk(options_type)), "NAME=VALUE")
 
 
-def _parse_controller(section: Mapping[str, Any], prefix: str, field: dataclasses.Field) -> Any:
+def _parse_controller(section: Mapping[str, Any], prefix: str, field: dataclasses.Field[Any]) -> Controller:
     """A rule that moves the value of `field`, in whose range its bounds and its first value must be."""
-    rules = {rule.controller: rule for rule in field.metadata["controllers"]}
+    rules: dict[str, Controller] = {rule.controller: rule for rule in field.metadata["controllers"]}
     section = dict(section)
-    default = field.default
+    default: Any = field.default
     only = next(iter(rules)) if len(rules) == 1 else None
     kind = section.pop("controller", default.controller if hasattr(default, "controller") else only)
     if not isinstance(kind, str) or kind not in rules:
         raise OptionError(f"{prefix}.controller", kind, f"use one of {', '.join(rules)}")
-    start = default if getattr(default, "controller", None) == kind else rules[kind]
+    start: Controller = default if getattr(default, "controller", None) == kind else rules[kind]
     if start.initial is None and not hasattr(default, "controller"):
         start = dataclasses.replace(start, initial=default)
     rule = parse(type(start), section, prefix, start)
@@ -141,7 +151,10 @@ def _parse_controller(section: Mapping[str, Any], prefix: str, field: dataclasse
 
 
 class Options:
-    """What all classes of options can do."""
+    """What all classes of options can do; each is a dataclass."""
+
+    if TYPE_CHECKING:
+        __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def describe(self) -> str:
         """All options on one line, for the start-up message."""
@@ -158,7 +171,7 @@ class Options:
     def _items(self) -> Iterator[tuple[str, Any]]:
         for field in _fields(type(self)):
             value = getattr(self, field.name)
-            if isinstance(value, Options) and dataclasses.is_dataclass(field.metadata["check"]):
+            if isinstance(value, Options) and _sub_section(field) is not None:
                 yield from ((f"{field.name}.{key}", inner) for key, inner in value._items())
             else:
                 yield field.name, value
@@ -198,7 +211,7 @@ def decode(options_type: type[T], numbers: Sequence[float]) -> T:
     >>> decode(Step, encode(Step(delta=0.1, target=0.2))) == Step(delta=0.1, target=0.2)
     True
     """
-    values = {}
+    values: dict[str, Any] = {}
     for field, number in zip(dataclasses.fields(options_type), numbers, strict=True):
         choices = getattr(field.metadata["check"], "choices", None)
         if choices is not None:

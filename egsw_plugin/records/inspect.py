@@ -68,7 +68,7 @@ def content_policy(style: str, script: str = "", images: bool = False) -> str:
 
 
 def _part(name: str) -> str:
-    return resources.files(__package__).joinpath("page", name).read_text(encoding="utf-8")
+    return resources.files(__package__).joinpath("page").joinpath(name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
@@ -78,7 +78,7 @@ def _hash(text: str) -> str:
 def _palette() -> str:
     """Rules for the classes s0 to s8 and d0 to d16."""
 
-    def mix(first, second, part):
+    def mix(first: Any, second: Any, part: Any) -> Any:
         return "#" + "".join(f"{round(a + (b - a) * part):02x}" for a, b in zip(first, second, strict=True))
 
     up = [mix(MIDDLE, HIGH, i / CLASSES) for i in range(CLASSES + 1)]

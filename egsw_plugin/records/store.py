@@ -62,7 +62,7 @@ def weights_of(published: Sequence[float] | None, base: Sequence[float], advanta
     return [1.0 if a == b else a / b if b else math.nan for a, b in zip(advantage, base, strict=True)]
 
 
-def _schema():
+def _schema() -> Any:
     import pyarrow as pa
 
     texts = {name: pa.string() for name in ("uid", "session", "prompt", "response")}

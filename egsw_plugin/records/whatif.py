@@ -36,13 +36,16 @@ LEAST, MOST = 1e-3, 1e6  # temperatures that a search tries
 def batch_of(record: Record) -> Batch:
     """The recorded groups as an advantage step has them."""
     mask, base = record.tensor("policy"), record.tensor("base")
+    if mask is None or base is None:
+        raise DataError("a record has no policy or base of some response")
     there = mask.bool()
     level = base.masked_fill(~there, -math.inf).amax(1)
     constant = bool((base.eq(level.unsqueeze(1)) | ~there).all())
     tensors = {"entropy": record.tensor("entropy"), "old_log_probs": record.tensor("old_log_prob")}
+    base = level.masked_fill(~there.any(1), 0).unsqueeze(1) if constant else base
     return Batch(
-        base=level.masked_fill(~there.any(1), 0).unsqueeze(1) if constant else base,
-        advantages=None,
+        base=base,
+        advantages=base,
         rows=Rows.measure(mask),
         group_ids=dense_group_ids([row["uid"] for row in record.rows]),
         success=torch.tensor([row["success"] for row in record.rows]),
@@ -93,10 +96,8 @@ def seen_as(record: Record, chain: Chain) -> list[dict[str, Any]]:
     rows = []
     for number, row in enumerate(record.rows):
         length, shape = len(row["ids"]), batch.rows.mask.shape
-        advantage, weight = (
-            None if tensor is None else tensor.expand(shape)[number, :length].tolist()
-            for tensor in (result.advantages, published)
-        )
+        advantage = result.advantages[number, :length].tolist()
+        weight = None if published is None else published.expand(shape)[number, :length].tolist()
         rows.append({**row, "weight": weights_of(weight, row["base"], advantage), "advantage": advantage})
     return rows
 
@@ -154,7 +155,7 @@ def search(
     for values in itertools.product(*options.values()):
         chosen = dict(zip(options, values, strict=True))
 
-        def at(logarithm: float, chosen=chosen) -> Line:
+        def at(logarithm: float, chosen: Any = chosen) -> Line:
             with_it = chosen | {"temperature": float(f"{math.exp(logarithm):.6g}")}
             return Line(method, with_it, measure(chain_of(method, with_it), records))
 
@@ -238,7 +239,7 @@ def run(
         DataError, OptionError.
     """
     records = of_step(read_records(place), step, place)
-    options = dict(map(values_of, given)) or (dict(GRID) if method == "egsw" else {})
+    options: dict[str, Sequence[Any]] = dict(map(values_of, given)) or (dict(GRID) if method == "egsw" else {})
     if target is None:
         lines = grid(method, options, records)
     else:

@@ -74,7 +74,7 @@ def _split(line: str) -> tuple[str, str]:
 class _Parser:
     """Collects the exceptions of one process: lines of several processes are interleaved in the log."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.errors: list[_Error] = []
         self.frames: list[list[str]] = []
         self.start = 0

@@ -4,6 +4,7 @@ import io
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from .metrics import EFFECTIVE_SHARE, ENTROPY, LENGTH, REWARD, find_metric
 
@@ -46,7 +47,7 @@ def draw_curves(lines: dict[str, list[list[dict]]], path: Path) -> None:
         ModuleNotFoundError: matplotlib is not installed.
     """
     figure = _figure((9, 6))
-    handles = {}
+    handles: dict[str, Any] = {}
     for axes, panel in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
         handles |= _draw(axes, panel, lines)
     _name_lines(figure, handles, lines)
@@ -65,7 +66,7 @@ def draw_panels(lines: dict[str, list[list[dict]]]) -> dict[str, bytes]:
     return found
 
 
-def _figure(size: tuple[float, float]):
+def _figure(size: tuple[float, float]) -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -76,7 +77,7 @@ def _figure(size: tuple[float, float]):
     return figure
 
 
-def _draw(axes, panel: tuple[str, str, str, str], lines: dict[str, list[list[dict]]]) -> dict:
+def _draw(axes: Any, panel: tuple[str, str, str, str], lines: dict[str, list[list[dict]]]) -> dict:
     """Fill a panel; returns the handle of each line."""
     from matplotlib.ticker import MaxNLocator
 
@@ -102,7 +103,7 @@ def _draw(axes, panel: tuple[str, str, str, str], lines: dict[str, list[list[dic
     return handles
 
 
-def _name_lines(figure, handles: dict, lines: dict[str, list[list[dict]]]) -> None:
+def _name_lines(figure: Any, handles: dict, lines: dict[str, list[list[dict]]]) -> None:
     if len(lines) > 1 or any(len(runs) > 1 for runs in lines.values()):
         # A label is text, not TeX.
         captions = [caption.replace("$", r"\$") for caption in handles]

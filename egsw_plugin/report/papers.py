@@ -1,6 +1,8 @@
 """What the papers published. Not measured here, and never mixed with what was."""
 
-GTPO_TABLE = {  # percent
+from typing import Any
+
+GTPO_TABLE: dict[str, Any] = {  # percent
     "source": "arXiv 2508.04349 v6, Table 1",
     "columns": (
         ("AIME24", "Mean@32"), ("AIME24", "Pass@4"), ("AIME24", "Pass@32"),
@@ -19,7 +21,7 @@ GTPO_TABLE = {  # percent
     ),
 }  # fmt: skip
 
-EGSW_CURVE = {  # the value drawn, a fraction
+EGSW_CURVE: dict[str, Any] = {  # the value drawn, a fraction
     "source": "arXiv 2503.22456, the author's figure, read by eye",
     "methods": ("GRPO", "GRPO+EGSW"),
     "rows": (

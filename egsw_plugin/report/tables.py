@@ -91,12 +91,26 @@ def group_means(results: list[Result], groups: dict[str, str]) -> list[Result]:
     for result in results:
         together[groups[result.run], result.data_set, result.step, result.metric, result.k].append(result)
     means = []
-    for (group, *key), members in together.items():
+    for (group, data_set, step, metric, k), members in together.items():
         values = [result.value for result in members]
         if len(members) > 1:
             prompts = min(result.prompts for result in members)
-            spread = (float(np.mean(values)), min(values), max(values), _OVER_RUNS)
-            means.append(Result(group, *key, *spread, prompts, len(members), members[0].judged_by))
+            means.append(
+                Result(
+                    group,
+                    data_set,
+                    step,
+                    metric,
+                    k,
+                    value=float(np.mean(values)),
+                    low=min(values),
+                    high=max(values),
+                    interval=_OVER_RUNS,
+                    prompts=prompts,
+                    runs=len(members),
+                    judged_by=members[0].judged_by,
+                )
+            )
     return means
 
 

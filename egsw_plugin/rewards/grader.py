@@ -135,10 +135,12 @@ def grade(answer: str, truth: str, seconds: float = 10.0) -> bool | None:
     return _pool.run(_compare, truth, answer, seconds=seconds)
 
 
+_pool = Pool()
+
+
 def _renew() -> None:
     global _pool
     _pool = Pool()
 
 
-_renew()
 os.register_at_fork(after_in_child=_renew)  # a forked process has neither the pool's threads nor its children

@@ -62,7 +62,8 @@ def library() -> types.ModuleType:
             "into the environment that verl's processes use"
         ) from missing
     for name in _EVALUATING:
-        importlib.import_module(f"reasoning_gym.{name}").eval = ast.literal_eval
+        module: Any = importlib.import_module(f"reasoning_gym.{name}")
+        module.eval = ast.literal_eval
     return package
 
 
@@ -71,7 +72,7 @@ def names() -> list[str]:
     return sorted(set(library().factory.DATASETS) - {"composite"})
 
 
-def make(name: str, options: Mapping[str, Any], size: int = 1, seed: int = 0):
+def make(name: str, options: Mapping[str, Any], size: int = 1, seed: int = 0) -> Any:
     """A task's data set of the library.
 
     Args:
@@ -109,7 +110,8 @@ def _typed(key: str, given: Any, hint: Any) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     if typing.get_origin(hint) is tuple and len(arguments := typing.get_args(hint)) == 1:
-        hint = tuple[arguments[0], ...]  # the library writes tuple[str] for tuples of any length
+        # The library writes tuple[str] for tuples of any length.
+        hint = types.GenericAlias(tuple, (arguments[0], ...))
     try:
         return TypeAdapter(hint).validate_json(json.dumps(given), strict=True)
     except ValidationError as error:

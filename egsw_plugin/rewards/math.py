@@ -33,7 +33,7 @@ def accuracy(
     extra_info: Mapping | None = None,
     *,
     time_limit: float = TIME_LIMIT,
-    **passed_by_verl,
+    **passed_by_verl: Any,
 ) -> dict[str, Any]:
     r"""1 if the final answer equals the ground truth mathematically, else 0.
 
@@ -74,7 +74,7 @@ def accuracy_and_format(
     format_weight: float = 0.1,
     think_in_prompt: bool = False,
     time_limit: float = TIME_LIMIT,
-    **passed_by_verl,
+    **passed_by_verl: Any,
 ) -> dict[str, Any]:
     r"""``accuracy_weight`` if the answer is right, plus ``format_weight`` if the response is a thought and an answer.
 
@@ -110,7 +110,7 @@ def dapo(
     extra_info: Mapping | None = None,
     *,
     time_limit: float = TIME_LIMIT,
-    **passed_by_verl,
+    **passed_by_verl: Any,
 ) -> dict[str, Any]:
     r"""+1 if the final answer equals the ground truth, else -1: DAPO's score (arXiv 2503.14476).
 
@@ -142,7 +142,7 @@ def multiple_choice(
     solution_str: str,
     ground_truth: str,
     extra_info: Mapping | None = None,
-    **passed_by_verl,
+    **passed_by_verl: Any,
 ) -> dict[str, Any]:
     r"""1 if the final answer is the right letter of A to D, else 0 (GPQA).
 
@@ -208,7 +208,7 @@ def _broken(problem: str, data_source: str, extra_info: Mapping | None) -> DataE
     return DataError(f"data_source={data_source!r}, extra_info.index={index!r}: {problem}; correct the data set")
 
 
-def _check_options(passed_by_verl: Mapping, function, **values: Any) -> None:
+def _check_options(passed_by_verl: Mapping, function: Any, **values: Any) -> None:
     known = sorted(function.__kwdefaults__ or ())
     for name in passed_by_verl.keys() - _PASSED_BY_VERL:
         near = difflib.get_close_matches(name, known, 1)

@@ -27,7 +27,7 @@ def reasoning_gym(
     *,
     partial: bool = False,
     time_limit: float = TIME_LIMIT,
-    **passed_by_verl,
+    **passed_by_verl: Any,
 ) -> dict[str, Any]:
     r"""1 if reasoning-gym's grader gives the stated answer full marks, else 0.
 
@@ -65,7 +65,7 @@ def reasoning_gym(
     lines = truth is None or "\n" in truth
     stated = {kind: stated_answer(response, kind, lines) for kind in (form, "tags", "boxed", "stated") if kind}
     given = next((kind for kind, statement in stated.items() if statement is not None), None)
-    statement = stated.get(given) or ""
+    statement = (stated[given] if given else None) or ""
     mark, pred = 0.0, ""
     if statement.strip():
         read = readings(statement, number=truth is not None and is_number(truth))
@@ -89,7 +89,7 @@ def _record(data_source: Any, extra_info: Any) -> tuple[str, str, str, str]:
     """Task, options, entry and form."""
     source = str(data_source)
     info = extra_info if isinstance(extra_info, Mapping) else {}
-    options, entry, form = (info.get(key) for key in ("options", "entry", "form"))
+    options, entry, form = info.get("options"), info.get("entry"), info.get("form")
     problem = None
     if not source.startswith(gym_tasks.SOURCE):
         problem = f"is no task of reasoning-gym (those begin with {gym_tasks.SOURCE})"
@@ -100,7 +100,7 @@ def _record(data_source: Any, extra_info: Any) -> tuple[str, str, str, str]:
     if problem:
         where = f"data_source={source!r}, extra_info.index={info.get('index')!r}"
         raise DataError(f"{where} {problem}; write the data with `egsw-plugin data reasoning-gym`")
-    return source.removeprefix(gym_tasks.SOURCE), options, entry, form
+    return source.removeprefix(gym_tasks.SOURCE), str(options), str(entry), str(form)
 
 
 @lru_cache(maxsize=1024)  # a group of responses shares its entry
@@ -116,10 +116,12 @@ def _truth(data_source: str, entry: str) -> str | None:
     return None if truth is None else str(truth)
 
 
+_pool = Pool(gym_tasks.prepare)
+
+
 def _renew() -> None:
     global _pool
     _pool = Pool(gym_tasks.prepare)
 
 
-_renew()
 os.register_at_fork(after_in_child=_renew)  # a forked process has neither the pool's threads nor its children

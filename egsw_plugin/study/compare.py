@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class Difference:
         return float(error * _stats().t.ppf(0.975, len(values) - 1))
 
 
-def _stats():
+def _stats() -> Any:
     try:
         from scipy import stats
     except ModuleNotFoundError as error:
@@ -92,8 +93,8 @@ def paired(cell: list[Record], baseline: list[Record], measure: Callable[[Record
     }
     if not values:
         return None
-    low, high = bootstrap_interval(np.array(list(values.values())), resamples=RESAMPLES) or (None, None)
-    return Difference(values, low, high)
+    interval = bootstrap_interval(np.array(list(values.values())), resamples=RESAMPLES)
+    return Difference(values, *(interval or (None, None)))
 
 
 @lru_cache(maxsize=8)
@@ -108,6 +109,6 @@ def coverage(seeds: int, trials: int = 4000) -> float:
     generator = np.random.default_rng(0)
     held = 0
     for _ in range(trials):
-        low, high = bootstrap_interval(generator.standard_normal(seeds), resamples=1000)
+        low, high = bootstrap_interval(generator.standard_normal(seeds), resamples=1000) or (np.nan, np.nan)
         held += low <= 0 <= high
     return held / trials

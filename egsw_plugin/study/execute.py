@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -67,7 +67,7 @@ def execute(grid: Grid, runs: list[tuple[Cell, int]], out: Path) -> int:
 
 
 @contextmanager
-def _alone(out: Path):
+def _alone(out: Path) -> Iterator[None]:
     """One study at a time in a folder; the lock goes with the process, however it ends."""
     with open(out / ".lock", "w") as lock:
         try:
@@ -95,21 +95,21 @@ def check_records(grid: Grid, records: list[Record]) -> None:
                 "choose another folder, or move the record elsewhere to run it again"
             )
     for members in by_cell(records).values():
-        _check_equal(members, "configuration", lambda record: record.configuration)
+        _check_equal(members, "configuration", [record.configuration for record in members])
     for seed in {record.seed for record in records}:
         members = [record for record in records if record.seed == seed]
         for name in FILES:
-            _check_equal(members, name, lambda record, name=name: record.inputs.get(name))
+            _check_equal(members, name, [record.inputs.get(name) for record in members])
         for name in _LIBRARIES:
-            _check_equal(members, f"version of {name}", lambda record, name=name: record.versions.get(name))
+            _check_equal(members, f"version of {name}", [record.versions.get(name) for record in members])
 
 
-def _check_equal(records: list[Record], what: str, value: Callable[[Record], object]) -> None:
-    for record in records[1:]:
-        mine, other = value(record), value(records[0])
+def _check_equal(records: list[Record], what: str, values: Sequence[object]) -> None:
+    other = values[0]
+    for record, mine in zip(records, values, strict=True):
         if mine == other:
             continue
-        if isinstance(mine, dict):
+        if isinstance(mine, dict) and isinstance(other, dict):
             mine, other = ({k: v for k, v in a.items() if b.get(k) != v} for a, b in ((mine, other), (other, mine)))
         raise StudyError(
             f"the records {records[0].name} and {record.name} differ in their {what}, {other} and {mine}, so their "

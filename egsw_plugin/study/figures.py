@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from ..report.curves import draw_curves
 from .grid import Grid
@@ -56,7 +57,7 @@ def _lines(cells: dict[str, list[Record]]) -> dict[str, list[list[dict]]]:
     }
 
 
-def _figure(width: float, height: float):
+def _figure(width: float, height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

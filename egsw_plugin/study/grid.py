@@ -5,10 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Collection, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
+
+T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z][\w.]*", re.ASCII)
 
@@ -135,14 +139,14 @@ def _cell(name: object, value: object, cells: dict) -> Cell:
     value = _section(value, key, {"method"}, {"overrides", "control"})
     overrides = _overrides(value.get("overrides", {}), key)
     control = _known(value["control"], cells, f"{key}.control") if "control" in value else None
-    return Cell(name, _of_kind(value["method"], str, f"{key}.method"), overrides, control)
+    return Cell(str(name), _of_kind(value["method"], str, f"{key}.method"), overrides, control)
 
 
 def _overrides(value: object, key: str) -> tuple[str, ...]:
     """As hydra reads them: null, true and lists are not what Python prints."""
-    value = _of_kind(value, dict, f"{key}.overrides")
+    section = _of_kind(value, dict, f"{key}.overrides")
     return tuple(
-        f"{name}={setting if isinstance(setting, str) else json.dumps(setting)}" for name, setting in value.items()
+        f"{name}={setting if isinstance(setting, str) else json.dumps(setting)}" for name, setting in section.items()
     )
 
 
@@ -178,16 +182,16 @@ def _seeds(value: object, key: str) -> tuple[int, ...]:
     return seeds
 
 
-def _section(value: object, key: str, needed: set[str], allowed: set[str] = frozenset()) -> dict:
-    value = _of_kind(value, dict, key)
-    for name in value:
+def _section(value: object, key: str, needed: set[str], allowed: Set[str] = frozenset()) -> dict:
+    section = _of_kind(value, dict, key)
+    for name in section:
         _known(name, needed | allowed, key)
-    if missing := sorted(needed - set(value)):
+    if missing := sorted(needed - set(section)):
         raise GridError(f"{key}: {missing[0]} is missing")
-    return dict(value)
+    return dict(section)
 
 
-def _of_kind(value: object, kind: type, key: str):
+def _of_kind(value: object, kind: type[T], key: str) -> T:
     if not isinstance(value, kind):
         raise GridError(f"{key}={value!r}: must be a {kind.__name__}")
     return value
@@ -199,7 +203,7 @@ def _count(value: object, key: str) -> int:
     return value
 
 
-def _known(name: object, names, key: str):
+def _known(name: object, names: Collection[str], key: str) -> str:
     if isinstance(name, str) and name in names:
         return name
     close = difflib.get_close_matches(str(name), names, 1)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from ..report.metrics import Metrics, metrics_of, parts_of
 
@@ -80,7 +81,8 @@ def read_record(path: Path) -> Record:
     """
     try:
         content = json.loads(gzip.decompress(path.read_bytes()))
-        record = Record(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        record = Record(**fields)
     except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is no record of a run that this version reads ({error}); move it elsewhere and run the study again"

@@ -210,7 +210,7 @@ def _spread(values: list[float | None], measure: Measure) -> str:
 
 def _difference(difference: Difference, measure: Measure) -> str:
     text = f"{measure.scale * difference.mean:+{measure.form}}"
-    if difference.low is None:
+    if difference.low is None or difference.high is None:
         return text
     low, high = (f"{measure.scale * end:+{measure.form}}" for end in (difference.low, difference.high))
     return f"{text} [{low}, {high}]"

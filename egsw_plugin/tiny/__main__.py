@@ -7,6 +7,7 @@ import random
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from . import addition, target
 
@@ -38,7 +39,7 @@ SETTINGS = {
         task="target", train_rows=8192, test_rows=128, hurry=0.3, fit_steps=800, fit_check=50, fit_target=0.25
     ),
 }
-QUICK = {"fit_steps": 250, "fit_lr": 6e-3}  # a start model in half a minute, which succeeds less often
+QUICK: dict[str, Any] = {"fit_steps": 250, "fit_lr": 6e-3}  # a start model in half a minute, which succeeds less often
 
 
 def write_data(folder: Path, settings: Settings) -> list[list[int]]:
@@ -49,7 +50,7 @@ def write_data(folder: Path, settings: Settings) -> list[list[int]]:
     rng = random.Random(f"data {settings.seed}")
     test = task.problems(rng, settings.test_rows)
     taken = set(map(tuple, test))
-    train = []
+    train: list[list[int]] = []
     while len(train) < settings.train_rows:
         train += [problem for problem in task.problems(rng, settings.train_rows) if tuple(problem) not in taken]
     for split, problems in (("train", train[: settings.train_rows]), ("test", test)):
@@ -58,7 +59,7 @@ def write_data(folder: Path, settings: Settings) -> list[list[int]]:
     return test
 
 
-def _row(task, problem: list[int], split: str, index: int) -> dict:
+def _row(task: Any, problem: list[int], split: str, index: int) -> dict:
     """One record of verl's data set."""
     return {
         "data_source": task.DATA_SOURCE,

@@ -15,6 +15,7 @@ r"""The tiny task: add two to five numbers as running sums, one addition a line;
 import random
 import re
 from itertools import accumulate, pairwise
+from typing import Any
 
 DATA_SOURCE = "egsw_plugin/tiny"
 MIN_TERMS, MAX_TERMS, MAX_NUMBER = 2, 5, 9
@@ -52,7 +53,9 @@ def demonstration(rng: random.Random, numbers: list[int], hurry: float, boxed: b
     return worked_solution(numbers[:done], boxed)
 
 
-def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs) -> dict[str, float]:
+def compute_score(
+    data_source: Any, solution_str: Any, ground_truth: Any, extra_info: Any = None, **kwargs: Any
+) -> dict[str, float]:
     """verl's reward function: 1 if the last line is the right answer after "#" or boxed, 0 for any other text."""
     lines = str(solution_str).replace("<|im_end|>", "").strip().rsplit("\n", 1)
     answer = _ANSWER.fullmatch(lines[-1])

@@ -2,6 +2,7 @@
 
 import random
 import time
+from typing import Any
 
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
@@ -36,7 +37,7 @@ def make_tokenizer(max_response: int = 64) -> Qwen2Tokenizer:
     return tokenizer
 
 
-def make_model(tokenizer, seed: int) -> Qwen2ForCausalLM:
+def make_model(tokenizer: Any, seed: int) -> Qwen2ForCausalLM:
     """A random Qwen2 of about 0.2 M parameters."""
     torch.manual_seed(seed)
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in (("pad", PAD), ("eos", END))}
@@ -63,18 +64,18 @@ def make_model(tokenizer, seed: int) -> Qwen2ForCausalLM:
     return model
 
 
-def _prompt(tokenizer, task, problem: list[int]) -> list[int]:
+def _prompt(tokenizer: Any, task: Any, problem: list[int]) -> list[int]:
     """Token ids of the chat prompt."""
     chat = [{"role": "user", "content": task.question(problem)}]
     return tokenizer(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))["input_ids"]
 
 
-def _response(tokenizer, text: str) -> list[int]:
+def _response(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a response and its end."""
     return tokenizer(text + END)["input_ids"]
 
 
-def _loss(model, tokenizer, task, rng: random.Random, settings) -> torch.Tensor:
+def _loss(model: Any, tokenizer: Any, task: Any, rng: random.Random, settings: Any) -> torch.Tensor:
     """Mean cross-entropy over the response tokens of fresh demonstrations."""
     pairs = [
         (
@@ -96,7 +97,7 @@ def _loss(model, tokenizer, task, rng: random.Random, settings) -> torch.Tensor:
 
 
 @torch.no_grad()
-def sampled_success(model, tokenizer, task, problems, samples: int) -> torch.Tensor:
+def sampled_success(model: Any, tokenizer: Any, task: Any, problems: Any, samples: int) -> torch.Tensor:
     """Rewards (problems, samples) of responses sampled at temperature 1."""
     prompts = [_prompt(tokenizer, task, problem) for problem in problems]
     width = max(map(len, prompts))
@@ -116,7 +117,7 @@ def sampled_success(model, tokenizer, task, problems, samples: int) -> torch.Ten
     return torch.tensor(scores).view(len(problems), samples)
 
 
-def warm_start(model, tokenizer, task, settings, held_out) -> dict:
+def warm_start(model: Any, tokenizer: Any, task: Any, settings: Any, held_out: Any) -> dict:
     """Fit demonstrations until sampled success on ``held_out`` reaches the target; what was measured.
 
     The demonstrations often stop too early, so the fitted model can add but answers in a hurry: it succeeds on some

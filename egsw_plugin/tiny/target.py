@@ -16,6 +16,7 @@ The result after each operator is kept modulo 10 and there is no precedence, so 
 
 import random
 import re
+from typing import Any
 
 DATA_SOURCE = "egsw_plugin/target"
 MIN_DIGITS, MAX_DIGITS = 3, 4
@@ -61,7 +62,9 @@ def demonstration(rng: random.Random, problem: list[int], hurry: float, boxed: b
             return text
 
 
-def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs) -> dict[str, float]:
+def compute_score(
+    data_source: Any, solution_str: Any, ground_truth: Any, extra_info: Any = None, **kwargs: Any
+) -> dict[str, float]:
     """verl's reward function: 1 if the last line is a right chain from the digits to the target, else 0."""
     line = str(solution_str).replace("<|im_end|>", "").strip().rsplit("\n", 1)[-1]
     digits, target = str(ground_truth).split("=")
@@ -88,7 +91,7 @@ def _is_right(line: str, digits: list[str], target: str) -> bool:
     chain, restated = line.split("?")
     result, used = chain[0], [chain[0]]
     for i in range(1, len(chain), 4):
-        operator, digit, _, following = chain[i : i + 4]
+        operator, digit, _, following = tuple(chain[i : i + 4])
         if str(_apply(int(result), operator, int(digit))) != following:
             return False
         result = following

@@ -150,7 +150,7 @@ def _compute(
     if mask.numel() == 0 or not bool(mask.any()):  # some of verl's estimators refuse a batch without policy tokens
         nothing = torch.zeros(response_mask.shape, dtype=dtype, device=response_mask.device)
         return nothing, nothing
-    arguments = {"token_level_rewards": token_level_rewards.to(dtype), "response_mask": mask}
+    arguments: dict[str, Any] = {"token_level_rewards": token_level_rewards.to(dtype), "response_mask": mask}
     arguments |= {need: _needed(name, need, tensors, response_mask) for need in base.needs}
     arguments |= {
         want: _needed(name, want, tensors, response_mask) for want in base.wants if tensors.get(want) is not None
@@ -191,7 +191,7 @@ def _with_discount(config: Any) -> Any:
     """`config` as verl's estimators read it, by attribute, with verl's defaults for the discounts where it has none."""
     if config is not None and not isinstance(config, Mapping):
         return config
-    if OmegaConf.is_config(config) and "gamma" in config and "lam" in config:
+    if isinstance(config, Mapping) and OmegaConf.is_config(config) and "gamma" in config and "lam" in config:
         return config
     return OmegaConf.create({"gamma": 1.0, "lam": 1.0, **(config or {})}, flags={"allow_objects": True})
 

@@ -95,10 +95,10 @@ def _compose_file(file: Path, overrides: list[str]) -> DictConfig:
     if not searched and OmegaConf.select(raw, "hydra.searchpath") is None:
         overrides = [*overrides, f"hydra.searchpath=[pkg://{VERL_CONFIGS}]"]
     # Parts such as /machine are in a folder beside or above the file: which one, only --config-path of a launch says.
-    first_error = None
+    errors = []
     for folder in file.parents[:DEPTH]:
         try:
             return _compose_in(folder, str(file.relative_to(folder).with_suffix("")), overrides)
         except MissingConfigException as error:
-            first_error = first_error or error
-    raise first_error
+            errors.append(error)
+    raise errors[0]

@@ -13,6 +13,7 @@ from ..controllers import Controller
 from ..errors import OptionError
 from ..methods import MEMBERS
 from ..methods.chain import CHAIN, LOSS_MODE, Chain, Link, read, read_loss
+from ..methods.interface import Member, PolicyLoss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +21,10 @@ class Plan:
     """What a configuration asks of this plugin: a chain, a policy loss, either or neither."""
 
     chain: Chain | None
-    loss: Link | None
+    loss: Link[PolicyLoss[Any]] | None
 
     @property
-    def links(self) -> tuple[Link, ...]:
+    def links(self) -> tuple[Link[Member[Any]], ...]:
         """All members, in the order of a step."""
         return (*(() if self.chain is None else self.chain.links), *(() if self.loss is None else (self.loss,)))
 
@@ -82,7 +83,8 @@ class Sections(Mapping):
 def _written(config: Any, name: str) -> Any:
     """A value as it was written, where it cannot be resolved."""
     try:
-        return OmegaConf.to_container(config, resolve=False)[name]
+        written: Any = OmegaConf.to_container(config, resolve=False)
+        return written[name]
     except (OmegaConfBaseException, ValueError, KeyError, TypeError):
         return "(unreadable)"
 

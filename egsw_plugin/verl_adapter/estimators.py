@@ -19,7 +19,7 @@ from ..kernels.rows import Rows, row_sums
 from ..kernels.sessions import Sessions
 from ..methods import MEMBERS
 from ..methods.chain import CHAIN, Chain, Link, Result, apply
-from ..methods.interface import Batch, Success
+from ..methods.interface import Base, Batch, Success
 from . import bases, checks
 from .configuration import chain_of
 from .step import TrainerStep, current_step, why_missing
@@ -27,14 +27,14 @@ from .step import TrainerStep, current_step, why_missing
 REGISTERED: dict[str, Callable] = {}  # what this process handed to verl, by name
 
 
-def register(core_algos) -> None:
+def register(core_algos: Any) -> None:
     """Register an estimator for chains, and one for every base and transform alone; none is imported before a call."""
     for name in (CHAIN, *MEMBERS):
         if name in MEMBERS.own or name == CHAIN or name not in core_algos.ADV_ESTIMATOR_REGISTRY:
             register_one(core_algos, name)
 
 
-def register_one(core_algos, name: str) -> None:
+def register_one(core_algos: Any, name: str) -> None:
     """Register the estimator `name`; one of a file (PATH.py:OBJECT) when a configuration names it."""
     REGISTERED[name] = make_estimator(name)
     core_algos.register_adv_est(name)(REGISTERED[name])
@@ -64,7 +64,7 @@ class Call:
         return self.rewards.sum(-1, dtype=self.dtype)
 
 
-def make_estimator(name: str):
+def make_estimator(name: str) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
     """The function that verl calls for adv_estimator=`name`; what it lacks it asks the running trainer for."""
 
     @torch.no_grad()
@@ -99,7 +99,7 @@ def make_estimator(name: str):
         call = Call(
             rewards=token_level_rewards,
             index=uids,
-            group_ids=dense_group_ids(uids).to(response_mask.device),
+            group_ids=dense_group_ids(uids.tolist()).to(response_mask.device),
             rows=Rows.measure(response_mask),
             config=config,
             tensors=_Tensors(passed, step, response_mask),
@@ -145,14 +145,14 @@ def _estimate(chain: Chain, call: Call) -> tuple[Result, torch.Tensor | None, to
     compared = rows.count > 0 if own_base else torch.ones_like(rows.count, dtype=torch.bool)
     checks.scores("token_level_rewards", call.reward, compared)
     base = returns = None
-    if not own_base:
+    if not isinstance(chain.base, Link):
         arguments = (call.tensors, call.rewards, rows.mask, call.index, call.group_ids, call.config, chain.base_key)
         base, returns = bases.advantages(chain.base, *arguments, call.reward, sessions)
     tensors = _gather(chain, call)
     values = None
     if chain.controlled and step is not None:
         values = step.control(lambda name: row_sums(tensors[name], rows), rows)
-    batch = Batch(
+    batch: Batch[torch.Tensor | None] = Batch(
         base=base,
         advantages=None,
         rows=rows,
@@ -168,8 +168,8 @@ def _estimate(chain: Chain, call: Call) -> tuple[Result, torch.Tensor | None, to
         raise _varying(chain, error) from error
     if sessions is not None:
         result = _split(result, sessions)
-    if own_base:
-        _warn_if_success_is_misjudged(chain, batch, result)
+    if isinstance(chain.base, Link):
+        _warn_if_success_is_misjudged(chain.base, batch, result)
         if chain.transforms:
             returns = bases.spread_returns(result.base, rows.mask)
     return result, returns, batch.success
@@ -240,10 +240,9 @@ def _score(call: Call) -> torch.Tensor:
     return scores.sum(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
-def _warn_if_success_is_misjudged(chain: Chain, batch: Batch, result: Result) -> None:
+def _warn_if_success_is_misjudged(base: Link[Base[Any]], batch: Batch[Any], result: Result) -> None:
     """All advantages are 0 because no group holds a success and a failure; if rewards differ within a group, the user
     would not expect that."""
-    base = chain.base
     if base.requirements.success is None:
         return
     if bool(mixed_groups(batch.group_ids, batch.success, batch.rows.count > 0).any()) or bool(result.advantages.any()):
@@ -257,7 +256,7 @@ def _warn_if_success_is_misjudged(chain: Chain, batch: Batch, result: Result) ->
         )
 
 
-def _joined(batch: Batch, sessions: Sessions) -> Batch:
+def _joined(batch: Batch[torch.Tensor | None], sessions: Sessions) -> Batch[torch.Tensor | None]:
     """A batch of rows as a batch of sessions: success and reward are the last output's."""
     return Batch(
         base=None if batch.base is None else sessions.join(batch.base),

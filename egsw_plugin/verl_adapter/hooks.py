@@ -17,7 +17,7 @@ def install_in_trainer(trainer_base: Any) -> None:
     construct = trainer_class.__init__
 
     @functools.wraps(construct)
-    def __init__(self, config, *args, **kwargs):
+    def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         startup.check_trainer(config, contract.TRAINER)
         construct(self, config, *args, **kwargs)
 
@@ -30,7 +30,7 @@ def install_in_trainer(trainer_base: Any) -> None:
     save, load = trainer_class._save_checkpoint, trainer_class._load_checkpoint
 
     @functools.wraps(compute)
-    def _compute_advantage(self, batch, metrics):
+    def _compute_advantage(self: Any, batch: Any, metrics: Any) -> Any:
         plan = plan_of(self.config)
         if not plan.links and plan.chain is None and recording.options_of(self.config.algorithm) is None:
             return compute(self, batch, metrics)
@@ -47,18 +47,18 @@ def install_in_trainer(trainer_base: Any) -> None:
         return result
 
     @functools.wraps(hand_on)
-    def compute_advantage_for_multi_trajectories(data, *args, **kwargs):
+    def compute_advantage_for_multi_trajectories(data: Any, *args: Any, **kwargs: Any) -> Any:
         if (current := step.current_step()) is not None:
             current.data = data
         return hand_on(data, *args, **kwargs)
 
     @functools.wraps(save)
-    def _save_checkpoint(self):
+    def _save_checkpoint(self: Any) -> Any:
         step.save_controllers(self)  # before verl's, whose last act is to mark the checkpoint as the latest
         return save(self)
 
     @functools.wraps(load)
-    def _load_checkpoint(self):
+    def _load_checkpoint(self: Any) -> Any:
         result = load(self)
         step.load_controllers(self)
         return result
@@ -74,7 +74,7 @@ def install_in_old_trainer(ray_trainer: Any) -> None:
     construct = trainer_class.__init__
 
     @functools.wraps(construct)
-    def __init__(self, config, *args, **kwargs):
+    def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         startup.check_trainer(config, contract.OLD_TRAINER)
         construct(self, config, *args, **kwargs)
 
@@ -89,7 +89,7 @@ def install_in_worker(losses: Any) -> None:
     verl_loss, verl_kl = losses.ppo_loss, losses.kl_penalty
 
     @functools.wraps(verl_loss)
-    def ppo_loss(config, model_output, data, dp_group=None):
+    def ppo_loss(config: Any, model_output: Any, data: Any, dp_group: Any = None) -> Any:
         worker.register_file(config)
         with arriving(Arrived.of(data)) as fields:
             loss, metrics = verl_loss(config, model_output, data, dp_group)
@@ -98,7 +98,7 @@ def install_in_worker(losses: Any) -> None:
         return (loss if bonus is None else loss + bonus), metrics
 
     @functools.wraps(verl_kl)
-    def kl_penalty(*args, **kwargs):
+    def kl_penalty(*args: Any, **kwargs: Any) -> Any:
         divergence = verl_kl(*args, **kwargs)
         weight = arrived().get(Field.KL_WEIGHT)
         return divergence if weight is None else divergence * weight.to(divergence.device)

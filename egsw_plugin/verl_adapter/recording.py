@@ -118,7 +118,7 @@ def _gather(step: TrainerStep, groups: int) -> dict[str, Any]:
 
 def _base(step: TrainerStep, result: Result, rewards: torch.Tensor) -> torch.Tensor:
     """The base's advantages; of a method that makes its own from the rewards, GRPO's, with which one compares it."""
-    if not isinstance(step.plan.chain.base, Link):
+    if step.plan is None or step.plan.chain is None or not isinstance(step.plan.chain.base, Link):
         return result.base
     batch, index = step.data.batch, step.data.non_tensor_batch["uid"]
     rows = Rows.measure(batch["response_mask"])
@@ -126,11 +126,23 @@ def _base(step: TrainerStep, result: Result, rewards: torch.Tensor) -> torch.Ten
     return bases.advantages("grpo", {}, *tensors, step.trainer.config.algorithm, KEY, rewards, step.sessions(rows))[0]
 
 
-def _record(step, uids, sessions, prompts, responses, texts, entropy, columns, outcomes, weighed, about) -> Record:
+def _record(
+    step: Any,
+    uids: Any,
+    sessions: Any,
+    prompts: Any,
+    responses: Any,
+    texts: Any,
+    entropy: Any,
+    columns: Any,
+    outcomes: Any,
+    weighed: Any,
+    about: Any,
+) -> Record:
     """Plain numbers and text of what was gathered."""
     rows = []
     for row, (ids, response) in enumerate(responses):
-        own = {
+        own: dict[str, Any] = {
             name: None if tensor is None else tensor[row].expand(max(len(ids), tensor.shape[1]))[: len(ids)].tolist()
             for name, tensor in columns.items()
         }

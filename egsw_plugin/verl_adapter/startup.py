@@ -16,7 +16,7 @@ from ..console import say, warn_once
 from ..errors import BridgeError, MemberError, OptionError
 from ..fields import Field
 from ..methods import LOSSES, MEMBERS
-from ..methods.chain import CHAIN, CREDIT, LOSS_MODE, OWN, Link, compile_for
+from ..methods.chain import CHAIN, CREDIT, LOSS_MODE, OWN, Chain, Link, compile_for
 from ..methods.registry import is_file
 from ..options import show, walk
 from ..versions import TRIED_VERL
@@ -42,7 +42,7 @@ def install(config_module: Any) -> None:
     verl_validate = config_module.validate_config
 
     @functools.wraps(verl_validate)
-    def validate_config(config, *args, **kwargs):
+    def validate_config(config: Any, *args: Any, **kwargs: Any) -> Any:
         check(config)
         return verl_validate(config, *args, **kwargs)
 
@@ -84,14 +84,13 @@ def check_trainer(config: Any, trainer: str) -> None:
     options = f" {plan.loss.options.describe()}".rstrip() if plan.loss is not None else ""
     compile_for(plan.chain)
     say(
-        f"egsw-plugin {__version__} on verl {verl.__version__}: adv_estimator={name} {_described(plan)}; policy loss "
-        f"{loss}{options}"
+        f"egsw-plugin {__version__} on verl {verl.__version__}: adv_estimator={name} {_described(plan.chain)}; "
+        f"policy loss {loss}{options}"
     )
 
 
-def _described(plan: Plan) -> str:
+def _described(chain: Chain) -> str:
     """The chain with all options on one line."""
-    chain = plan.chain
     if chain.name != CHAIN and chain.name == chain.links[-1].name:
         options = chain.links[-1].options.describe()
         own = isinstance(chain.base, Link) or "base" in {key for key, *_ in walk(type(chain.links[-1].options))}
@@ -131,10 +130,10 @@ def check(config: Any) -> Plan | None:
 def _refusals(config: Any, plan: Plan, loss: str) -> Iterator[OptionError]:
     """What cannot work, in the order in which a user should hear of it."""
     if plan.chain is not None:
-        yield from _old_trainer(config, plan)
-        yield from _missing_tensors(config, plan)
-        yield from _too_few_responses(config, plan)
-        yield from _base(config, plan)
+        yield from _old_trainer(config, plan, plan.chain.name)
+        yield from _missing_tensors(config, plan.chain)
+        yield from _too_few_responses(config, plan.chain)
+        yield from _base(config, plan.chain)
         _ = plan.chain.success  # which raises where members disagree
     for link in plan.links:
         for option, fix in link.resolved().options.refusals():
@@ -146,7 +145,7 @@ def _refusals(config: Any, plan: Plan, loss: str) -> Iterator[OptionError]:
     yield from _nothing_on_policy(config, plan)
 
 
-def _old_trainer(config: Any, plan: Plan) -> Iterator[OptionError]:
+def _old_trainer(config: Any, plan: Plan, name: str) -> Iterator[OptionError]:
     """The bridge is for the V1 trainer; in the old one there is what a patched verl hands over itself."""
     key, fix = "trainer.use_v1", "set trainer.use_v1=True"
     if select(config, key, True):
@@ -155,20 +154,21 @@ def _old_trainer(config: Any, plan: Plan) -> Iterator[OptionError]:
         yield OptionError(
             key,
             False,
-            f"the old trainer hands no entropy to adv_estimator={plan.chain.name}; {fix}, or patch verl "
-            "(patches/apply.py)",
+            f"the old trainer hands no entropy to adv_estimator={name}; {fix}, or patch verl (patches/apply.py)",
         )
     for link in plan.links:
         for field, option in link.requirements.fields.items():
             place = f"{link.section}.{option}" if option else ESTIMATOR
-            value = getattr(link.options, option) if option else plan.chain.name
+            value = getattr(link.options, option) if option else name
             yield OptionError(place, value, f"the old trainer carries no {field.value}s; {fix}")
         if (success := link.requirements.success) is not None and success.field is not None:
             place = f"{link.section}.success"
             fix = f"the old trainer hands over no such field; {fix}, or {place}=score"
             yield OptionError(place, success.field, fix)
-    for name in plan.controlled:
-        yield OptionError(f"{CREDIT}.{name}", "controller", f"the old trainer keeps no state of controllers; {fix}")
+    for controlled in plan.controlled:
+        yield OptionError(
+            f"{CREDIT}.{controlled}", "controller", f"the old trainer keeps no state of controllers; {fix}"
+        )
 
 
 def _patched() -> bool:
@@ -178,27 +178,26 @@ def _patched() -> bool:
     return "metrics" in inspect.signature(compute_advantage).parameters
 
 
-def _missing_tensors(config: Any, plan: Plan) -> Iterator[OptionError]:
-    if not select(config, BYPASS, False) or "entropy" not in plan.chain.tensors:
+def _missing_tensors(config: Any, chain: Chain) -> Iterator[OptionError]:
+    if not select(config, BYPASS, False) or "entropy" not in chain.tensors:
         return
     fix = "verl then computes no entropy; set it to False"
-    for link in plan.chain.links:
+    for link in chain.links:
         if "entropy" in link.requirements.tensors and "entropy" in link.requirements.without:
             fix += f", or {link.text(link.requirements.without['entropy'])}"
     yield OptionError(BYPASS, True, fix)
 
 
-def _too_few_responses(config: Any, plan: Plan) -> Iterator[OptionError]:
+def _too_few_responses(config: Any, chain: Chain) -> Iterator[OptionError]:
     responses = select(config, RESPONSES, 1)
-    for link in plan.chain.links:
+    for link in chain.links:
         least, why = link.requirements.responses
         if responses < least:
             yield OptionError(RESPONSES, responses, link.text(why))
 
 
-def _base(config: Any, plan: Plan) -> Iterator[OptionError]:
-    chain = plan.chain
-    varying, before = False, chain.base
+def _base(config: Any, chain: Chain) -> Iterator[OptionError]:
+    varying, before = False, str(chain.base)
     if not isinstance(chain.base, Link):
         bases.check(chain.base, chain.base_key, in_trainer=True)
         varying = chain.base == bases.GAE
@@ -224,14 +223,14 @@ def _critic(config: Any, key: str) -> Iterator[OptionError]:
 
 def _fields(config: Any, plan: Plan, loss: str) -> Iterator[OptionError]:
     """Every field that is published must be read, and every one that a policy loss needs must be published."""
-    published: dict[Field, Link] = {}
+    published: dict[Field, Link[Any]] = {}
     for link in plan.links:
         published |= {field: link for field in link.requirements.fields}
     member = None if plan.loss is None else plan.loss.member
     for field, link in published.items():
         option = link.requirements.fields[field]
         place = f"{link.section}.{option}" if option else ESTIMATOR
-        value = getattr(link.options, option) if option else plan.chain.name
+        value = getattr(link.options, option) if option else select(config, ESTIMATOR)
         if (setting := NEEDED_SETTING.get(field)) is not None:
             if not select(config, setting, False):
                 what = "there is no KL loss" if field is Field.KL_WEIGHT else "verl computes no entropy in its update"
@@ -309,22 +308,22 @@ def _pairing(config: Any, plan: Plan) -> Iterator[str]:
     """Objectives that run, but are not the paper's."""
     loss, aggregation = select(config, LOSS_MODE, "vanilla"), select(config, AGGREGATION, "token-mean")
     links = () if plan.chain is None else plan.chain.links
-    asking = [link for link in links if link.requirements.objective is not None]
+    asking = [objective for link in links if (objective := link.requirements.objective) is not None]
     if plan.chain is None and plan.loss is not None and plan.loss.requirements.objective is not None:
-        asking = [plan.loss]
+        asking = [plan.loss.requirements.objective]
     if not asking:
         sequence = loss in VERL_SEQUENCE_LOSSES or (plan.loss is not None and plan.loss.member.sequence_ratio)
         for link in links:
             if sequence and link.requirements.per_token:
                 yield f"{LOSS_MODE}={loss} has one ratio a response, {link.name} weights a token; use vanilla or gtpo"
         return
-    link, wanted = asking[0], asking[0].requirements.objective
+    wanted = asking[0]
     preferred, own = wanted.losses[0], plan.chain is None
     fixes = [] if loss in wanted.losses or own else [f"{LOSS_MODE}={preferred}"]
     fixes += [] if aggregation == wanted.aggregation else [f"{AGGREGATION}={wanted.aggregation}"]
     fixes += [f"{KL_LOSS}=False"] if not own and select(config, KL_LOSS, False) else []
     if fixes:
-        subject = f"{LOSS_MODE}={loss}" if own else f"{ESTIMATOR}={plan.chain.name}"
+        subject = f"{LOSS_MODE}={loss}" if plan.chain is None else f"{ESTIMATOR}={plan.chain.name}"
         kl = " and a KL loss" if KL_LOSS in fixes[-1] else ""
         yield (
             f"{subject} with policy loss {loss}, {aggregation}{kl} is not the objective of {wanted.source} "
@@ -348,7 +347,7 @@ def _opposed(plan: Plan) -> Iterator[str]:
 def _other_sections(config: Any, plan: Plan) -> Iterator[str]:
     """Options of members that take no part."""
     algorithm = Sections(get(config, "algorithm"))
-    name, taking_part = algorithm.algorithm.adv_estimator, {link.name for link in plan.links}
+    name, taking_part = select(config, ESTIMATOR), {link.name for link in plan.links}
     for key in OLD_SECTIONS:
         if key not in taking_part and get(algorithm.algorithm, key) is not None:
             yield f"algorithm.{key} is set, but {ESTIMATOR} is {name}: these options have no effect"
@@ -435,7 +434,9 @@ def _paths(config: Any, name: str) -> dict[str, str]:
             member = MEMBERS.get(one)
         except MemberError as error:
             raise OptionError(ESTIMATOR, one, str(error)) from error
-        for path, *_ in () if member is None else walk(member.options_type):
+        if member is None:
+            continue
+        for path, *_ in walk(member.options_type):
             parts = path.split(".")
             for number, part in enumerate(parts, 1):
                 found.setdefault(part, f"{member.section}.{'.'.join(parts[:number])}")

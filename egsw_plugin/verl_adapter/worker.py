@@ -19,14 +19,14 @@ from ..options import Options, decode
 REGISTERED: dict[str, Callable] = {}  # what this process handed to verl, by name
 
 
-def register(core_algos) -> None:
+def register(core_algos: Any) -> None:
     """Register every policy loss in verl's registry; none is imported before it is called."""
     for name in LOSSES:
         if name in LOSSES.own or name not in core_algos.POLICY_LOSS_REGISTRY:  # a stranger takes no name of verl's
             register_one(core_algos, name)
 
 
-def register_one(core_algos, name: str) -> None:
+def register_one(core_algos: Any, name: str) -> None:
     """Register the policy loss `name`."""
     REGISTERED[name] = make_loss(name)
     core_algos.register_policy_loss(name)(REGISTERED[name])
