@@ -416,10 +416,13 @@ def configuration(file: Path | None, arguments: Sequence[str]) -> Result:
 
     from .errors import OptionError
     from .verl_adapter import composition, contract, startup
+    from .verl_adapter.configuration import unresolved
 
     said = io.StringIO()
     try:
         config = composition.compose_launch(file, arguments)
+        if lost := unresolved(config):
+            raise lost
         with contextlib.redirect_stdout(said):
             config_module.validate_config(
                 config,

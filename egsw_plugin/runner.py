@@ -265,6 +265,10 @@ def _problem(code: int | None, screen: _Screen, time_limit: float | None) -> str
         return f"the launcher was killed by {signal.Signals(-code).name}"
     if code == TIME_LIMIT_EXIT:
         return "exit code 124, as of a time limit inside the launcher"
+    if code - 128 in (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS):
+        number = signal.Signals(code - 128)
+        memory = ", as the kernel does when memory runs out" if number == signal.SIGKILL else ""
+        return f"exit code {code}: a process of the launcher was killed by {number.name}{memory}"
     return f"exit code {code}" if code else screen.missing_steps()
 
 

@@ -3,6 +3,7 @@
 Not exercised: the hub itself. Its errors are raised by stand-ins; what the sources look like is taken from their cards.
 """
 
+import datetime
 import json
 import os
 import subprocess
@@ -10,11 +11,12 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from egsw_plugin.cli import main
-from egsw_plugin.data import SCHEMA, SOURCES, sources
+from egsw_plugin.data import SCHEMA, SOURCES, files, sources
 from egsw_plugin.data.boxed import last_boxed
 from egsw_plugin.data.prompts import DAPO
 from egsw_plugin.errors import DataError
@@ -339,7 +341,7 @@ def changed(**fields):
         ("math-500", changed(answer=None), "row 1: the field 'answer' is empty"),
         ("math-500", changed(answer=["a"]), "row 1: the field 'answer' holds list, not text"),
         ("aime-2025", changed(answer="1/2"), "row 1: the answer '1/2' is no integer from 0 to 999"),
-        ("dapo-math-17k", changed(prompt=[]), "row 1: the prompt is not one message"),
+        ("dapo-math-17k", changed(prompt=[]), "row 1: the field 'prompt' is not one message"),
         ("dapo-math-17k", changed(reward_model=None), "row 1: the field 'reward_model' is empty"),
         ("dapo-math-17k", changed(reward_model={"style": "r"}), "row 1: the field 'ground_truth' is empty"),
         ("gpqa-diamond", changed(**{"Incorrect Answer 2": "right"}), "row 1: the right answer 'right' is also among"),
@@ -561,12 +563,10 @@ def test_without_network_the_command_ends_with_one_line(tmp_path):
 
 
 def test_ctrl_c(monkeypatch, tmp_path, capsys):
-    import datasets
-
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(datasets, "load_dataset", interrupt)
+    monkeypatch.setattr(files, "read", interrupt)
     raw = save(tmp_path / "raw.jsonl", RECORDS["math"][0])
     fails(capsys, 130, "interrupted, nothing written", ["math", "--source", raw, "--out", tmp_path / "out"])
     assert os.listdir(tmp_path / "out") == []
@@ -587,8 +587,134 @@ def test_rows_and_header_of_a_csv_file_must_agree(tmp_path, capsys, row, fields)
 
 
 def test_a_csv_file_with_a_byte_order_mark_and_a_long_field(tmp_path):
-    from egsw_plugin.data.loading import _check_rows
-
     path = tmp_path / "a.csv"
     path.write_text("a,b\n1," + "x" * 200_000 + "\n", encoding="utf-8-sig")
-    _check_rows(path)
+    table = files.read(path)
+    assert table.fields == ["a", "b"] and table.rows == 1
+
+
+GOOD = '{"problem": "p", "answer": "3"}\n'
+MALFORMED = [  # the file's name and content, and what the one line says of it
+    ("a.jsonl", GOOD + "[1, 2]", "a.jsonl, line 2, row 2 is a list and no object"),
+    ("a.jsonl", GOOD + "\n\n5\n", "a.jsonl, line 4, row 2 is a number and no object"),
+    ("a.jsonl", GOOD + "null", "a.jsonl, line 2, row 2 is null and no object"),
+    ("a.jsonl", GOOD + '"text"', "a.jsonl, line 2, row 2 is text and no object"),
+    ("a.jsonl", GOOD + GOOD.strip() + " xx", "a.jsonl, line 2, row 2, character 33: no JSON: Extra data"),
+    ("a.jsonl", GOOD.strip() + GOOD, "a.jsonl, line 1, row 1, character 32: no JSON: Extra data"),
+    ("a.jsonl", GOOD + '{"problem": "p", "ans', "a.jsonl, line 2, row 2, character 18: no JSON: Unterminated string"),
+    ("a.jsonl", GOOD + "{'problem': 'p'}", "a.jsonl, line 2, row 2, character 2: no JSON: Expecting property name"),
+    ("a.jsonl", '{"problem": "p", "answer": "3", "answer": "4"}', "the field 'answer' comes more than once"),
+    ("a.jsonl", GOOD + '{"problem": "q", "answer": NaN}', "a.jsonl, line 2, row 2: the field 'answer' is empty"),
+    ("a.jsonl", GOOD + '{"problem": "q", "answer": null}', "line 2, row 2: the field 'answer' is empty"),
+    ("a.jsonl", GOOD + '{"problem": "q"}', "line 2, row 2: the field 'answer' is empty"),
+    ("a.jsonl", GOOD + '{"problem": "q", "answer": true}', "line 2, row 2: the field 'answer' holds bool"),
+    ("a.jsonl", GOOD + '{"problem": "q", "answer": ["3"]}', "line 2, row 2: the field 'answer' holds list"),
+    ("a.jsonl", GOOD + '{"problem": {"text": "q"}, "answer": "3"}', "line 2, row 2: the field 'problem' holds dict"),
+    ("a.jsonl", GOOD + '{"problem": "q", "answer": "3", "id": ["x"]}', "line 2, row 2: the field 'id' holds list"),
+    (
+        "a.jsonl",
+        GOOD + '{"problem": "q\\ud800", "answer": "3"}',
+        "row 2: the question has half of a surrogate",
+    ),
+    ("a.jsonl", "[" * 100_000, "nested too deeply"),
+    ("a.jsonl", "<!DOCTYPE html><html>", "a.jsonl: it is a web page and not the data"),
+    ("a.jsonl", b"\x1f\x8b\x08\x00", "a.jsonl: it is compressed"),
+    ("a.jsonl", GOOD.replace("p", "é").encode("latin-1"), "a.jsonl, line 1: not UTF-8"),
+    ("a.jsonl", "\n\n", "a.jsonl: it has no data"),
+    ("a.json", '[{"problem": "p", "answer": "3"},', "a.json, character 34: no JSON: Expecting value"),
+    ("a.json", "[" + GOOD + ", 5]", "a.json, row 2 is a number and no object"),
+    ("a.json", '{\n"data": []\n}', "a.json is one object with the keys data"),
+    ("a.parquet", "version https://git-lfs.github.com/spec/v1\noid x", "a.parquet: it is a Git LFS pointer"),
+    ("a.csv", "problem,answer\np,3\nq\n", "a.csv, row 2 (which ends in line 3) has 1 fields, and the header names 2"),
+    ("a.csv", "problem,answer\np,3\nq,4,5\n", "row 2 (which ends in line 3) has 3 fields, and the header names 2"),
+    ("a.csv", "problem,answer,answer\np,3,4\n", "a.csv, the header names answer more than once"),
+    ("a.csv", "problem, problem,answer\np,3,4\n", "a.csv, the header names problem more than once"),
+    ("a.csv", 'problem,answer\np,3\n"q,4\nr,5\n', "the row that begins in line 3: unexpected end of data"),
+    ("a.csv", 'problem,answer\np,"3\n', "the row that begins in line 2: unexpected end of data"),
+    ("a.csv", 'problem,answer\n"p" x,3\n', "the row that begins in line 2: ',' expected after '\"'"),
+    ("a.csv", "problem;answer\np;3\n", "the header 'problem;answer' has semicolons where commas belong"),
+    ("a.csv", "problem\tanswer\np\t3\n", "has tabs where commas belong"),
+    ("a.csv", "problem|answer\np|3\n", "has bars where commas belong"),
+    ("a.csv", "problem,answer\np,3\nq,\n", "a.csv, line 3, row 2: the field 'answer' is empty"),
+    ("a.csv", "What is 1+1?,2\nWhat is 2+2?,4\n", "has no field problem or Problem or question"),
+    ("a.csv", "problem,answer\np,3\n".encode("utf-16"), "a.csv, line 1: not UTF-8"),
+    ("a.csv", "problem,answer\n", "a.csv: it has no data below its header"),
+]
+
+
+@pytest.mark.parametrize("name,content,words", MALFORMED)
+def test_a_malformed_file_is_one_line_with_file_row_and_field(tmp_path, capsys, name, content, words):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    fails(capsys, 1, words, ["aime-2024", "--source", path, "--out", tmp_path / "out", "--rows", "any"])
+    assert not os.listdir(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "columns,words",
+    [
+        ({"problem": ["p"]}, "has no field answer or Answer; it has problem"),
+        ({"problem": ["p", "q"], "answer": [3, None]}, "row 2: the field 'answer' is empty"),
+        ({"problem": ["p"], "answer": [3.5]}, "row 1: the field 'answer' holds float"),
+        ({"problem": ["p"], "answer": [["3"]]}, "row 1: the field 'answer' holds list"),
+        ({"problem": [b"p"], "answer": ["3"]}, "row 1: the field 'problem' holds bytes"),
+        ({"problem": ["p"], "answer": [datetime.date(2020, 1, 3)]}, "row 1: the field 'answer' holds date"),
+        ({"problem": ["p"], "answer": ["3"], "id": [[1]]}, "row 1: the field 'id' holds list"),
+    ],
+)
+def test_parquet_columns_of_other_types(tmp_path, capsys, columns, words):
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    fails(capsys, 1, words, ["aime-2024", "--source", tmp_path / "a.parquet", "--out", tmp_path, "--rows", "any"])
+
+
+def test_a_parquet_file_with_a_column_twice(tmp_path, capsys):
+    pq.write_table(pa.table([["p"], ["3"], ["4"]], names=["problem", "answer", "answer"]), tmp_path / "a.parquet")
+    words = "a.parquet has the column answer more than once"
+    fails(capsys, 1, words, ["aime-2024", "--source", tmp_path / "a.parquet", "--out", tmp_path, "--rows", "any"])
+
+
+@pytest.mark.parametrize(
+    "name,content",
+    [
+        ("a.csv", "\ufeffproblem,answer\np,3\n"),
+        ("a.csv", "problem, answer\r\np, 3\r\n\r\n"),
+        ("a.csv", "problem,answer\rp,3\r"),
+        ("a.csv", ",problem,answer\n0,p,3\n"),
+        ("a.jsonl", "\ufeff" + GOOD),
+        ("a.jsonl", "\n" + GOOD.replace('"3"', "3")),
+        ("a.json", GOOD),
+        ("a.json", "[\n" + GOOD + "]"),
+    ],
+)
+def test_files_that_are_dressed_otherwise(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content.encode())
+    assert run("aime-2024", tmp_path / name, tmp_path / "out") == 0
+    (row,) = written(tmp_path / "out", "aime-2024")
+    assert row["reward_model"]["ground_truth"] == "3" and "p" in row["prompt"][-1]["content"]
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"prompt": "text"}, "the field 'prompt' is not one message"),
+        ({"prompt": ["text"]}, "the field 'prompt' is not one message"),
+        ({"prompt": 5}, "the field 'prompt' is not one message"),
+        ({"prompt": [{"role": "user", "content": ["x"]}]}, "the field 'content' holds list"),
+        ({"reward_model": "x"}, "the field 'reward_model' is no section"),
+        ({"extra_info": "x"}, "the field 'extra_info' is no section"),
+        ({"extra_info": [1]}, "the field 'extra_info' is no section"),
+        ({"extra_info": {"index": {}}}, "the field 'index' holds dict"),
+        ({"reward_model": {"ground_truth": "\x0crac{1}{2}"}}, "the answer '\\x0crac{1}{2}' has the control"),
+    ],
+)
+def test_nested_fields_of_another_form(tmp_path, capsys, change, words):
+    raw = save(tmp_path / "raw.jsonl", [dapo_row("Q", "2", 1), {**dapo_row("R", "2", 2), **change}])
+    command = ["dapo-math-17k", "--source", raw, "--out", tmp_path, "--rows", "any"]
+    fails(capsys, 1, f"raw.jsonl, line 2, row 2: {words}", command)
+
+
+def test_a_csv_file_in_a_folder_is_read_as_strictly(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.csv").write_text("problem,answer\np,3\nq,4,5\n")
+    words = "train.csv, row 2 (which ends in line 3) has 3 fields"
+    fails(capsys, 1, words, ["aime-2024", "--source", tmp_path / "data", "--out", tmp_path, "--rows", "any"])

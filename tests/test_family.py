@@ -11,11 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import launches
 import pytest
 import torch
 import verl  # noqa: F401  (loads the plugin through its entry point, as a user's run does)
 from batches import applied
-from hydra import compose, initialize_config_module
 
 from egsw_plugin.errors import BridgeError, MemberError, OptionError, TensorError
 from egsw_plugin.fields import Arrived, Field, arriving, merge
@@ -329,8 +329,7 @@ def test_options_of_another_number_are_refused():
 
 
 def configuration(*overrides):
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose("ppo_trainer", overrides=["actor_rollout_ref.rollout.n=8", *overrides])
+    return launches.configuration("actor_rollout_ref.rollout.n=8", *overrides)
 
 
 CHAIN = "algorithm.adv_estimator=egsw_plugin"
@@ -401,7 +400,10 @@ def test_refused_before_the_first_rollout(overrides, message):
         (["algorithm.adv_estimator=adaptive_entropy", ENTROPY], "no checkpoint is written"),
         ([CHAIN, "+algorithm.credit={transforms: [egsw, high_entropy], egsw: {alpha: -1}}"], "they oppose each other"),
         (["algorithm.adv_estimator=grpo", "+algorithm.credit={transforms: [egsw]}"], "has no effect"),
-        (["algorithm.adv_estimator=egsw", "+algorithm.high_entropies={x: 1}"], "if high_entropy is meant, set that"),
+        (
+            ["algorithm.adv_estimator=egsw", "+algorithm.high_entropies={x: 1}"],
+            "if algorithm.credit.high_entropy is meant, set that",
+        ),
     ],
 )
 def test_warned_of_at_the_start(overrides, message, capsys, monkeypatch):

@@ -1,24 +1,25 @@
 """Loads a source's records with ``datasets``: from the hub, or from a local file or folder."""
 
-import csv
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+from . import files
+from .files import Table
 from .sources import Source
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+_BATCH = 10_000  # records turned into Python objects at a time
 
 
-def load(source: Source, origin: str | None = None) -> list["Dataset"]:
+def load(source: Source, origin: str | None = None) -> list[Table]:
     """The tables of a data set, one a configuration, with its fields checked.
 
     Args:
@@ -34,50 +35,40 @@ def load(source: Source, origin: str | None = None) -> list["Dataset"]:
     origin = source.hub if origin is None else origin
     path = Path(origin).expanduser()
     known = path.exists()
-    if known and path.is_file() and path.suffix not in _BUILDERS:
-        raise DataError(f"{origin} is no data file; use {', '.join(_BUILDERS)}")
-    if not known and (path.suffix in _BUILDERS or not _HUB_ID.fullmatch(origin)):
+    if known and path.is_file() and path.suffix not in files.SUFFIXES:
+        raise DataError(f"{origin} is no data file; use {', '.join(files.SUFFIXES)}")
+    if not known and (path.suffix in files.SUFFIXES or not _HUB_ID.fullmatch(origin)):
         raise DataError(f"there is no file or folder {origin}, and it is no hub id (owner/name)")
     with _quiet():
         try:
             where = str(path.resolve()) if known else origin
-            tables = _file(path) if path.is_file() else _repository(source, origin, where)
+            if path.is_file():
+                tables = [files.read(path)]
+            else:
+                for file in sorted(path.rglob("*")) if known else ():
+                    if file.suffix in (".csv", ".jsonl"):
+                        files.read(file)  # which refuses what pandas would shift
+                tables = [_table(one) for one in _repository(source, origin, where)]
         except DataError:
             raise
         except Exception as error:  # datasets, huggingface_hub, httpx, pyarrow and pandas each have their own
             raise DataError(_reason(error, origin, known)) from error
     for table in tables:
-        _check_fields(source, origin, table.column_names)
+        _check_fields(source, origin, table.fields)
     return tables
 
 
-def _file(path: Path) -> list["Dataset"]:
-    from datasets import Features, Value, load_dataset
+def _table(dataset: "Dataset") -> Table:
+    """What ``datasets`` has loaded, as records."""
 
-    settings = {}
-    if path.suffix == ".csv":
-        import pandas as pd
+    def records() -> Iterator[tuple[str, Mapping[str, Any]]]:
+        number = 0
+        for batch in dataset.with_format("arrow").iter(_BATCH):
+            for record in batch.to_pylist():
+                number += 1
+                yield f"row {number}", record
 
-        # all columns as text: pandas would turn the answer "033" into 33, "1.50" into 1.5 and "None" into a gap
-        _check_rows(path)
-        columns = pd.read_csv(path, nrows=0).columns
-        settings = {"features": Features({name: Value("string") for name in columns}), "keep_default_na": False}
-    return [load_dataset(_BUILDERS[path.suffix], data_files=str(path), split="train", **settings)]
-
-
-def _check_rows(path: Path) -> None:
-    """Refuse a row with another number of fields than the header names: pandas would shift or fill the columns."""
-    csv.field_size_limit(2**31 - 1)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file)
-        header = next(rows, [])
-        for number, row in enumerate(rows, 1):
-            if row and len(row) != len(header):
-                where = f"{path.name}, row {number} (which ends in line {rows.line_num})"
-                raise DataError(
-                    f"{where} has {len(row)} fields, and the header names {len(header)}: {', '.join(header)}; correct "
-                    "the file"
-                )
+    return Table(dataset.column_names, len(dataset), records)
 
 
 def _repository(source: Source, origin: str, where: str) -> list["Dataset"]:

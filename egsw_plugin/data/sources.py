@@ -22,6 +22,9 @@ _MATH_SUBJECTS = (
 _MATH_STYLES = {"boxed": BOXED, "think": THINK, "dapo": DAPO, "plain": PLAIN}
 _AIME_FIELDS = (("problem", "Problem", "question"), ("answer", "Answer"))
 _CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+_BLANK = " \t\r\n"
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_HALF = re.compile(r"[\ud800-\udfff]")
 _DEGREES = re.compile(r"\^\\circ|\^\{\\circ\}|°")
 
 
@@ -108,13 +111,13 @@ def choice_order(record_id: str) -> list[int]:
 
 def _text(record: Mapping[str, Any], *names: str) -> str:
     """The first of these fields that the record has, as text that is not blank."""
-    name = next(name for name in names if name in record)
-    value = record[name]
+    name = next((name for name in names if name in record), names[0])
+    value = record.get(name)
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a column of numbers with a gap
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if value is None or value == "":
+    if value is None or value == "" or value != value:  # NaN
         raise DataError(f"the field {name!r} is empty")
     if not isinstance(value, str):
         raise DataError(f"the field {name!r} holds {type(value).__name__}, not text")
@@ -124,7 +127,32 @@ def _text(record: Mapping[str, Any], *names: str) -> str:
 
 
 def _optional(record: Mapping[str, Any], *names: str) -> str:
-    return next((str(record[name]) for name in names if record.get(name) is not None), "")
+    """The first of these fields that has a value, as text; "" without one."""
+    for name in names:
+        value = record.get(name)
+        if value is None or value != value:
+            continue
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise DataError(f"the field {name!r} holds {type(value).__name__}, not text")
+        return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+    return ""
+
+
+def checked(example: Example) -> Example:
+    """The example, if it can be written and its answer is whole.
+
+    Raises:
+        DataError: an answer with control characters, which are what is left of LaTeX whose backslashes were not
+            doubled in JSON, or text with half of a surrogate pair.
+    """
+    if found := _CONTROL.search(example.answer):
+        raise DataError(
+            f"the answer {example.answer!r} has the control character {found[0]!r}: an undoubled backslash?"
+        )
+    for name, text in (("question", example.question), ("answer", example.answer), ("id", example.id)):
+        if text and (half := _HALF.search(text)):
+            raise DataError(f"the {name} has half of a surrogate pair, {half[0]!r}")
+    return example
 
 
 def _read_math(record: Mapping[str, Any]) -> Example:
@@ -139,10 +167,10 @@ def _read_math(record: Mapping[str, Any]) -> Example:
 def _read_math_500(record: Mapping[str, Any]) -> Example:
     return Example(
         question=_text(record, "problem"),
-        answer=_text(record, "answer").strip(),
+        answer=_text(record, "answer").strip(_BLANK),
         id=_optional(record, "unique_id"),
         subject=_optional(record, "subject"),
-        level=_optional(record, "level"),
+        level=_optional(record, "level").removeprefix("Level "),
     )
 
 
@@ -157,29 +185,31 @@ def _read_aime(record: Mapping[str, Any]) -> Example:
 
 def _read_dapo(record: Mapping[str, Any]) -> Example:
     # open-r1's copy has the bare question in "prompt" and the published messages in "source_prompt"
-    published = record["source_prompt"] if isinstance(record["prompt"], str) else record["prompt"]
+    published = record.get("source_prompt") if isinstance(record["prompt"], str) else record["prompt"]
     if not isinstance(published, list) or len(published) != 1 or not isinstance(published[0], dict):
-        raise DataError("the prompt is not one message")
+        raise DataError("the field 'prompt' is not one message, a list of one {role, content}")
     content = _text({"content": None, **published[0]}, "content")
     if not isinstance(record["reward_model"], dict):
-        raise DataError("the field 'reward_model' is empty")
+        raise DataError(f"the field 'reward_model' is {'no section' if record['reward_model'] else 'empty'}")
+    if not isinstance(record["extra_info"] or {}, dict):
+        raise DataError("the field 'extra_info' is no section")
     return Example(
         question=DAPO.question(content),
-        answer=_text({"ground_truth": None, **record["reward_model"]}, "ground_truth").strip(),
+        answer=_text({"ground_truth": None, **record["reward_model"]}, "ground_truth").strip(_BLANK),
         id=_optional(record["extra_info"] or {}, "index"),
         published=[{"role": "user", "content": content}],
     )
 
 
 def _read_gpqa(record: Mapping[str, Any]) -> Example:
-    record_id = _text(record, "Record ID").strip()
-    choices = [_text(record, name).strip() for name in _CHOICES]
+    record_id = _text(record, "Record ID").strip(_BLANK)
+    choices = [_text(record, name).strip(_BLANK) for name in _CHOICES]
     if choices[0] in choices[1:]:
         raise DataError(f"the right answer {choices[0]!r} is also among the wrong ones")
     order = choice_order(record_id)
     shown = "\n".join(f"{letter}) {choices[k]}" for letter, k in zip("ABCD", order, strict=True))
     return Example(
-        question=f"{_text(record, 'Question').strip()}\n\n{shown}",
+        question=f"{_text(record, 'Question').strip(_BLANK)}\n\n{shown}",
         answer="ABCD"[order.index(0)],
         id=record_id,
         subject=_optional(record, "Subdomain", "High-level domain"),

@@ -4,19 +4,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DataError
+from .files import Table
 from .loading import load
-from .sources import Example, Source
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-_BATCH = 10_000  # records turned into Python objects at a time
+from .sources import Example, Source, checked
 
 # The same for every data set: verl concatenates its train files, and its validation files, into one table each.
 SCHEMA = pa.schema(
@@ -59,7 +54,7 @@ def write(source: Source, out: Path, origin: str | None, style: str | None, rows
     path = out / f"{source.name}.parquet"
     # opened before the download, which may take minutes, so that a folder that cannot be written to shows at once
     with _replacing(path) as file:
-        examples, notes = _examples(source, load(source, origin))
+        examples, notes = _examples(source, origin or source.hub, load(source, origin))
         if not examples:
             raise DataError("no rows")
         if rows is not None and len(examples) != rows:
@@ -70,33 +65,36 @@ def write(source: Source, out: Path, origin: str | None, style: str | None, rows
     return f"{source.name}: {len(examples)} rows in {path}{notes}"
 
 
-def _examples(source: Source, tables: list["Dataset"]) -> tuple[list[Example], str]:
+def _examples(source: Source, origin: str, tables: list[Table]) -> tuple[list[Example], str]:
     """All examples, repeats dropped where the source has them, and a note on what was dropped."""
     from tqdm import tqdm
 
     kept: list[Example] = []
     answers: dict[str, str] = {}
     repeated, contradicted = 0, set()
-    number = 0
-    with tqdm(total=sum(map(len, tables)), desc=source.name, unit=" rows", disable=None) as bar:
-        for table in tables:
-            for batch in table.with_format("arrow").iter(_BATCH):
-                for record in batch.to_pylist():
-                    number += 1
-                    try:
-                        example = source.read(record)
-                    except DataError as error:
-                        raise DataError(f"row {number}: {error}") from error
-                    if source.repeats and example.published:
-                        key = example.published[0]["content"]
-                        if key in answers:
-                            repeated += 1
-                            if answers[key] != example.answer:
-                                contradicted.add(key)
-                            continue
-                        answers[key] = example.answer
-                    kept.append(example)
-                bar.update(len(batch))
+    with tqdm(total=sum(table.rows for table in tables), desc=source.name, unit=" rows", disable=None) as bar:
+        for number, table in enumerate(tables, 1):
+            name = origin if len(tables) == 1 else f"{origin}, table {number}"
+            for where, record in table.records():
+                try:
+                    example = checked(source.read(record))
+                except DataError as error:
+                    raise DataError(f"{name}, {where}: {error}") from error
+                except Exception as error:  # of a form that the reader did not think of
+                    what = f"{type(error).__name__}: {error}"
+                    raise DataError(
+                        f"{name}, {where}: cannot be read ({what}); its fields are {', '.join(record)}"
+                    ) from error
+                bar.update()
+                if source.repeats:
+                    key = example.published[0]["content"]
+                    if key in answers:
+                        repeated += 1
+                        if answers[key] != example.answer:
+                            contradicted.add(key)
+                        continue
+                    answers[key] = example.answer
+                kept.append(example)
     notes = f", {repeated} repeats dropped" if repeated else ""
     if contradicted:
         notes += f" ({len(contradicted)} questions had several answers; the first was kept)"

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -25,15 +24,14 @@ from ..errors import MemberError, OptionError, TensorError
 from ..fields import Field, merge
 from ..kernels.rows import Rows, row_sums, spread_rows
 from ..options import Options, parse
+from ..options.spelling import close, question
 from . import LOSSES, MEMBERS
 from .interface import Base, Batch, Change, Member, PolicyLoss, Requirements, Success, Transform
+from .places import CHAIN, CREDIT, LOSS_MODE, OWN, either, guesses, leaves, unknown_option, whose
+from .places import best as likeliest
 from .registry import Registry
 
-CHAIN = "egsw_plugin"  # the name under which verl knows the estimator that reads algorithm.credit
-CREDIT = "algorithm.credit"
-LOSS_MODE = "actor_rollout_ref.actor.policy_loss.loss_mode"
 BASE = "grpo"  # where none is named
-OWN = ("base", "transforms")  # keys of algorithm.credit that are no member's
 M_co = TypeVar("M_co", bound=Member[Any], covariant=True)
 M = TypeVar("M", bound=Member[Any])
 
@@ -272,7 +270,7 @@ def read(algorithm: Mapping[str, Any], name: str) -> Chain:
         if isinstance(member, Base):
             if base is not None:
                 raise OptionError(f"{CREDIT}.base", base, f"{name} is a base itself; leave it out")
-            _check_keys(credit)
+            check_keys(credit, [name])
             return Chain(name, _base(algorithm, name, "algorithm.adv_estimator"), base_key="algorithm.adv_estimator")
         links = [_transform(algorithm, name, "algorithm.adv_estimator")]
         own = links[0].member.base(links[0].options)
@@ -290,7 +288,7 @@ def read(algorithm: Mapping[str, Any], name: str) -> Chain:
         seen.add(link.name)
     base = BASE if base is None else base
     first = _base(algorithm, base, base_key) if base in MEMBERS else base
-    _check_keys(credit)
+    check_keys(credit, [link.name for link in links])
     chain = Chain(name, first, tuple(links), base_key)
     owners: dict[Field, Link[Member[Any]]] = {}
     for one in chain.links:
@@ -335,18 +333,23 @@ def section_of(algorithm: Mapping[str, Any]) -> Mapping[str, Any]:
     return credit
 
 
-def _check_keys(credit: Mapping[str, Any]) -> None:
-    """Refuse a key of algorithm.credit that is neither ours nor a member's."""
+def check_keys(credit: Mapping[str, Any], chosen: Collection[str]) -> None:
+    """Refuse a key of algorithm.credit that is neither ours nor a member's. chosen: the members that take part."""
     known = list(dict.fromkeys([*OWN, *MEMBERS.names(), *LOSSES.names()]))
     for key in credit:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            fix = (
-                f"did you mean {CREDIT}.{near[0]}?"
-                if near
-                else f"use base, transforms, or one of {', '.join(known[2:])}"
-            )
-            raise OptionError(f"{CREDIT}.{key}", credit[key], f"there is no such member; {fix}")
+        if key in known:
+            continue
+        path, _ = next(leaves(credit[key], (str(key),)))
+        found = [guess for guess in guesses([*CREDIT.split("."), *path], chosen) if guess.place.group != "credit"]
+        if near := close(key, known):
+            fix = f"did you mean {either([f'{CREDIT}.{one}' for one in near])}?"
+        elif found and (found[0].named or found[0].chosen):
+            fix = f"did you mean {either([place.key for place in likeliest(found)])}?"
+        elif found:
+            fix = f"that is {whose(likeliest(found), chosen)}"
+        else:
+            fix = f"use base, transforms, or one of {', '.join(known[2:])}"
+        raise OptionError(f"{CREDIT}.{key}", credit[key], f"there is no such member; {fix}")
 
 
 def given(algorithm: Mapping[str, Any], member: Member[Any]) -> dict[str, Any]:
@@ -376,26 +379,22 @@ def _options(algorithm: Mapping[str, Any], member: Member[Any]) -> tuple[Options
                 option = sorted(map(str, both))[0]
                 fix = f"it is set by {other}.{option}, too; leave one out"
                 raise OptionError(f"{key}.{option}", values.get(option), fix)
-        _check_whose(member, key, values)
+        check_options(member, key, values)
         options, section = parse(member.options_type, values, key, options), key
     return (member.options_type() if options is None else options), section
 
 
-def _check_whose(member: Member[Any], section: str, values: Mapping[str, Any]) -> None:
-    """Refuse an option of another member of ours with its name: what looks like it here may be something else."""
-    own = {field.name for field in dataclasses.fields(member.options_type)}
+def check_options(member: Member[Any], section: str, values: Mapping[str, Any], chosen: Collection[str] = ()) -> None:
+    """Refuse an option that the member does not have, with whose it is: what looks like it here may be another's.
+
+    Raises:
+        OptionError: with the key, the value and the fix.
+    """
+    own = [field.name for field in dataclasses.fields(member.options_type)]
     for key in values:
-        if key in own:
-            continue
-        whose = [
-            f"{other.section}.{key}"
-            for other in (registry[name] for registry in (MEMBERS, LOSSES) for name in registry.own)
-            if key in {field.name for field in dataclasses.fields(other.options_type)}
-        ]
-        if whose:
-            raise OptionError(
-                f"{section}.{key}", values[key], f"{member.name} has no such option; that is {' or '.join(whose)}"
-            )
+        if key not in own:
+            fix = unknown_option(member.name, section, own, str(key), values[key], chosen)
+            raise OptionError(f"{section}.{key}", values[key], fix)
 
 
 def _base(algorithm: Mapping[str, Any], name: str, key: str) -> Link[Base[Any]]:
@@ -415,8 +414,8 @@ def _transform(algorithm: Mapping[str, Any], name: str, key: str) -> Link[Transf
 
 def _member(registry: Registry[M], name: str, key: str) -> M:
     if name not in registry:
-        near = difflib.get_close_matches(name, list(registry), 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the members are {', '.join(registry)}"
+        near = close(name, registry)
+        hint = question(near) if near else f"the members are {', '.join(registry)}"
         raise OptionError(key, name, f"there is no such member; {hint}")
     try:
         return registry[name]

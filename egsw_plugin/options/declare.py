@@ -7,12 +7,13 @@ the key, the value and the fix.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..errors import OptionError
+from .spelling import close, question
 
 if TYPE_CHECKING:
     from ..controllers import Controller
@@ -97,14 +98,16 @@ def parse(options_type: type[T], section: Mapping[str, Any] | None, prefix: str,
     if section is None:
         section = {}
     if not isinstance(section, Mapping):
-        raise OptionError(prefix, section, f"use a section of options, such as {prefix}.{_example(options_type)}")
+        raise OptionError(
+            prefix, section, f"use a section of options, such as {prefix}.{_example(options_type, section)}"
+        )
     fields = {field.name: field for field in dataclasses.fields(options_type)}
     values: dict[str, Any] = {}
     for key, value in section.items():
         name = f"{prefix}.{key}"
         if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, 1)
-            fix = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(fields)}"
+            near = close(key, fields)
+            fix = question(near) if near else f"the options are {', '.join(fields)}"
             if not fields:
                 fix = "it has no options"
             raise OptionError(name, value, f"there is no such option; {fix}")
@@ -121,7 +124,12 @@ def parse(options_type: type[T], section: Mapping[str, Any] | None, prefix: str,
     return options_type(**values) if start is None else dataclasses.replace(start, **values)
 
 
-def _example(options_type: type[Options]) -> str:
+def _example(options_type: type[Options], value: Any) -> str:
+    """An option with a value that it may have: the one that was given, where it fits."""
+    for key, default, metadata in walk(options_type):
+        with suppress(ValueError):
+            if type(value) is type(default) and metadata["check"](value) == value:
+                return f"{key}={show(value)}"
     return next((f"{key}={show(default)}" for key, default, _ in walk(options_type)), "NAME=VALUE")
 
 

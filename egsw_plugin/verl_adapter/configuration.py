@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from ..controllers import Controller
 from ..errors import OptionError
 from ..methods import MEMBERS
 from ..methods.chain import CHAIN, LOSS_MODE, Chain, Link, read, read_loss
 from ..methods.interface import Member, PolicyLoss
+from ..options.spelling import alike, close
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +64,9 @@ class Sections(Mapping):
 
     def __getitem__(self, name: str) -> Any:
         try:
-            value = section(self.algorithm, name)
-            if OmegaConf.is_dict(self.algorithm) and OmegaConf.is_missing(self.algorithm, name):
-                raise OptionError(f"algorithm.{name}", "???", "set it, or leave it out")
+            value = section(self.algorithm, name, missing=True)
         except OmegaConfBaseException as error:
-            raise OptionError(f"algorithm.{name}", _written(self.algorithm, name), str(error)) from error
+            raise readable(error, self.algorithm, getattr(error, "full_key", None) or f"algorithm.{name}") from None
         if value is None:
             raise KeyError(name)
         return value
@@ -80,19 +80,86 @@ class Sections(Mapping):
         return sum(1 for _ in self)
 
 
-def _written(config: Any, name: str) -> Any:
-    """A value as it was written, where it cannot be resolved."""
-    try:
-        written: Any = OmegaConf.to_container(config, resolve=False)
-        return written[name]
-    except (OmegaConfBaseException, ValueError, KeyError, TypeError):
-        return "(unreadable)"
+_LOST = re.compile(r"key '([^']+)' not found")
+MISSING = "it has no value yet; set it, or leave it out"
 
 
-def section(config: Any, name: str) -> Any:
-    """A sub-section as a plain mapping, or None where there is none; any other value as it is."""
+def readable(error: OmegaConfBaseException, config: Any, key: str = "") -> OptionError:
+    """An interpolation that does not resolve, or a value that is missing, with its whole key and as it was written."""
+    root = config._get_root() if OmegaConf.is_config(config) else None
+    key = key or getattr(error, "full_key", None) or ""
+    if not key and root is not None and (first := unresolved(root)):
+        return first
+    plain = None if root is None else OmegaConf.to_container(root, resolve=False)
+    value = dict(_values(plain)).get(key)
+    if value == "???":
+        return OptionError(key, value, MISSING)
+    fix = str(error).partition("\n")[0]
+    if lost := _LOST.search(fix):
+        others = [other for other, _ in _values(plain) if not key.startswith(other)]
+        near = [other for other in close(lost[1], others) if alike(lost[1], other) > 0.8]
+        fix += f"; did you mean ${{{near[0]}}}?" if near else "; name a key that there is, or write the value itself"
+    return OptionError(key, value, fix)
+
+
+def unresolved(config: Any) -> OptionError | None:
+    """The first interpolation of a configuration that does not resolve, if any; verl resolves all before it trains."""
+    if not OmegaConf.is_config(config):
+        return None
+    written = [
+        (key, value)
+        for key, value in _values(OmegaConf.to_container(config, resolve=False))
+        if isinstance(value, str) and "${" in value
+    ]
+    for key, _ in written:
+        try:
+            OmegaConf.select(config, key)
+        except InterpolationToMissingValueError:
+            continue
+        except OmegaConfBaseException as error:
+            lost = _LOST.search(str(error))
+            # A value that asks for another one fails with it: show the one that names what is not there.
+            source = next((one for one, value in written if lost and f"${{{lost[1]}}}" in value), key)
+            return readable(error, config, source)
+    return None
+
+
+def _values(plain: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """All values of nested dictionaries and lists by their whole keys, as OmegaConf writes these."""
+    items = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
+    for key, value in items:
+        name = f"{before}[{key}]" if isinstance(plain, list) else f"{before}.{key}" if before else str(key)
+        yield name, value
+        yield from _values(value, name)
+
+
+def is_missing(config: Any, path: str) -> bool:
+    """Whether a value is still ???."""
+    place, _, name = path.rpartition(".")
+    section = select(config, place)
+    return OmegaConf.is_dict(section) and OmegaConf.is_missing(section, name)
+
+
+def is_set(config: Any, path: str) -> bool:
+    """Whether a configuration has the key at all, with whatever value."""
+    for name in path.split("."):
+        if not isinstance(config, Mapping) or name not in config.keys():  # noqa: SIM118
+            return False
+        config = config._get_node(name) if OmegaConf.is_config(config) else config[name]
+    return True
+
+
+def section(config: Any, name: str, missing: bool = False) -> Any:
+    """A sub-section as a plain mapping, or None where there is none; any other value as it is.
+
+    missing: a value that is still ??? is an error.
+    """
+    if missing and OmegaConf.is_dict(config) and OmegaConf.is_missing(config, name):
+        config[name]  # which raises
     value = get(config, name)
-    return OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig) else value
+    if isinstance(value, DictConfig):
+        return OmegaConf.to_container(value, resolve=True, throw_on_missing=missing)
+    return OmegaConf.to_container(value, resolve=True) if isinstance(value, ListConfig) else value
 
 
 def get(config: Any, name: str, default: Any = None) -> Any:

@@ -5,25 +5,41 @@ Members are known by what they declare (`Requirements`) alone.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from omegaconf.errors import OmegaConfBaseException
 
 from .. import __version__
 from ..console import say, warn_once
-from ..errors import BridgeError, MemberError, OptionError
+from ..errors import BridgeError, OptionError
 from ..fields import Field
 from ..methods import LOSSES, MEMBERS
 from ..methods.chain import CHAIN, CREDIT, LOSS_MODE, OWN, Chain, Link, compile_for
+from ..methods.places import ESTIMATOR
 from ..methods.registry import is_file
 from ..options import show, walk
+from ..options.spelling import close, question
 from ..versions import TRIED_VERL
-from . import bases, contract, estimators, nodes, recording, worker
-from .configuration import Plan, Sections, get, is_ours, plan_of, section, select
+from . import bases, contract, estimators, misplaced, nodes, recording, worker
+from .configuration import (
+    MISSING,
+    Plan,
+    Sections,
+    get,
+    is_missing,
+    is_ours,
+    is_set,
+    plan_of,
+    readable,
+    section,
+    select,
+    unresolved,
+)
 
-ESTIMATOR = "algorithm.adv_estimator"
 AGGREGATION = "actor_rollout_ref.actor.loss_agg_mode"
 KL_LOSS = "actor_rollout_ref.actor.use_kl_loss"
 CALCULATE_ENTROPY = "actor_rollout_ref.actor.calculate_entropy"
@@ -34,7 +50,6 @@ BYPASS = "algorithm.rollout_correction.bypass_mode"
 VERL_SEQUENCE_LOSSES = ("gspo", "geo_mean")  # of verl's own, those with one ratio a response
 # The field that each of these settings of the actor has verl read.
 NEEDED_SETTING = {Field.KL_WEIGHT: KL_LOSS, Field.ENTROPY_COEF: CALCULATE_ENTROPY}
-OLD_SECTIONS = ("egsw", "gtpo", "grpo_s")  # which members have directly under `algorithm`
 
 
 def install(config_module: Any) -> None:
@@ -76,7 +91,7 @@ def check_trainer(config: Any, trainer: str) -> None:
     for conflict in (*MEMBERS.conflicts(), *LOSSES.conflicts()):
         warn_once(conflict)
     for warning in _warnings(config, plan):
-        warn_once(warning)
+        warn_once(_literal(warning, config))
     if plan.chain is None:
         return
     name = plan.chain.name
@@ -108,12 +123,27 @@ def check(config: Any) -> Plan | None:
 
     Raises `OptionError` with the key, the value and the fix.
     """
-    algorithm = get(config, "algorithm")
-    if algorithm is None:
+    if get(config, "algorithm") is None:
         return None
-    name, loss = algorithm.adv_estimator, select(config, LOSS_MODE, "vanilla")
+    try:
+        return _checked(config)
+    except OmegaConfBaseException as error:
+        raise readable(error, config) from None
+    except OptionError as error:
+        raise OptionError(error.key, error.value, _literal(error.fix, config)) from error
+
+
+def _checked(config: Any) -> Plan:
+    name, loss = config.algorithm.adv_estimator, select(config, LOSS_MODE, "vanilla")
+    for key, value in ((ESTIMATOR, name), (LOSS_MODE, loss)):
+        if isinstance(value, Mapping | list):
+            raise OptionError(key, value, "use a name, such as grpo" if key == ESTIMATOR else "use a name")
+    if is_missing(config, LOSS_MODE):
+        raise OptionError(LOSS_MODE, "???", MISSING)
+    if is_ours(name) and (lost := unresolved(config)):
+        raise lost
     recording.check(config)
-    _check_sections(config, name)
+    misplaced.check(config, _taking_part(config, name, loss))
     _check_loss_name(loss)
     if not is_ours(name):
         _check_name(name)
@@ -122,6 +152,26 @@ def check(config: Any) -> Plan | None:
     for refusal in _refusals(config, plan, loss):
         raise refusal
     return plan
+
+
+_OUR_SETTING = re.compile(r"(?<![\w+.])(algorithm\.(?:egsw|gtpo|grpo_s|credit|record)[\w.]*)(?==)")
+
+
+def _literal(text: str, config: Any) -> str:
+    """A text in which every setting of ours is as an override has it: with + where the configuration lacks the key."""
+    return _OUR_SETTING.sub(lambda match: match[1] if is_set(config, match[1]) else f"+{match[1]}", text)
+
+
+def _taking_part(config: Any, name: Any, loss: Any) -> list[str]:
+    """Names of the members that a configuration asks for, before anything is known of their options."""
+    names = [name, loss]
+    if is_ours(name):
+        credit = section(config.algorithm, "credit")
+        credit = credit if isinstance(credit, Mapping) else {}
+        transforms = credit.get("transforms") if name == CHAIN else ()
+        names += [credit.get("base"), *(transforms if isinstance(transforms, list | tuple) else ())]
+    found = [one for one in names if isinstance(one, str) and (one in MEMBERS or one in LOSSES)]
+    return [*found, *(["record"] if is_ours(name) else []), *(["credit"] if name == CHAIN else [])]
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals
@@ -348,16 +398,14 @@ def _other_sections(config: Any, plan: Plan) -> Iterator[str]:
     """Options of members that take no part."""
     algorithm = Sections(get(config, "algorithm"))
     name, taking_part = select(config, ESTIMATOR), {link.name for link in plan.links}
-    for key in OLD_SECTIONS:
+    for key in misplaced.SECTIONS:
         if key not in taking_part and get(algorithm.algorithm, key) is not None:
             yield f"algorithm.{key} is set, but {ESTIMATOR} is {name}: these options have no effect"
     for key in algorithm.get("credit") or {}:
         if key not in taking_part and (plan.chain is None or key not in OWN):
             what = "these options have" if key not in OWN else "it has"
             yield f"{CREDIT}.{key} is set, but {ESTIMATOR} is {name}: {what} no effect"
-    for key in algorithm:
-        if key not in (*OLD_SECTIONS, "credit", "record") and (near := _near(key, _sections_of_ours())):
-            yield f"algorithm.{key} is read by nobody here; if {near} is meant, set that"
+    yield from misplaced.warnings(config, taking_part)
 
 
 # --------------------------------------------------------------------------------------------------- names and sections
@@ -377,8 +425,8 @@ def _check_loss_name(loss: str) -> None:
     """verl itself notices a loss that it does not have only in the workers, after the first rollout."""
     from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
 
-    if loss not in POLICY_LOSS_REGISTRY and not is_file(str(loss)) and (near := _near(loss, LOSSES)):
-        raise OptionError(LOSS_MODE, loss, f"verl has no such policy loss; did you mean {near!r}?")
+    if loss not in POLICY_LOSS_REGISTRY and not is_file(str(loss)) and (near := close(loss, LOSSES)):
+        raise OptionError(LOSS_MODE, loss, f"verl has no such policy loss; {question(near)}")
 
 
 def _check_name(name: str) -> None:
@@ -389,80 +437,5 @@ def _check_name(name: str) -> None:
         estimator = next((one for one in MEMBERS if str(name).startswith(one)), CHAIN)
         fix = f"this is a policy loss; set {LOSS_MODE}={name} and {ESTIMATOR}={estimator}"
         raise OptionError(ESTIMATOR, name, fix)
-    if name not in ADV_ESTIMATOR_REGISTRY and (near := _near(name, (*MEMBERS, CHAIN))):
-        raise OptionError(ESTIMATOR, name, f"verl has no such estimator; did you mean {near!r}?")
-
-
-def _check_sections(config: Any, name: str) -> None:
-    """A section of options that nobody reads, because it is misspelt or misplaced, is refused where it is plainly ours.
-
-    Other packages have keys of their own under `algorithm`: what only looks like ours is warned of.
-    """
-    from verl.trainer.config import AlgoConfig
-
-    options = _paths(config, name) if is_ours(name) else {}
-    known = AlgoConfig.__dataclass_fields__
-    for key in config.algorithm:
-        if key in (*OLD_SECTIONS, "credit", "record") or key in known:
-            continue
-        value = Sections(config.algorithm).get(key)
-        if key in MEMBERS and _plainly(value, key):
-            raise OptionError(f"algorithm.{key}", value, f"these options belong under {CREDIT}.{key}")
-        if (near := _near(key, (*OLD_SECTIONS, "credit", "record"))) and _plainly(value, near):
-            raise OptionError(f"algorithm.{key}", value, f"did you mean algorithm.{near}?")
-        if key in options:
-            raise OptionError(f"algorithm.{key}", value, f"did you mean {options[key]}?")
-    actor = ("actor_rollout_ref", "actor_rollout_ref.actor", "actor_rollout_ref.rollout")
-    for place in ("", *actor, "critic", "data", "reward", "trainer"):
-        for own in (*OLD_SECTIONS, "credit"):
-            key = f"{place}.{own}" if place else own
-            value = select(config, key)
-            if value is not None and (own in OLD_SECTIONS or _plainly(value, own)):
-                raise OptionError(key, value, f"these options belong under algorithm.{own}")
-
-
-def _paths(config: Any, name: str) -> dict[str, str]:
-    """The whole key of each option and sub-section of an estimator's members, by every part of it."""
-    names = [name]
-    if name == CHAIN:
-        credit = section(config.algorithm, "credit")
-        credit = credit if isinstance(credit, Mapping) else {}
-        names = [one for one in (credit.get("base"), *(credit.get("transforms") or ())) if isinstance(one, str)]
-    found: dict[str, str] = {}
-    for one in names:
-        try:
-            member = MEMBERS.get(one)
-        except MemberError as error:
-            raise OptionError(ESTIMATOR, one, str(error)) from error
-        if member is None:
-            continue
-        for path, *_ in walk(member.options_type):
-            parts = path.split(".")
-            for number, part in enumerate(parts, 1):
-                found.setdefault(part, f"{member.section}.{'.'.join(parts[:number])}")
-    return found
-
-
-def _plainly(value: Any, name: str) -> bool:
-    """Whether a value is a section of `name`'s options, and of nobody else's."""
-    if not isinstance(value, Mapping) or not value:
-        return False
-    if name == "credit":
-        return all(key in (*OWN, *MEMBERS.names(), *LOSSES.names()) for key in value)
-    if name == "record":
-        return all(key in ("every", "groups") for key in value)
-    try:
-        own = {path.partition(".")[0] for path, *_ in walk(MEMBERS[name].options_type)}
-    except MemberError:
-        return False
-    return all(key in own for key in value)
-
-
-def _sections_of_ours() -> list[str]:
-    return [*OLD_SECTIONS, "credit", *MEMBERS]
-
-
-def _near(name: Any, names: Iterable[str]) -> str | None:
-    """The one of our names that looks like `name`, whatever the case."""
-    near = difflib.get_close_matches(str(name).lower().replace("-", "_"), list(names), 1, cutoff=0.7)
-    return near[0] if near else None
+    if name not in ADV_ESTIMATOR_REGISTRY and (near := close(name, (*MEMBERS, CHAIN))):
+        raise OptionError(ESTIMATOR, name, f"verl has no such estimator; {question(near)}")
