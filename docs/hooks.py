@@ -1,8 +1,8 @@
 """What the site (`make docs`) does that MkDocs does not: links from a page to the rest of the repository work.
 
-Links are written as a code host needs them, relative to the page's file. A Markdown file outside docs/ that a page links
-to becomes a page of the site at its own path, and any other file a page that shows it. What is not there is a warning,
-which `mkdocs build --strict` makes an error. And examples in docstrings are shown as code.
+Links are written as a code host needs them, relative to the page's file. A Markdown file outside docs/ that a page
+links to becomes a page of the site at its own path, and any other file a page that shows it. What is not there is a
+warning, which `mkdocs build --strict` makes an error. And examples in docstrings are shown as code.
 """
 
 import logging
@@ -15,7 +15,6 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
 DOCS = "docs/"
-# Not in code: a line that is indented by four or more is left alone, and so is what stands in backticks.
 LINK = re.compile(r"(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 LANGUAGES = {".py": "python", ".sh": "sh", ".yaml": "yaml", ".toml": "toml", ".patch": "diff"}
 EXAMPLE = re.compile(r"^( *)(>>> .*?)(?=\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)

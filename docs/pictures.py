@@ -82,22 +82,19 @@ class Group:
         return self._shown(grpo_s(self.entropy, self.rows, self.ids, self.success, Shaping(), normalization).values)
 
 
-def draw_group(axes, group: Group, title: str, values: torch.Tensor, colours, cmap: Colormap, norm, digits=2) -> None:
+def draw_group(axes, group: Group, title: str, values: torch.Tensor, colours, cmap: Colormap, norm) -> None:
     """Rows of tokens in cells, the number below each; `colours` are what the cells are coloured by."""
     for row, tokens in enumerate(group.tokens):
-        good = bool(group.success[row])
-        axes.text(
-            -0.15, row + 0.5, "right" if good else "wrong", ha="right", va="center", fontsize=9.5, color="#333333"
-        )
+        verdict = "right" if group.success[row] else "wrong"
+        axes.text(-0.15, row + 0.5, verdict, ha="right", va="center", fontsize=9.5, color="#333333")
         for t, token in enumerate(tokens):
             face = cmap(norm(float(colours[row, t])))
-            axes.add_patch(
-                Rectangle((t + 0.03, row + 0.05), 0.94, 0.9, facecolor=face, edgecolor="#8a8a8a", linewidth=0.6)
-            )
+            frame = {"facecolor": face, "edgecolor": "#8a8a8a", "linewidth": 0.6}
+            axes.add_patch(Rectangle((t + 0.03, row + 0.05), 0.94, 0.9, **frame))
             end = token == "end"
             style = {"fontsize": 8.5, "style": "italic"} if end else {"fontsize": 10.5, "family": "DejaVu Sans Mono"}
             axes.text(t + 0.5, row + 0.36, token, ha="center", va="center", color="#000000", **style)
-            number = f"{float(values[row, t]):.{digits}f}".replace("-", "−")
+            number = f"{float(values[row, t]):.2f}".replace("-", "−")
             axes.text(t + 0.5, row + 0.75, number, ha="center", va="center", fontsize=8.5, color="#222222")
     for t in range(WIDTH):
         axes.text(t + 0.5, -0.17, f"{t + 1}", ha="center", va="center", fontsize=7.5, color="#666666")
@@ -227,17 +224,8 @@ def picture_step(_: Group):
     box(axes, 9.1, 5.4, 2.75, 1.1, "Policy update", "losses.py, worker.py:\npolicy loss of the method", face=OURS)
     for start, end in ((2.45, 3.0), (5.3, 5.85)):
         arrow(axes, (start, 5.95), (end, 5.95))
-    box(
-        axes,
-        0.15,
-        3.5,
-        11.7,
-        0.75,
-        "TransferQueue",
-        "verl's store of tensors, one row a response",
-        face=STORE,
-        dashed=True,
-    )
+    what = "verl's store of tensors, one row a response"
+    box(axes, 0.15, 3.5, 11.7, 0.75, "TransferQueue", what, face=STORE, dashed=True)
     arrow(axes, (1.3, 5.4), (1.3, 4.25), "tokens", 0.1, align="left")
     arrow(axes, (4.15, 5.4), (4.15, 4.25), "scores", 0.1, align="left")
     arrow(axes, (6.4, 5.4), (6.4, 4.25), "log-probability,\nentropy", 0.1, align="left")
@@ -253,9 +241,8 @@ def picture_step(_: Group):
     axes.add_patch(Rectangle((0.15, 0.45), 0.4, 0.3, facecolor=VERLS, edgecolor="#555555"))
     axes.text(0.7, 0.6, "verl", fontsize=9.5, va="center")
     axes.add_patch(Rectangle((1.6, 0.45), 0.4, 0.3, facecolor=OURS, edgecolor="#555555"))
-    axes.text(
-        2.15, 0.6, "this plugin. GTPO and GRPO-S are bases: they stand in the place of GRPO", fontsize=9.5, va="center"
-    )
+    legend = "this plugin. GTPO and GRPO-S are bases: they stand in the place of GRPO"
+    axes.text(2.15, 0.6, legend, fontsize=9.5, va="center")
     return made
 
 
@@ -265,27 +252,11 @@ def picture_layers(_: Group):
     box(axes, 0.2, 5.15, 3.6, 0.95, "recipes/", "YAML and launchers, no code")
     box(axes, 4.2, 5.15, 3.6, 0.95, "cli, doctor, runner, study/", "the command egsw-plugin")
     box(axes, 8.2, 5.15, 3.6, 0.95, "verl", "loads entry.py in each process")
-    box(
-        axes,
-        0.2,
-        3.35,
-        7.6,
-        0.95,
-        "data/  models/  rewards/  records/  report/  tiny/",
-        "tools; they import no verl",
-        face=OURS,
-    )
+    tools = "data/  models/  rewards/  records/  report/  tiny/"
+    box(axes, 0.2, 3.35, 7.6, 0.95, tools, "tools; they import no verl", face=OURS)
     box(axes, 8.2, 3.35, 3.6, 0.95, "verl_adapter/  cpu/", "what imports verl; no maths", face=OURS)
-    box(
-        axes,
-        4.2,
-        1.75,
-        7.6,
-        0.95,
-        "methods/  options/  fields.py  controllers.py",
-        "the family: options, needs, metrics, losses",
-        face=OURS,
-    )
+    methods = "methods/  options/  fields.py  controllers.py"
+    box(axes, 4.2, 1.75, 7.6, 0.95, methods, "the family: options, needs, metrics, losses", face=OURS)
     box(axes, 4.2, 0.15, 7.6, 0.95, "kernels/", "the maths: functions on tensors, only torch (and numba)", face=OURS)
     arrow(axes, (2.0, 5.15), (2.0, 4.3), "use", 0.1, align="left")
     arrow(axes, (6.0, 5.15), (6.0, 4.3))
