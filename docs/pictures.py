@@ -26,8 +26,6 @@ from egsw_plugin.kernels.normalization import Normalization
 from egsw_plugin.kernels.rows import Rows
 from egsw_plugin.kernels.shaping import Shaping
 
-compiled.loops_for = lambda tensor: None  # torch gives the same numbers, without seconds of compilation
-
 PROMPT = "Ann has 3 boxes of 4 apples. She eats 2. How many are left?"
 # A token's entropy depends on what stands before it: equal prefixes have equal entropies.
 RESPONSES = [
@@ -282,6 +280,7 @@ PICTURES = {
 
 def main(folder: Path) -> None:
     """Write all pictures as SVG, letters as paths."""
+    compiled.loops_for = lambda tensor: None  # torch gives the same numbers, without seconds of compilation
     folder.mkdir(parents=True, exist_ok=True)
     group = Group()
     with plt.rc_context({"svg.hashsalt": "egsw-plugin", "svg.fonttype": "path", "font.family": "DejaVu Sans"}):
