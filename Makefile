@@ -7,10 +7,13 @@
 # make study  compare the methods over seeds (hours; the same command goes on)   ARGS='--quick' '--only grpo --only gtpo --seeds 6 7'
 # make study-report   rebuild the tables and figures of docs/study*.md from the records beside them
 # make pages   rewrite the tables of docs/options.md and docs/family.md from the members' declarations
+# make docs    build the documentation site into outputs/site (Python 3.11 or newer)   make docs-serve: show it while you write
+# make pictures   draw the pictures of docs/ anew, with the kernels
 # make mutants   break the package in one place at a time and list what no test notices (hours)   ARGS='--files kernels --sample 5'
 # make newest-verl   try the newest verl that pip finds and report; what it finds does not fail (a minute or two)
-# Each first makes .venv/, once, with Python 3.10, 3.11 or 3.12   PYTHON=/path/to/python3.12
+# Each first makes .venv/, once, with Python 3.10, 3.11 or 3.12   PYTHON=/path/to/python3.12; docs makes .venv-docs/, which is small.
 VENV := .venv
+DOCS_VENV := .venv-docs
 # What makes .venv/; everything else, launchers too, runs with .venv/'s own.
 BASE_PYTHON := $(PYTHON)
 override PYTHON := $(abspath $(VENV))/bin/python
@@ -27,7 +30,7 @@ FAST = $(VENV)/bin/pytest -n 2 --dist loadfile -m 'not verl_run and not combinat
 RECIPE ?= recipes/egsw/run_qwen2.5_math_7b.sh
 SMOKE_OUT ?= outputs/smoke
 
-.PHONY: demo smoke smoke-all test test-fast test-combinations study study-report pages mutants newest-verl lint setup clean
+.PHONY: demo smoke smoke-all test test-fast test-combinations study study-report pages docs docs-serve pictures mutants newest-verl lint setup clean
 
 LAUNCHER_tiny = recipes/tiny_cpu/run_tiny.sh
 LAUNCHER_smollm2 = recipes/reasoning_gym/run_smollm2_135m_cpu.sh
@@ -71,6 +74,23 @@ pages: setup
 
 mutants: setup
 	nice -n 15 $(VENV)/bin/python tests/mutants.py $(ARGS)
+docs: $(DOCS_VENV)/.installed
+	$(MKDOCS) build --quiet --strict
+	@echo outputs/site/index.html
+
+docs-serve: $(DOCS_VENV)/.installed
+	$(MKDOCS) serve
+
+# The variable silences an advertisement of the theme's.
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs
+
+$(DOCS_VENV)/.installed: requirements/docs.txt
+	$(or $(BASE_PYTHON),$(wildcard $(VENV)/bin/python),python3) -m venv --clear $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip --quiet --disable-pip-version-check --no-input install --no-compile --no-deps -r $<
+	@touch $@
+
+pictures: setup
+	$(VENV)/bin/python docs/pictures.py docs/pictures
 
 newest-verl: setup
 	@PYTHON=$(VENV)/bin/python .ci/newest_verl

@@ -1,17 +1,25 @@
-"""The documentation says what the program does: option tables, metric names, and links."""
+"""The documentation says what the program does: option tables, metric names, links, and pictures.
 
+Its commands are checked by test_commands.py; `make docs` builds the site.
+"""
+
+import doctest
+import html
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 from batches import applied, batch_of
+from packaging.requirements import Requirement
 
 from egsw_plugin.cli import main
+from egsw_plugin.kernels import compiled
 from egsw_plugin.methods import MEMBERS, pages
 from egsw_plugin.methods.interface import Base
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "recipes").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").rglob("*.md")])
 
 
 def test_the_page_of_options_is_the_programs_own(capsys):
@@ -81,3 +89,47 @@ def test_every_metric_is_documented(name):
             assert metric in (ROOT / "docs" / "family.md").read_text(), metric
         else:
             assert words in page or words.replace("weight/min", "`/min`") in page, metric
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    """docs/pictures.py, with kernels that need no compilation."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(compiled, "loops_for", lambda tensor: None)
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pictures_show_what_the_kernels_give(pictures):
+    """`make pictures` draws them; each number and word is a comment in the file."""
+    group = pictures.Group()
+    assert {f"{name}.svg" for name in pictures.PICTURES} == {path.name for path in (ROOT / "docs/pictures").iterdir()}
+    for name, draw in pictures.PICTURES.items():
+        made = draw(group)
+        texts = [text.get_text() for axes in made.axes for text in axes.texts]
+        texts += [axes.get_title(loc="left") for axes in made.axes]
+        pictures.plt.close(made)
+        drawn = re.findall(r"<!-- (.+?) -->", (ROOT / "docs" / "pictures" / f"{name}.svg").read_text())
+        lines = [line for text in texts for line in text.splitlines()]
+        assert sorted(map(html.unescape, drawn)) == sorted(lines), f"{name}: make pictures"
+
+
+def test_the_numbers_of_the_concepts_are_the_pictures(pictures):
+    page = (ROOT / "docs" / "concepts.md").read_text()
+    group = pictures.Group()
+    numbers = [*group.egsw(weigh_advantages=False)[:2, 2], *group.gtpo("none")[:, 4], group.grpo()[0, 0]]
+    for number in numbers:
+        assert re.search(rf"(?<!\d){abs(float(number)):.2f}(?!\d)", page), number
+    examples = doctest.testfile(str(ROOT / "docs" / "concepts.md"), module_relative=False)
+    assert examples.attempted > 5 and not examples.failed
+
+
+def test_the_sites_tools_are_what_the_extra_asks_for():
+    """requirements/docs.txt, which `make docs` installs, against the extra `docs`."""
+    lines = (ROOT / "requirements" / "docs.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    wanted = re.search(r"^docs = \[(.*)\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    for requirement in map(Requirement, re.findall(r'"(.+?)"', wanted)):
+        assert requirement.specifier.contains(pinned[requirement.name]), requirement

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from . import LOSSES, MEMBERS, named
 from .interface import Base, Member, PolicyLoss
 
 MARK = "<!-- `make pages` writes what follows, from the members' own declarations. -->"
+_EXAMPLE = re.compile(r"^>>> .*?(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)  # for Markdown, >>> is a quotation
 
 
 def members(names: Iterable[str] | None = None) -> Iterator[Member[Any]]:
@@ -110,7 +112,7 @@ def _identity(member: Member[Any]) -> str:
 
 
 def _section(member: Member[Any]) -> str:
-    doc = inspect.getdoc(type(member))
+    doc = _EXAMPLE.sub(r"```pycon\n\g<0>\n```", inspect.getdoc(type(member)) or "")
     options = f"Options: `{member.section}`" if dataclasses.fields(member.options_type) else "No options"
     return f"### {_heading(member)}\n\n{doc}\n\n    {member.formula}\n\n{options}."
 

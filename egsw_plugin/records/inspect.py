@@ -240,7 +240,9 @@ def run(
         step: of the one record to show; None for all.
 
     Raises:
-        DataError, OptionError, OSError.
+        DataError: records that are not there, or not whole.
+        OptionError: a method or option that is not there.
+        OSError: the page cannot be written.
     """
     records = whatif.of_step(read_records(place), step, place)
     options = {}

@@ -236,7 +236,8 @@ def run(
         out: a folder for whatif.csv, whatif.md and, of a grid of two options, whatif.png.
 
     Raises:
-        DataError, OptionError.
+        DataError: records that are not there, or not whole.
+        OptionError: a method, option or target that is not there.
     """
     records = of_step(read_records(place), step, place)
     options: dict[str, Sequence[Any]] = dict(map(values_of, given)) or (dict(GRID) if method == "egsw" else {})
