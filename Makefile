@@ -74,6 +74,7 @@ pages: setup
 
 mutants: setup
 	nice -n 15 $(VENV)/bin/python tests/mutants.py $(ARGS)
+
 docs: $(DOCS_VENV)/.installed
 	$(MKDOCS) build --quiet --strict
 	@echo outputs/site/index.html

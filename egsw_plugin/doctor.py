@@ -275,7 +275,7 @@ def estimators() -> Result:
     """Whether our names lead to our functions in verl's registry of advantage estimators."""
     core_algos = importlib.import_module("verl.trainer.ppo.core_algos")
     from .methods import MEMBERS
-    from .methods.chain import CHAIN
+    from .methods.places import CHAIN
     from .verl_adapter.estimators import REGISTERED
 
     return _registry(core_algos.ADV_ESTIMATOR_REGISTRY, [CHAIN, *MEMBERS], REGISTERED)

@@ -124,6 +124,8 @@ class GlooCheckpointEngine(CheckpointEngine):
     def _broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
         options = BroadcastOptions()
         options.rootRank, options.rootTensor = 0, 0
+        if self.group is None:
+            raise RuntimeError("init_process_group was not called for this update of the weights")
         self.group.broadcast([tensor], options).wait()
         return tensor
 

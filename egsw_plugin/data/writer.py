@@ -86,7 +86,7 @@ def _examples(source: Source, origin: str, tables: list[Table]) -> tuple[list[Ex
                         f"{name}, {where}: cannot be read ({what}); its fields are {', '.join(record)}"
                     ) from error
                 bar.update()
-                if source.repeats:
+                if source.repeats and example.published:
                     key = example.published[0]["content"]
                     if key in answers:
                         repeated += 1

@@ -97,7 +97,7 @@ def guesses(parts: Sequence[str], chosen: Collection[str] = ()) -> list[Guess]:
     return sorted(found, key=_rank)
 
 
-def _rank(guess: Guess) -> tuple:
+def _rank(guess: Guess) -> tuple[float, float, float]:
     return (-guess.named, -guess.chosen, -guess.likeness)
 
 
@@ -135,7 +135,9 @@ def leaves(value: Any, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
         yield before, value
 
 
-def unknown_option(member_name: str, section: str, own: Collection[str], key: str, value: Any, chosen=()) -> str:
+def unknown_option(
+    member_name: str, section: str, own: Collection[str], key: str, value: Any, chosen: Collection[str] = ()
+) -> str:
     """What to do about an option that a member's section has and the member has not.
 
     >>> unknown_option("gtpo", "algorithm.gtpo", ["alpha1", "alpha2"], "alpha3", 1.0)

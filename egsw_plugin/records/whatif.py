@@ -16,8 +16,9 @@ from ..errors import DataError, OptionError
 from ..fields import Field
 from ..kernels.groups import dense_group_ids
 from ..kernels.rows import Rows
-from ..methods.chain import CHAIN, Chain, Result, apply, read
+from ..methods.chain import Chain, Result, apply, read
 from ..methods.interface import Batch
+from ..methods.places import CHAIN
 from .store import Record, read_records, weights_of
 
 UNCERTAIN = 0.2  # part of the policy tokens

@@ -13,8 +13,9 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from ..controllers import Controller
 from ..errors import OptionError
 from ..methods import MEMBERS
-from ..methods.chain import CHAIN, LOSS_MODE, Chain, Link, read, read_loss
+from ..methods.chain import Chain, Link, read, read_loss
 from ..methods.interface import Member, PolicyLoss
+from ..methods.places import CHAIN, LOSS_MODE
 from ..options.spelling import alike, close
 
 
@@ -142,10 +143,11 @@ def is_missing(config: Any, path: str) -> bool:
 
 def is_set(config: Any, path: str) -> bool:
     """Whether a configuration has the key at all, with whatever value."""
+    part = config
     for name in path.split("."):
-        if not isinstance(config, Mapping) or name not in config.keys():  # noqa: SIM118
+        if not isinstance(part, Mapping) or name not in part.keys():  # noqa: SIM118
             return False
-        config = config._get_node(name) if OmegaConf.is_config(config) else config[name]
+        part = part._get_node(name) if isinstance(part, DictConfig) else part[name]
     return True
 
 

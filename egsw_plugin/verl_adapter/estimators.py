@@ -18,8 +18,9 @@ from ..kernels.groups import dense_group_ids, mixed_groups
 from ..kernels.rows import Rows, row_sums
 from ..kernels.sessions import Sessions
 from ..methods import MEMBERS
-from ..methods.chain import CHAIN, Chain, Link, Result, apply
+from ..methods.chain import Chain, Link, Result, apply
 from ..methods.interface import Base, Batch, Success
+from ..methods.places import CHAIN
 from . import bases, checks
 from .configuration import chain_of
 from .step import TrainerStep, current_step, why_missing

@@ -18,8 +18,8 @@ from ..console import say, warn_once
 from ..errors import BridgeError, OptionError
 from ..fields import Field
 from ..methods import LOSSES, MEMBERS
-from ..methods.chain import CHAIN, CREDIT, LOSS_MODE, OWN, Chain, Link, compile_for
-from ..methods.places import ESTIMATOR
+from ..methods.chain import Chain, Link, compile_for
+from ..methods.places import CHAIN, CREDIT, ESTIMATOR, LOSS_MODE, OWN
 from ..methods.registry import is_file
 from ..options import show, walk
 from ..options.spelling import close, question
