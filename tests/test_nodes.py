@@ -28,7 +28,7 @@ print("ACCEPTED", len(ray.nodes()))
 """
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 @pytest.mark.parametrize(
     "plugins, version, modules, faults, fault",
     [
@@ -41,7 +41,7 @@ print("ACCEPTED", len(ray.nodes()))
 def test_every_node_is_asked(plugins, version, modules, faults, fault):
     arguments = [plugins, version, *modules]
     done = subprocess.run(
-        [sys.executable, "-c", CODE, *arguments], capture_output=True, text=True, timeout=350, env=dict(os.environ)
+        [sys.executable, "-c", CODE, *arguments], capture_output=True, text=True, timeout=650, env=dict(os.environ)
     )
     if fault is None:
         assert "ACCEPTED 2" in done.stdout, done.stderr[-2000:]

@@ -10,7 +10,7 @@ from typing import Any
 from .. import __version__
 from ..errors import BridgeError
 
-TIME_LIMIT = 120.0  # seconds for all nodes to answer; a new worker process on a busy machine takes several
+TIME_LIMIT = 600.0  # seconds for all nodes to answer: each imports verl, which takes minutes where all cores are busy
 
 
 def check_nodes() -> None:
