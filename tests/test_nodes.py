@@ -6,6 +6,7 @@ Maps to verl_adapter/nodes.py. Not exercised: machines apart, and a training run
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -40,9 +41,12 @@ print("ACCEPTED", len(ray.nodes()))
 )
 def test_every_node_is_asked(plugins, version, modules, faults, fault):
     arguments = [plugins, version, *modules]
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, *arguments], capture_output=True, text=True, timeout=650, env=dict(os.environ)
-    )
+    # A folder of its own, short enough for sockets, or Ray elsewhere would join this cluster as the machine's.
+    with tempfile.TemporaryDirectory(prefix="nodes", ignore_cleanup_errors=True) as folder:
+        environment = {**os.environ, "RAY_TMPDIR": folder}
+        done = subprocess.run(
+            [sys.executable, "-c", CODE, *arguments], capture_output=True, text=True, timeout=650, env=environment
+        )
     if fault is None:
         assert "ACCEPTED 2" in done.stdout, done.stderr[-2000:]
         return

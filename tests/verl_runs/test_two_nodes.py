@@ -6,9 +6,11 @@ Maps to verl_adapter/nodes.py and the launchers' multi-node lines. Not exercised
 import contextlib
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -31,7 +33,8 @@ def free_port():
 def cluster(out, **second):
     """Two raylets with a logical GPU each; `second` is set in the environment of the second alone."""
     address = f"127.0.0.1:{free_port()}"
-    shared = {**os.environ, "VERL_FILE_LOGGER_PATH": str(out / "metrics.jsonl")}
+    folder = tempfile.mkdtemp(prefix="nodes")  # short enough for sockets; Ray elsewhere would else join this cluster
+    shared = {**os.environ, "RAY_TMPDIR": folder, "VERL_FILE_LOGGER_PATH": str(out / "metrics.jsonl")}
     shared["PATH"] = f"{Path(sys.executable).parent}:{shared['PATH']}"
     size = "--num-gpus=1 --num-cpus=8 --object-store-memory=200000000 --disable-usage-stats --block"
     head = f"ray start --head --port={address.rsplit(':')[-1]} --include-dashboard=false {size}"
@@ -54,6 +57,7 @@ def cluster(out, **second):
                 one.wait(30)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(one.pid, 9)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_worker_on_each_node(tmp_path):
