@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .versions import INSTALL_VERL
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -15,7 +16,15 @@ def main(argv: list[str] | None = None) -> int:
     split = argv.index("--") if "--" in argv else len(argv)
     arguments = _parser().parse_args(argv[:split])
     arguments.command = argv[split + 1 :]
-    return arguments.handler(arguments)
+    try:
+        return arguments.handler(arguments)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("egsw_plugin"):
+            raise
+        # Of extras the module that needs it says which; anything else comes with verl.
+        missing = f"no module {error.name!r}: {INSTALL_VERL}, which brings it" if error.name else error
+        print(f"egsw-plugin: {missing}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

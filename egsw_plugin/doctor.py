@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .versions import SUPPORTED_PYTHON, SUPPORTED_VERL, TRIED_VERL
+from .versions import INSTALL_VERL, SUPPORTED_PYTHON, SUPPORTED_VERL, TRIED_VERL
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 GROUP, ENTRY = "verl.plugins", "egsw_plugin.entry"
@@ -33,7 +33,6 @@ PACKAGES = ("torch", "ray", "transformers", "tensordict", "TransferQueue", "hydr
 EXTRAS = ("", "verl-core")
 ENGINES = ("vllm", "sglang")
 
-INSTALL_VERL = f"pip install 'verl[verl-core]{SUPPORTED_VERL}'"
 INSTALL_PLUGIN = f"install the plugin into this environment: in a checkout, {sys.executable} -m pip install ."
 REPAIR_LOAD = "repair what the message names; the whole traceback is on stderr"
 REPAIR_IMPORT = "repair the import that the message names"

@@ -7,3 +7,4 @@ TRIED_VERL = {  # version: what was run on it
     "0.10.0.dev": "the same, on verl's main of 2026-08-22",
 }
 SUPPORTED_PYTHON = ((3, 10), (3, 13))  # from the first, below the second
+INSTALL_VERL = f"pip install 'verl[verl-core]{SUPPORTED_VERL}'"

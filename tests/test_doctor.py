@@ -11,10 +11,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
-import tomllib
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from packaging.requirements import Requirement
@@ -22,8 +22,16 @@ from packaging.specifiers import SpecifierSet
 
 from egsw_plugin import doctor, versions
 
+try:
+    import tomllib
+except ModuleNotFoundError:
+    import tomli as tomllib  # Python 3.10, for which pytest brings it
+
 ROOT = Path(__file__).parents[1]
 SITE_PACKAGES = Path(pytest.__file__).parents[1]
+# The package alone: beside it in a checkout can lie what a build left (*.egg-info), which counts as installed.
+SOURCE = tempfile.TemporaryDirectory()
+(Path(SOURCE.name) / "egsw_plugin").symlink_to(ROOT / "egsw_plugin")
 MAIN = "import sys; from egsw_plugin.cli import main; sys.exit(main())"
 # The checks that need no trainer, for environments in which its import adds nothing but seconds.
 SHORT = """
@@ -45,10 +53,10 @@ EGSW = "algorithm.adv_estimator=egsw"
 
 def run(code, *arguments, flags=(), path="", **environment):
     """A process with `path` before this checkout on its path: its exit code, and its results by name."""
-    path = os.pathsep.join([str(path), str(ROOT)]) if path else str(ROOT)
+    path = os.pathsep.join([str(path), SOURCE.name]) if path else SOURCE.name
     environment = {**os.environ, "PYTHONPATH": path, **environment}
     command = [sys.executable, *flags, "-c", code, *arguments]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=170)
+    process = subprocess.run(command, env=environment, cwd=SOURCE.name, capture_output=True, text=True, timeout=170)
     assert process.stdout.startswith("{"), process.stderr
     return process.returncode, {check["name"]: check for check in json.loads(process.stdout)["checks"]}
 

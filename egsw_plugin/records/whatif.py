@@ -194,8 +194,10 @@ def write_csv(lines: Sequence[Line], path: Path) -> None:
 
 def heat_map(lines: Sequence[Line], name: str, path: Path) -> None:
     """A measure over the two options of a grid, as PNG."""
-    import matplotlib
-
+    try:
+        import matplotlib
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("the picture needs matplotlib: pip install 'egsw-plugin[report]'") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

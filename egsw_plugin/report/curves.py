@@ -71,7 +71,7 @@ def _figure(size: tuple[float, float]) -> Any:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("the curves need matplotlib: pip install matplotlib") from error
+        raise ModuleNotFoundError("the curves need matplotlib: pip install 'egsw-plugin[report]'") from error
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -32,7 +32,7 @@ def page(title: str, texts: Iterable[str], curves: dict[str, bytes], links: dict
     try:
         from markdown_it import MarkdownIt
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("the page needs markdown-it-py: pip install markdown-it-py") from error
+        raise ModuleNotFoundError("the page needs markdown-it-py: pip install 'egsw-plugin[report]'") from error
     # What a model wrote is in these texts: markup in them stays text, and nothing may be fetched.
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "html_block", "html_inline"])
     body = [f"<h1>{html.escape(title)}</h1>"]

@@ -8,6 +8,7 @@ the first call and replaced when they run late or die.
 True
 """
 
+import importlib.util
 import logging
 import multiprocessing
 import os
@@ -23,9 +24,14 @@ from ..errors import GraderError
 
 try:
     from pebble import ProcessExpired, ProcessPool
+
+    # Imported by the grading processes alone, where nobody reads why they die.
+    if importlib.util.find_spec("math_verify") is None:
+        raise ModuleNotFoundError("No module named 'math_verify'", name="math_verify")
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
-        "egsw_plugin.rewards needs pip install 'egsw-plugin[recipes]', into the environment that verl's processes use"
+        f"no module {missing.name!r}: egsw_plugin.rewards needs pip install 'egsw-plugin[recipes]', "
+        "into the environment that verl's processes use"
     ) from missing
 
 PROCESSES = 2  # for each process that grades; verl has reward.num_workers of those

@@ -63,7 +63,7 @@ def _stats() -> Any:
     try:
         from scipy import stats
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("the tables of a study need scipy: pip install scipy") from error
+        raise ModuleNotFoundError("the tables of a study need scipy: pip install 'egsw-plugin[report]'") from error
     return stats
 
 
