@@ -155,7 +155,12 @@ def _numbers(node: ast.Compare) -> bool:
 
 
 def mutants(text: str) -> Iterator[tuple[str, str]]:
-    """Each mutant of a file: what it is, and the whole text."""
+    """Each mutant of a file: its place and what it is, and the whole text.
+
+    >>> [what for what, _ in mutants("total += len(a) != 2")]  # doctest: +NORMALIZE_WHITESPACE
+    ['1:0 total += len(a) != 2 -> pass', '1:9 len(a) != 2 -> (len(a) == 2)', '1:9 len(a) != 2 -> (len(a) < 2)',
+     '1:19 2 -> 3', '1:19 2 -> 1']
+    """
     lines = text.splitlines(keepends=True)
     starts = [0]
     for line in lines:
