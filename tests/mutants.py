@@ -44,10 +44,10 @@ TESTS = {
     "kernels/egsw.py": "test_egsw.py test_loops.py",
     "kernels/gtpo.py": "test_shaped.py test_reference_shaping.py",
     "kernels/grpo_s.py": "test_shaped.py test_reference_shaping.py",
-    "kernels/normalization.py": "test_shaped.py test_reference_shaping.py",
-    "kernels/shaping.py": "test_shaped.py test_reference_shaping.py",
-    "kernels/policy_loss.py": "test_policy_loss.py test_family_losses.py",
-    "kernels/selection.py": FAMILY,
+    "kernels/normalization.py": "test_boundaries.py test_shaped.py test_reference_shaping.py",
+    "kernels/shaping.py": "test_boundaries.py test_shaped.py test_reference_shaping.py",
+    "kernels/policy_loss.py": "test_boundaries.py test_family_losses.py test_policy_loss.py",
+    "kernels/selection.py": f"test_boundaries.py {FAMILY}",
     "kernels/sessions.py": "test_bridge.py test_egsw.py",
     "kernels/groups.py": "test_egsw.py test_shaped.py test_bridge.py",
     "kernels/*": KERNELS,
@@ -69,12 +69,13 @@ TESTS = {
     "verl_adapter/recording.py": "test_records.py",
     "verl_adapter/worker.py": "test_policy_loss.py test_bridge.py",
     "verl_adapter/composition.py": "test_doctor.py",
+    "verl_adapter/checks.py": "test_boundaries.py test_egsw.py test_shaped.py test_bridge.py",
     "verl_adapter/*": "test_bridge.py test_startup.py test_controllers.py test_egsw.py",
     "rewards/reasoning_gym.py": "test_reasoning_gym.py",
     "rewards/gym_tasks.py": "test_reasoning_gym.py",
     "rewards/readings.py": "test_reasoning_gym.py",
     "rewards/*": "test_rewards.py test_grading_kinds.py",
-    "report/estimates.py": "test_estimates.py",
+    "report/estimates.py": "test_boundaries.py test_estimates.py",
     "data/*": "test_data.py",
 }
 DEFAULT = ("kernels", "methods", "verl_adapter", "rewards", "report/estimates.py", "controllers.py", "fields.py")
@@ -155,7 +156,12 @@ def _numbers(node: ast.Compare) -> bool:
 
 
 def mutants(text: str) -> Iterator[tuple[str, str]]:
-    """Each mutant of a file: what it is, and the whole text."""
+    """Each mutant of a file: its place and what it is, and the whole text.
+
+    >>> [what for what, _ in mutants("total += len(a) != 2")]  # doctest: +NORMALIZE_WHITESPACE
+    ['1:0 total += len(a) != 2 -> pass', '1:9 len(a) != 2 -> (len(a) == 2)', '1:9 len(a) != 2 -> (len(a) < 2)',
+     '1:19 2 -> 3', '1:19 2 -> 1']
+    """
     lines = text.splitlines(keepends=True)
     starts = [0]
     for line in lines:
@@ -258,6 +264,7 @@ def main() -> None:
     parser.add_argument("--files", nargs="*", default=DEFAULT, help="files or folders below egsw_plugin/")
     parser.add_argument("--sample", type=int, help="so many mutants of each file, drawn at random (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    parser.add_argument("--limit", type=float, help="seconds of CPU a mutant (default: 3 times its tests', and 20)")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--verdicts", type=Path, default=VERDICTS)
     parser.add_argument("--list", action="store_true", help="only count the mutants of each file")
@@ -287,7 +294,7 @@ def main() -> None:
     done = read_verdicts(arguments.verdicts)
     for job in range(arguments.jobs):
         if os.fork() == 0:
-            run(work[job :: arguments.jobs], done, arguments.verdicts)
+            run(work[job :: arguments.jobs], done, arguments.verdicts, arguments.limit)
             os._exit(0)
     for _ in range(arguments.jobs):
         os.wait()
@@ -308,7 +315,7 @@ def read_verdicts(path: Path) -> dict[tuple[str, str, str], str]:
     return {(line["file"], line["text"], line["what"]): line["verdict"] for line in lines}
 
 
-def run(work: list, done: dict[tuple[str, str, str], str], verdicts: Path) -> None:
+def run(work: list, done: dict[tuple[str, str, str], str], verdicts: Path, limit: float | None) -> None:
     """Run the mutants of these files that have no verdict yet, on a tree of this process's own."""
     tree = make_tree()
     unbroken: dict[str, float] = {}  # seconds of each set of tests
@@ -318,14 +325,14 @@ def run(work: list, done: dict[tuple[str, str, str], str], verdicts: Path) -> No
         for key, mutant in found.items():
             if key in done:
                 continue
-            if group not in unbroken:
+            if limit is None and group not in unbroken:
                 verdict, unbroken[group] = forked(tests, tree, 3600)
                 print(f"{name}: its tests take {unbroken[group]:.0f} s", flush=True)
                 if verdict != "survived":
                     print(f"{verdict} without a mutant:\n{(tree / 'log').read_text()[-3000:]}", flush=True)
                     break
             (tree / "egsw_plugin" / name).write_text(mutant, encoding="utf-8")
-            verdict, seconds = forked(tests, tree, 3 * unbroken[group] + 20)
+            verdict, seconds = forked(tests, tree, limit or 3 * unbroken[group] + 20)
             line = {"file": name, "text": key[1], "what": key[2], "verdict": verdict, "seconds": round(seconds, 1)}
             with verdicts.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")

@@ -12,9 +12,10 @@ import pytest
 import torch
 from batches import applied, batch_of
 
+from egsw_plugin import measure
 from egsw_plugin.errors import TensorError
 from egsw_plugin.kernels import egsw, grpo_s, gtpo
-from egsw_plugin.kernels.normalization import Normalization
+from egsw_plugin.kernels.normalization import Normalization, normalize
 from egsw_plugin.kernels.policy_loss import sequence_ratio, token_mean
 from egsw_plugin.kernels.rows import Rows
 from egsw_plugin.kernels.selection import keep_sets, largest, number_kept
@@ -131,6 +132,30 @@ def test_an_entropy_at_the_floor_is_not_above_it():
         for method in (gtpo.gtpo, grpo_s.grpo_s):
             values = method(entropy, rows, ids, success, Shaping(floor=0.5), plain).values
             assert values.squeeze(1).tolist() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("apart,changed", [(1.5e-6, 1), (0.5e-6, 0)])
+def test_how_far_from_1_a_weight_is_another(apart, changed):
+    """Two entropies 1 + x and 1 - x: GTPO's weights are those. EGSW's are 2 / (1 + exp(-+2x)), which is 1 +- x."""
+    rows, ids = Rows.measure(torch.ones(3, 1)), torch.tensor([0, 0, 0])
+    entropy = torch.tensor([[1 + apart], [1 - apart], [1.0]], dtype=torch.float64)
+    success = torch.tensor([yes, yes, no])
+    shaped = gtpo.gtpo(entropy, rows, ids, success, Shaping(), Normalization(norm_set="none"))
+    assert shaped.tally.changed.tolist() == [changed, changed, 0]
+    level, pair = torch.ones(2, 1, dtype=torch.float64), Rows.measure(torch.ones(2, 1))
+    weighed = egsw.egsw(level, entropy[:2], pair, ids[:2], alpha=1.0, temperature=1.0)
+    assert weighed.tally.changed.tolist() == [changed, changed]
+    batch = batch_of(level, torch.ones(2, 1), ids[:2], success[:2], torch.ones(2)).over(level)
+    assert measure.effect(batch, level * (1 + apart))["changed/mean"] == changed
+
+
+def test_a_deviation_is_small_beside_the_largest_level_that_takes_part_or_not():
+    """Levels 0.1 + 0.2 and 0.3 differ by rounding; the third row is left out, and its level counts as 0."""
+    level, one = torch.tensor([0.1 + 0.2, 0.3, 5.0], dtype=torch.float64), torch.ones(3)
+    taking_part, ids = torch.tensor([yes, yes, no]), torch.zeros(3, dtype=torch.int64)
+    plain = Normalization("own_set", eps=0.0)
+    scale, offset = normalize(plain, level, one, one * 0, one * 0, taking_part | yes, ids, taking_part)
+    assert scale.tolist() == offset.tolist() == [0, 0, 0]
 
 
 def test_means_over_one_token_and_over_none():
