@@ -76,8 +76,8 @@ Fatal Python error: Aborted
 """
 UNHANDLED = (
     "[2025-02-03 10:34:03,841 E 812 6881] logging.cc:101: Unhandled exception: N3c1016DistBackendErrorE. what(): [PG "
-    "ID 0 Rank 5] Process group watchdog thread terminated with exception: [Rank 5] Watchdog caught collective operation "
-    "timeout: WorkNCCL(SeqNum=14, OpType=_ALLGATHER_BASE, Timeout(ms)=1800000) ran for 1800036 milliseconds."
+    "ID 0 Rank 5] Process group watchdog thread terminated with exception: [Rank 5] Watchdog caught collective "
+    "operation timeout: WorkNCCL(SeqNum=14, OpType=_ALLGATHER_BASE, Timeout(ms)=1800000) ran for 1800036 milliseconds."
 )
 REMOTE = """
 Traceback (most recent call last):
