@@ -5,14 +5,24 @@ egsw_plugin/rewards/{answers,equivalence,math}.py. Not exercised: the grading pr
 """
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from egsw_plugin.rewards import answers
-from egsw_plugin.rewards.equivalence import equivalent
-from egsw_plugin.rewards.math import accuracy, dapo, multiple_choice
+from egsw_plugin.rewards import math as rewards
+from egsw_plugin.rewards.equivalence import equivalent, equivalent_within
+from egsw_plugin.rewards.math import accuracy, accuracy_and_format, dapo, multiple_choice
 
 RIGHT, WRONG = True, False
+
+
+@pytest.fixture(autouse=True, scope="module")
+def in_this_process():
+    """The comparison of a grading process, without the way there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("egsw_plugin.rewards.equivalence.limit_time", lambda seconds: None)
+        patch.setattr(rewards, "grade", lambda answer, truth, seconds: equivalent_within(answer, truth, seconds))
+        yield
 
 
 def box(text):
@@ -40,6 +50,25 @@ TINY = [  # an absolute tolerance calls everything tiny equal
     (r"0.5", r"\frac12", RIGHT),
     (r"0.1", r"\frac{1}{10}", RIGHT),
     (r"50\%", "50", RIGHT),
+    (r"1.6e-19", r"1.6\times 10^{-19}", RIGHT),
+    (r"1.6e-18", r"1.6\times 10^{-19}", WRONG),
+    (r"6.02\cdot 10^{23}", r"6.02\times 10^{23}", RIGHT),
+    (r"6.03\times 10^{23}", r"6.02\times 10^{23}", WRONG),
+    (r"e^{-50}", r"e^{-51}", WRONG),
+    (r"\frac{1}{100!}", r"\frac{1}{99!}", WRONG),
+    (r"\{10^{-30}\}", r"\{10^{-31}\}", WRONG),
+    (r"\{2, 10^{-30}\}", r"\{10^{-30}, 2\}", RIGHT),
+    (r"[0,10^{-30}]", r"[0,10^{-31}]", WRONG),
+    (r"[0,10^{-30}]", r"[0,10^{-30}]", RIGHT),
+    (r"x<10^{-20}", r"x<10^{-21}", WRONG),
+    (r"x<10^{-20}", r"x<10^{-20}", RIGHT),
+    (r"\begin{pmatrix}10^{-30}\\1\end{pmatrix}", r"\begin{pmatrix}10^{-31}\\1\end{pmatrix}", WRONG),
+    (r"2^{100}+1", "2^{100}", WRONG),
+    (r"0.999999999999999999", "1", WRONG),
+    (r"\log_2(8)", "3", RIGHT),
+    (r"0.1\overline{6}", r"\frac16", RIGHT),
+    (r"0.\overline{3}", r"\frac13", RIGHT),
+    (r"0.\overline{3}", r"0.3", WRONG),
 ]
 DELIMITERS = [
     (r"\bigl(3,\tfrac{\pi}{2}\bigr)", r"(3,\frac{\pi}{2})", RIGHT),
@@ -49,6 +78,17 @@ DELIMITERS = [
     (r"(3,4)", r"\Bigl( 3, 4 \Bigr)", RIGHT),
     (r"\bigl|-3\bigr|", "3", RIGHT),
     (r"\bigcup", "1", WRONG),
+    (r"2\Biggl(\frac12\Biggr)", "1", RIGHT),
+    (r"2\left(\frac12\right)", "1", RIGHT),
+    (r"\left\lbrace 1,2\right\rbrace", r"\{1,2\}", RIGHT),
+    (r"\lbrace 1,3\rbrace", r"\{1,2\}", WRONG),
+    (r"\Bigl\lfloor \frac{7}{2}\Bigr\rfloor", "3", RIGHT),
+    (r"\bigl\lvert -5\bigr\rvert", "5", RIGHT),
+    (r"\left.\frac{1}{2}\right.", r"\frac12", RIGHT),
+    (r"(-\infty,\bigl.3\bigr]", r"(-\infty,3]", RIGHT),
+    (r"\mathopen{}\left(1,2\right)\mathclose{}", "(1,2)", RIGHT),
+    (r"\bigl(x+1\bigr)\bigl(x-1\bigr)", "x^2-1", RIGHT),
+    (r"\big(1,2\big)\cup\big(3,4\big)", r"(1,2)\cup(3,4)", RIGHT),
 ]
 SPACES = [
     (r"204\,", "204", RIGHT),
@@ -62,6 +102,38 @@ SPACES = [
     (r"10{,}\!000", "10000", RIGHT),
     (r"1\,000", "1000", RIGHT),
     (r"1,\ 2", "1, 2", RIGHT),
+    ("12 345", "12345", RIGHT),
+    ("12~345", "12345", RIGHT),
+    ("12\u202f345", "12345", RIGHT),
+    ("1 234 568", "1234567", WRONG),
+    ("\u200b204\u00a0", "204", RIGHT),
+    (r"204\hspace{1cm}", "204", RIGHT),
+    (r"\mathstrut 204\\", "204", RIGHT),
+    (r"90\degree", "90", RIGHT),
+    ("90°", "90", RIGHT),
+    ("80°", "90", WRONG),
+    (r"3\,\textup{kg}", "3", RIGHT),
+    (r"3\,\operatorname{kg}", "3", RIGHT),
+    (r"3\,\mathrm{m\,s^{-1}}", "3", RIGHT),
+    (r"\operatorname{arctan}(1)", r"\frac{\pi}{4}", RIGHT),
+    (r"\displaystyle\nicefrac{1}{2}", "0.5", RIGHT),
+    (r"\mathbf{\frac{1}{2}}", "0.5", RIGHT),
+    (r"\textcolor{red}{204}", "204", RIGHT),
+    (r"\underline{204}", "204", RIGHT),
+    (r"\large 204", "204", RIGHT),
+    (r"\begin{aligned}x&=204\end{aligned}", "204", RIGHT),
+    (r"\approx 204", "204", RIGHT),
+    ("=204;", "204", RIGHT),
+    ("½", "0.5", RIGHT),
+    ("3×10⁸", r"3\times 10^8", RIGHT),
+    ("3×10⁷", r"3\times 10^8", WRONG),
+    ("√2", r"\sqrt{2}", RIGHT),
+    ("√(3)", r"\sqrt{2}", WRONG),
+    ("(–3, 2)", "(-3,2)", RIGHT),
+    ("x²+1", "x^2+1", RIGHT),
+    ("3 1/2", "3.5", RIGHT),
+    ("3 1/2", "1.5", WRONG),
+    ("2e^3", "2e^3", RIGHT),
     (r"\begin{pmatrix}1 & 2 \\ 3 & 4\end{pmatrix}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", RIGHT),
     (r"\begin{pmatrix}1 & 2 \\ 3 & 5\end{pmatrix}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", WRONG),
 ]
@@ -82,6 +154,38 @@ STATED = [
     ("The **answer is 204**.", "204", RIGHT),
     ("The answer is **$204$**.", "204", RIGHT),
     ("The answer is **205**.", "204", WRONG),
+    ("__Answer:__ 204", "204", RIGHT),
+    ("_Answer:_ **204**", "204", RIGHT),
+    ("### Final Answer: 204", "204", RIGHT),
+    ("> **Answer:** 204", "204", RIGHT),
+    ("Answer: “204”.", "204", RIGHT),
+    ("Answer: ~~203~~ 204", "204", RIGHT),
+    ("The answer is <b>204</b>.", "204", RIGHT),
+    ("The answer is 204 ✅", "204", RIGHT),
+    ("The answer is 204 (exactly).", "204", RIGHT),
+    ("The answer is **204** (two hundred four).", "204", RIGHT),
+    ("So the answer is therefore 204.", "204", RIGHT),
+    ("The answer is equal to 204.", "204", RIGHT),
+    ("The answer is 2.04e2", "204", RIGHT),
+    ("The answer is €204.", "204", RIGHT),
+    ("The answer is pi/2.", r"\frac{\pi}{2}", RIGHT),
+    ("Answer: 12 345", "12345", RIGHT),
+    ("Answer: 12 346", "12345", WRONG),
+    ("The answer is **2**04.", "204", WRONG),
+    ("The answer is not 204.", "204", WRONG),
+    ("The answer is 203 or 204.", "204", WRONG),
+    ("The answer is between 200 and 208.", "204", WRONG),
+    ("Answer: 204 and 205", "204", WRONG),
+    ("Answer: `2040`", "204", WRONG),
+    ("Answer:\n- 204", "204", RIGHT),
+    ("The answer is\n\n> 204", "204", RIGHT),
+    ("Answer:\n```\n204\n```", "204", RIGHT),
+    ("Answer:\n```\n205\n```", "204", WRONG),
+    ("Answer:\n\\begin{align*}\n204\n\\end{align*}", "204", RIGHT),
+    ("Answer:\n\\[\n\\begin{aligned}\nx &= 204\n\\end{aligned}\n\\]", "204", RIGHT),
+    ("The answer is:\n\\[\n204.\n\\]", "204", RIGHT),
+    ("Answer:\r\n\\[\r\n204\r\n\\]", "204", RIGHT),
+    ("Answer:\n$$204$$ or $$205$$", "204", WRONG),
     ("Answer: 5!", "120", RIGHT),
     ("Answer: 2*3", "6", RIGHT),
     ("The answer is $x_1 + x_2$.", "x_1+x_2", RIGHT),
@@ -111,7 +215,37 @@ LETTERS = [
     ("Answer: option (B)", "B"),
     (r"\boxed{\text{Option B}}", "B"),
     (r"\boxed{\text{(C) } 5\text{ eV}}", "C"),
-    ("Answer: The correct option is B", None),  # a sentence, of which nobody says where its letter is
+    ("Answer: The correct option is B", "B"),
+    ("Answer: I think it is C", "C"),
+    ("Answer: It's C.", "C"),
+    ("Answer: A (text)", "A"),
+    ("Answer: A, as B is wrong", "A"),
+    ("Answer: A; B is wrong", "A"),
+    ("Answer: A as well as B", None),
+    ("Answer: C (not D)", "C"),
+    ("Answer: C rather than D", "C"),
+    ("Answer: not C", None),
+    ('Answer: "A"', "A"),
+    ("Answer: `(B)`", "B"),
+    ("Answer: **A) text**", "A"),
+    ("Answer: A: text", "A"),
+    ("Answer: C) Both A and B", "C"),
+    ("Answer: B) A", "B"),
+    (r"\boxed{\text{Answer: A}}", "A"),
+    (r"\boxed{\text{The answer is A}}", "A"),
+    (r"\boxed{\;A\;}", "A"),
+    (r"\boxed{\textit{A}}", "A"),
+    (r"\boxed{\bf A}", "A"),
+    (r"\boxed{\textbf{(A)}\ 5}", "A"),
+    (r"\boxed{\text{A and C}}", None),
+    (r"\boxed{A}, \boxed{B}", None),
+    ("Answer: D|E", None),
+    ("Answer: D vs E", None),
+    ("Answer: D, possibly E", None),
+    ("Answer: D (or E)", None),
+    ("Answer: E or A", None),
+    ("Answer: either A or B", None),
+    ("Answer: Carbon", None),
     ("Answer: Choice C, because D is too large", "C"),
     ("Answer: D/H", None),
     ("Answer: D or E", None),
@@ -130,7 +264,67 @@ def test_letters(response, letter):
     assert [truth for truth in "ABCD" if multiple_choice("g", response, truth)["acc"]] == ([letter] if letter else [])
 
 
+# Not settled by anybody else: a box that holds nothing is none, and so is one in a thought that never ends.
+DECIDED = [
+    (r"So \boxed{12}. (As asked, in \boxed{}.)", "12", RIGHT),
+    (r"The answer is 12, in \boxed{ }.", "12", RIGHT),
+    (r"\boxed{}", "12", WRONG),
+    (r"<think>maybe \boxed{4} but", "4", WRONG),
+    (r"<think>no</think>So <think>maybe \boxed{4}", "4", WRONG),
+    (r"<think>4?</think>\boxed{4}", "4", RIGHT),
+    (r"\boxed{5 4.6}", "5 4.6", RIGHT),
+    (r"\boxed{5, 4.6}", "5 4.6", RIGHT),
+    (r"\boxed{5 4.7}", "5 4.6", WRONG),
+    (r"\boxed{5}", "5 4.6", WRONG),
+    (r"\boxed{4 2}", "6", WRONG),
+]
+
+
+@pytest.mark.parametrize("response,truth,right", DECIDED)
+def test_what_is_decided(response, truth, right):
+    assert accuracy("d", response, truth)["acc"] == right
+
+
+def test_a_thought_that_the_prompt_begins_must_end():
+    assert accuracy_and_format("d", r"maybe \boxed{4}", "4", think_in_prompt=True)["acc"] == WRONG
+    assert accuracy_and_format("d", r"maybe</think>\boxed{4}", "4", think_in_prompt=True)["score"] == 1
+    assert accuracy_and_format("d", r"maybe \boxed{4}", "4")["acc"] == RIGHT
+
+
+def test_a_truth_that_cannot_be_read_is_no_silent_failure():
+    """Its own text is right; of anything else there is no telling."""
+    assert accuracy("d", box("18"), "<<3*6=18>>")["ungraded"] == 1
+    assert accuracy("d", box("18"), "17")["ungraded"] == 0
+    assert accuracy("d", box(r"\text{south}"), "north")["ungraded"] == 0
+
+
+def test_functions_of_one_batch_share_their_fields():
+    fields = [set(function("d", r"\boxed{A}", "A")) for function in (accuracy, dapo, multiple_choice)]
+    assert fields[0] == fields[1] == fields[2] == set(accuracy_and_format("d", r"\boxed{A}", "A")) - {"format"}
+
+
 GOLDS = ["#### 18", "2 * 9 = 18\n#### 18", "Answer: 18", r"\[18\]", r"\(18\)", "**18**", "$$18$$", "The answer is 18"]
+GOLDS += [
+    "So the answer is **18**.",
+    "Ans. 18",
+    "Solution: 18",
+    "#### $18",
+    "18;",
+    "= 18",
+    "18°",
+    "18 (eighteen)",
+    "1.8e1",
+]
+GOLDS += [
+    r"\large 18",
+    r"\begin{align*}18\end{align*}",
+    "\u200b18",
+    "`18`",
+    r"$\boxed{18}$",
+    "18.0",
+    r"18\text{ cm}^2",
+    "$18$.",
+]
 
 
 @pytest.mark.parametrize("truth", GOLDS)
@@ -165,14 +359,54 @@ DRESSES = [
     "The answer is\n$$\n%s\n$$",
     "Answer:\n\\[\n%s\n\\]",
     "<think>7</think>The answer is *%s*.",
+    r"\boxed{\text{%s}}",
+    r"\boxed{\mathrm{%s}}",
+    r"\boxed{\mathbf{%s}}",
+    r"\boxed{\displaystyle %s}",
+    r"\boxed{\textcolor{blue}{%s}}",
+    r"\boxed{\underline{%s}}",
+    r"\boxed{\left(%s\right)}",
+    r"\boxed{\Bigl( %s \Bigr)}",
+    r"\boxed{x = %s}",
+    r"\boxed{= %s}",
+    r"\boxed{%s.}",
+    r"\boxed{%s\quad}",
+    r"\boxed{%s\,\text{km/h}}",
+    r"\boxed{%s\ \mathrm{m\,s^{-1}}}",
+    r"\[\begin{aligned} \boxed{%s} \end{aligned}\]",
+    "The answer is \\(%s\\).",
+    "The answer is `%s`",
+    "The answer is therefore %s.",
+    "Answer: __%s__",
+    "Answer: %s, as asked.",
+    "Answer: “%s”",
+    "Answer:\n```\n%s\n```",
+    "### Answer\n\nThe answer is <b>%s</b>.",
+    "Final Answer: The final answer is $%s$. I hope it is correct.",
+    "So \\boxed{%s}. (As asked, in \\boxed{}.)",
 ]
 numbers = st.integers(-99999, 99999).map(str) | st.decimals(-999, 999, places=2).map(str)
 
 
-@settings(deadline=None, max_examples=300)
+def written_otherwise(number, commas):
+    """The same number with its thousands apart, zeros behind it, or as a fraction."""
+    sign, size = ("-", number[1:]) if number.startswith("-") else ("", number)
+    whole, _, places = size.partition(".")
+    apart = f"{int(whole):,}"
+    if len(whole) > 3:
+        yield from (
+            sign + apart.replace(",", mark) + (places and f".{places}") for mark in ("{,}", r"\,", *","[:commas])
+        )
+    yield f"{number}0" if places else f"{number}.0"
+    yield rf"{sign}\frac{{{int(whole + places)}}}{{{10 ** len(places)}}}" if places else f"{sign}{int(whole) * 2}/2"
+
+
+@settings(deadline=None, max_examples=100, phases=[Phase.generate])
 @given(numbers, st.sampled_from(DRESSES), st.data())
 def test_dressing_a_number_changes_nothing_and_changing_a_digit_does(number, dress, data):
     assert accuracy("d", dress % number, number)["acc"] == RIGHT
+    for other in written_otherwise(number, commas="(" not in dress):  # (1,000) is a pair
+        assert accuracy("d", dress % other, number)["acc"] == RIGHT, other
     place = data.draw(st.sampled_from([i for i, digit in enumerate(number) if digit.isdigit()]))
     digit = data.draw(st.sampled_from([one for one in "0123456789" if one != number[place]]))
     changed = number[:place] + digit + number[place + 1 :]

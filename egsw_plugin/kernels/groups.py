@@ -19,7 +19,7 @@ def dense_group_ids(index: Sequence[Hashable]) -> torch.Tensor:
     verl's uids may be strings or numbers of any size, and the rows of a group need not be neighbours.
 
     Raises:
-        TensorError: an entry that cannot be compared with the others: a list, a tensor, NaN.
+        TensorError: an entry that cannot be compared with the others: a list, a tensor, NaN; or is None.
 
     >>> dense_group_ids(["b", "a", "b", 7])
     tensor([0, 1, 0, 2])
@@ -31,6 +31,10 @@ def dense_group_ids(index: Sequence[Hashable]) -> torch.Tensor:
         odd = next((entry for entry in ids if isinstance(entry, torch.Tensor) or entry != entry), None)
     except TypeError as error:
         raise TensorError(f"index has an entry that cannot be a uid: {error}; use strings or numbers") from error
+    if None in ids:
+        raise TensorError(
+            "index has the entry None, which would make one group of all such rows; give each prompt a uid"
+        )
     if odd is not None:
         raise TensorError(f"index has the entry {odd!r}, which equals no other; use strings or numbers as uids")
     return torch.tensor([ids[entry] for entry in entries], dtype=torch.int64)

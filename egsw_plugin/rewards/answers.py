@@ -7,74 +7,118 @@
 """
 
 import re
+from functools import lru_cache
+
+from .dress import undressed
 
 TAIL = 4096  # characters: a final answer has a few hundred at most, and the time of all searches is bounded by this
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is no brace
 _JOINED = re.compile(r"[\s$]*(?:,|;|,?\s*(?:\\text\{\s*)?(?:and|or)\s*\}?)[\s$]*")
-_ANSWER_LINE = re.compile(r"answer\**\s*:[\s*]*", re.IGNORECASE)
-_ANSWER_IS = re.compile(r"answer\**\s*(?:is\b\s*:?|[:=])[\s*]*", re.IGNORECASE)
+_FILLER = (
+    r"(?:(?:therefore|thus|hence|then|simply|just|exactly|indeed|clearly|equal to|"
+    r"given by|approximately|about)\b,?\s*)*"
+)
+_ANSWER_LINE = re.compile(r"answers?[*_]*\s*:(?:[\s*]|_+(?=\s))*", re.IGNORECASE)
+_ANSWER_IS = re.compile(rf"answers?[*_]*\s*(?:is\b\s*:?|[:=])(?:[\s*]|_+(?=\s))*{_FILLER}[\s*]*", re.IGNORECASE)
+_LIST_MARK = re.compile(r"[>•+-]\s+")
+_ORNAMENT = re.compile(r"[\U0001F000-\U0001FAFF\u2600-\u27BF\uFE0F\s]+$")
+_TAG = re.compile(
+    r"</?(?:b|i|u|em|strong|span|p|br|mark|center)\b[^<>]*>|~~[^~\n]*~~\s*|\\boxed\s*\{\s*\}", re.IGNORECASE
+)
+_QUOTED = re.compile("[\"“‘']([^\"“”‘’']+)[\"”’'](.*)", re.DOTALL)
 _MATH = re.compile(r"\$[^$]+\$|\\[(\[]")
 _NUMBER_IN_WORDS = re.compile(
     # What follows the number must be a word that changes nothing of it: a unit, a reason, the next clause.
-    r"(-?\$?\d[\d,]*(?:\.\d+)?)[,;.]?\s+(?!(?:and|or|to|pi|sqrt|times|over|plus|minus|mod|percent|hundred|thousand|"
-    r"million|billion|if|when|for)\b)[a-z]{2,}",
+    r"(-?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?|-?\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\})"
+    r"(?:[,;.]?\s+(?!(?:and|or|to|pi|sqrt|times|over|plus|minus|mod|percent|hundred|thousand|"
+    r"million|billion|if|when|for)\b)[a-z]{2,}|\s*\((?!(?:mod|base|in base|or|and)\b)[a-z]{2,})",
     re.IGNORECASE,
 )
-_SIZED = re.compile(r"\\(?:big|Big|bigg|Bigg)[lrm]?(?![A-Za-z])\s*")
 _NO_SPACE = re.compile(r"(?<!\\)\\!")
 _ANY_SPACE = re.compile(r"(?<!\\)\\(?:[,;:> ]|(?:q?quad|(?:thin|med|thick|en)space)(?![A-Za-z]))|(?<!\\)~")
-_DISPLAY = re.compile(r"[\s*]*(?:\$\$|\\\[)[\s*]*(.*?)[\s*]*(?:\$\$|\\\])", re.DOTALL)
+_DISPLAY = re.compile(
+    r"[\s*>]*(?:(?:\$\$|\\\[)[\s*]*(.*?)[\s*]*(?:\$\$|\\\])|"
+    r"(\\begin\{(align|equation|gather|displaymath)(\*?)\}.*?\\end\{\3\4\})|```\w*\n(.*?)\n?```)",
+    re.DOTALL,
+)
+_GOES_ON = re.compile(r"[ \t]*(?:,|;|\bor\b|\band\b)[ \t]*[$\\\d]")
 _CODE = re.compile(r"`+([^`\n]*)`+[!?]*")
 _UNDERSCORES = re.compile(r"(?<![\w}\\])(__?)([^_\n]+)\1(?![\w{])[!?]*")
 _EMPHASIS_ENDS = re.compile(r"(?<=[^\s*])\*{1,3}(?![\w(*{\\-])[!?]*")
 _EMPHASIS_BEGINS = re.compile(r"(?<![\w)}*])\*{1,3}(?=[^\s*])")
 _GOLD_MARK = re.compile(
-    r".*####\s*(?=\S)|\s*(?:the |final )*answer\**\s*(?:is\b\s*:?|[:=])[\s*]*(?=\S)", re.DOTALL | re.IGNORECASE
+    r".*####\s*(?=\S)|\s*[*_]*(?:so |the |final |correct )*(?:answer|ans\.?|solution|result)[*_]*\s*"
+    r"(?:is\b\s*:?|[:=]|(?<=ans\.)(?=\s))[\s*]*(?=\S)",
+    re.DOTALL | re.IGNORECASE,
 )
+_NUMBER_AGAIN = re.compile(r"(?<=\d)\s*\([A-Za-z -]{3,}\)$")  # 18 (eighteen)
 _BRACKETS = re.compile(r"\s*(?:\\\[(.*)\\\]|\\\((.*)\\\)|\$\$(.*)\$\$)[\s.]*", re.DOTALL)
-_THOUSANDS = re.compile(r"(?<=\d)\\[,!;: ](?=\d{3}(?!\d))")  # math-verify reads 1\,000 as 1 times 000
+_THOUSANDS = re.compile(r"(?<=\d)(?:\\[,!;: ]|~|\{,\})(?=\d{3}(?!\d))")  # math-verify reads 1\,000 as 1 times 000
+_GROUPS = re.compile(r"(?<![\w.,}])(?<![\w.,}]\s)\d{1,3}(?: \d{3})+(?![\w.,]|\s+[\d(\\])")  # and 1 000 as their sum
 _LAST_STOP = re.compile(r"(?<!\\right)\.$")
 _NEXT_SENTENCE = re.compile(r"\.\s+(?=[A-Z])")
 _THOUGHT = re.compile(r"\s*<think>(.*)</think>(.*)", re.DOTALL)
+_COMMAS = re.compile(r"^((?:[A-Za-z]\s*=\s*)?\{?\s*[-+]?)(\d{1,3}(?:,\d{3})+)(?=(?:\.\d+)?\s*\}?$)")
+_EDGE = re.compile(r"^(?:=|\\approx(?![A-Za-z])|\\(?:implies|therefore|Rightarrow)(?![A-Za-z]))\s*")
+_LINE_END = re.compile(r"(?:\\\\|[\s$,;])+$")
+# math-verify reads 2(\frac12) as a mixed number or a function.
+_BEFORE_BRACKET = re.compile(
+    r"((?:^|(?<=[\s=+\-*/({$]))\d+(?:\.\d+)?)\s*(?=(?:\\left\s*)?\([^(),;:]*\))(?!\s*\((?:mod|base))"
+)
 _LETTER_DRESS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed|left|right|[()\[\]])(?![a-z])|[${}()\[\]*\s]+")
-_KIND = r"(?:[Tt]he )?(?:(?i:correct )?(?i:option|choice|letter|answer) )?"
+_SAYING = (
+    r"(?:(?i:i (?:think|believe|guess|would say)(?: that)?|it(?: is|['’]s| must be| should be)|must be|should be|"
+    r"definitely|probably|most likely|"
+    r"(?:so )?(?:the )?(?:(?:correct|right|best|final) )*(?:option|choice|letter|answer)(?: is\b:?|:))[\s$*]+)*"
+)
+_KIND = rf"{_SAYING}(?:[Tt]he )?(?:(?i:correct )?(?i:option|choice|letter|answer) )?"
 _LETTER = re.compile(rf"{_KIND}(?:([A-D])(?![\w'’-])(.*)|([a-d])\W*$)", re.DOTALL)
 # "(C) ..." and "C) ...", where what follows is the choice's own text or a reason, and may begin with any word.
 _MARKED_LETTER = re.compile(rf"[\s${{}}*]*{_KIND}[\s${{}}*]*[(\[]?([A-D])[\s${{}}*]*[)\]](.*)", re.DOTALL)
 _TEXT_DRESS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed|left|right)(?![a-z])|\\(?=[()\[\]])")
-_JOINED_LETTER = re.compile(r"[\s${}*]*(?:(?:,|;|/|&|\+|\b(?:or|and|then|also))[\s${}*]*)+[(\[]?[A-Z](?![\w'’-])")
+_DISMISSED = r"(?!\s+(?:is|are|was|has|had|can|cannot|would|does|do|did|fails?|gives?|looks?|seems?)\b)"
+_JOINED_LETTER = re.compile(
+    r"[\s${}*(]*(?:(?:,|;|/|\||&|\+|\b(?:or|and|then|also|vs\.?|versus|maybe|possibly|perhaps|nor|plus))[\s${}*]*)+"
+    rf"[(\[]?[A-Z](?![\w'’-]){_DISMISSED}"
+)
+_NOT_LETTER = re.compile(r"\b(?:not|rather than|instead of|over|unlike|than)\s+(?:option\s+|choice\s+)?\(?[A-Z]\b\)?")
 _NEXT_LETTER = re.compile(r"[\s${}*]*[(\[]?[A-Z][)\]]")
 _ARTICLE = r"A\s+(?!(?:because|since|as|is|with|for|or|and)\b)[a-z]"  # "a" at the start of a sentence is no choice
 _SECOND_LETTER = re.compile(rf"(?<![\w\\])(?!{_ARTICLE})[A-D](?![\w'’-])")
-_REASON = re.compile(r"[.;:]\s+(?=[A-Za-z])|\b(?:because|since)\b")  # may speak of the other letters
+_REASON = re.compile(  # may speak of the other letters
+    r"[.;:]\s+(?=[A-Za-z])|\b(?:because|since|whereas|while|(?<!well )as(?! well)|but(?! also))\b"
+)
 _SPACE = r"(?:\s|\\[,;:! ]|~)"
 # math-verify reads numbers side by side as a mixed number and adds them.
 _SIDE_BY_SIDE = re.compile(rf"(?<=\d)(?<![_^]\d){_SPACE}+(?=\d)(?!\d+\s*/\s*\d)")
-_FACTORS = re.compile(r"(?<=[\d)\]])\s*(?=(?:\\left\s*)?[(\[]\s*-?\d+(?:\.\d+)?\s*(?:\\right\s*)?[)\]])")
+_FACTORS = re.compile(r"(?<=[\d)\]])(?<!_\d)\s*(?=(?:\\left\s*)?[(\[]\s*-?\d+(?:\.\d+)?\s*(?:\\right\s*)?[)\]])")
 _PLAIN_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
-_OPENED, _TIMES = r"\boxed{", r"\\cdot "
+_OPENED, _TIMES, _DOT = r"\boxed{", r"\\cdot ", r"\\cdot "
 _FIRST_MATH = re.compile(r"\$([^$]+)\$")
 
 
 def final_part(response: str) -> str:
     """The text in which the answer is looked for: behind the last ``</think>``, and of that the last `TAIL` characters.
 
-    >>> final_part("<think>maybe 41</think>It is 42.")
-    'It is 42.'
+    A thought that never ends holds no answer.
+
+    >>> final_part("<think>maybe 41</think>It is 42."), final_part("It is 42. <think>Or 41")
+    ('It is 42.', 'It is 42. ')
     """
-    return response.rpartition("</think>")[2][-TAIL:]
+    return response.rpartition("</think>")[2].partition("<think>")[0][-TAIL:]
 
 
 def boxed(text: str) -> str | None:
     r"""The content of the last ``\boxed{}``; boxes joined by a comma, "and" or "or" are one answer.
 
     Returns:
-        None without a box, the empty string if the last box is not closed. Of nested boxes, the innermost.
+        None without a box that holds something, the empty string if the last box is not closed. Of nested boxes, the
+        innermost.
 
-    >>> boxed(r"$\boxed{1}$ and $\boxed{2}$")
-    '1, 2'
+    >>> boxed(r"$\boxed{1}$ and $\boxed{2}$"), boxed(r"\boxed{1}. (As asked, in \boxed{}.)")
+    ('1, 2', '1')
     >>> boxed(r"\boxed{x=\boxed{3}}"), boxed(r"\boxed{\frac{1}{2}"), boxed("42")
     ('3', '', None)
     """
@@ -93,6 +137,8 @@ def _outer_box(text: str) -> str | None:
         closing = _closing_brace(text, box.end())
         if closing is None:
             return ""
+        if not text[box.end() : closing].strip():
+            continue  # a mention of a box, which holds nothing
         if contents and not _JOINED.fullmatch(text, end, box.start()):
             contents.clear()
         contents.append(text[box.end() : closing].strip())
@@ -120,13 +166,19 @@ def stated(text: str, colon: bool = False) -> str | None:
     >>> stated("The answer is 7. No, the answer is 8"), stated("**Answer:** $x = 8$"), stated("It is 8, is it not?")
     ('8', '$x = 8$', None)
     """
-    ends = [mark.end() for mark in (_ANSWER_LINE if colon else _ANSWER_IS).finditer(text)]
-    if not ends:
+    marks = list((_ANSWER_LINE if colon else _ANSWER_IS).finditer(text))
+    if not marks:
         return None
+    ends = [mark.end() for mark in marks]
     display = _DISPLAY.match(text, ends[-1])
-    if display:
-        return f"${' '.join(display[1].split())}$"
-    return unmarked(text[ends[-1] :].partition("\n")[0].strip().strip("*").strip())
+    if display and not _GOES_ON.match(text, display.end()):
+        formula = next(part for part in (display[1], display[2], display[5]) if part is not None)
+        formula = " ".join(undressed(formula).split()).rstrip(".,;")
+        return formula if display[5] is not None or boxed(formula) is not None else f"${formula}$"
+    start = ends[-1]
+    if text.rfind("\n", 0, start) >= marks[-1].start() and (mark := _LIST_MARK.match(text, start)):
+        start = mark.end()  # an item of a list, or a quotation
+    return unmarked(text[start:].partition("\n")[0].strip().strip("*").strip())
 
 
 def unmarked(text: str) -> str:
@@ -135,10 +187,11 @@ def unmarked(text: str) -> str:
     >>> unmarked("**204**!"), unmarked("`204`."), unmarked("204**."), unmarked("2**3 * 4"), unmarked("_204_")
     ('204', '204.', '204.', '2**3 * 4', '204')
     """
-    text = _UNDERSCORES.sub(r"\2", _CODE.sub(r"\1", text))
+    text = _UNDERSCORES.sub(r"\2", _CODE.sub(r"\1", _ORNAMENT.sub("", _TAG.sub("", text))))
     return _EMPHASIS_BEGINS.sub("", _EMPHASIS_ENDS.sub("", text))
 
 
+@lru_cache(maxsize=256)  # a group of responses shares its truth
 def gold(text: str) -> str:
     r"""A data set's right answer without what marks it as the answer.
 
@@ -146,6 +199,7 @@ def gold(text: str) -> str:
     ('18', '18', '18', 'north')
     """
     text = unmarked(_GOLD_MARK.sub("", text.strip(), count=1).strip())
+    text = _NUMBER_AGAIN.sub("", text)
     inner = _BRACKETS.fullmatch(text)
     return next(part for part in inner.groups() if part is not None).strip() if inner else text
 
@@ -159,21 +213,26 @@ def as_latex(statement: str) -> str:
     box = boxed(statement)
     if box is not None:
         return in_box(box)
-    statement = _NEXT_SENTENCE.split(statement, 1)[0]
+    quoted = _QUOTED.match(statement)
+    statement = quoted[1] + quoted[2] if quoted else statement
+    statement = _NEXT_SENTENCE.split(_THOUSANDS.sub("", undressed(statement)), 1)[0]
     if _MATH.search(statement):
         return f"answer: {spaced(statement)}"
     number = _NUMBER_IN_WORDS.match(statement)
     return in_box(number[1].rstrip(",") if number else statement)
 
 
+@lru_cache(maxsize=1024)
 def in_box(latex: str) -> str:
     r"""``latex`` as math-verify wants an answer: in a box, without the stop or dollars around it, thousands together.
 
     >>> print(in_box(r" $10\,000$. "))
     \boxed{10000}
     """
-    bare = _LAST_STOP.sub("", spaced(latex).strip().strip("$ ,"))
-    return f"\\boxed{{{_FACTORS.sub(_TIMES, bare.strip('$ '))}}}"
+    bare = _EDGE.sub("", _LAST_STOP.sub("", _LINE_END.sub("", spaced(latex).strip("$ ,"))), count=1)
+    bare = _COMMAS.sub(lambda number: number[1] + number[2].replace(",", ""), bare)
+    bare = _BEFORE_BRACKET.sub(r"\1" + _DOT, bare.strip("$ "))
+    return f"\\boxed{{{_FACTORS.sub(_TIMES, bare)}}}"
 
 
 def spaced(latex: str) -> str:
@@ -182,8 +241,12 @@ def spaced(latex: str) -> str:
     >>> print(spaced(r"\bigl(1\,000,~\tfrac{\pi}{2}\bigr)\,"))
     (1000, \tfrac{\pi}{2})
     """
-    joined = _NO_SPACE.sub("", _THOUSANDS.sub("", latex))
-    return _SIZED.sub("", _ANY_SPACE.sub(" ", joined)).strip()
+    joined = _NO_SPACE.sub("", _THOUSANDS.sub("", undressed(latex)))
+    return _GROUPS.sub(_together, _ANY_SPACE.sub(" ", joined)).strip()
+
+
+def _together(number: re.Match) -> str:
+    return number[0].replace(" ", "")
 
 
 def shown(answer: str) -> str:
@@ -208,6 +271,15 @@ def several(answer: str) -> bool:
     return bool(_SIDE_BY_SIDE.search(answer)) or sum(bool(_PLAIN_NUMBER.fullmatch(side)) for side in sides) > 1
 
 
+def listed(answer: str) -> str:
+    r"""Numbers side by side as a list.
+
+    >>> print(listed(r"\boxed{5 4.6}"))
+    \boxed{5, 4.6}
+    """
+    return _SIDE_BY_SIDE.sub(", ", answer)
+
+
 def letter(text: str | None) -> str | None:
     r"""The one letter of A to D that a boxed or stated answer names; None for none, or for more than one.
 
@@ -216,13 +288,14 @@ def letter(text: str | None) -> str | None:
     >>> letter("C) A = quinone, B = lactate"), letter("(A) triphenylene"), letter("Option B"), letter("D or E")
     ('C', 'A', 'B', None)
     """
-    marked = _MARKED_LETTER.match(_TEXT_DRESS.sub("", text or "").strip())
+    text = _NOT_LETTER.sub("", spaced(text or "")).strip().strip("\"'“”‘’<>`").strip()
+    marked = _MARKED_LETTER.match(_TEXT_DRESS.sub("", text).strip())
     if marked:
         rest = marked[2]
         return None if _JOINED_LETTER.match(rest) or _NEXT_LETTER.match(rest) else marked[1]
-    plain = _LETTER_DRESS.sub(" ", text or "").strip()
+    plain = _LETTER_DRESS.sub(" ", text).strip()
     found = _LETTER.match(plain)
-    if found is None or re.match(_ARTICLE, plain):
+    if found is None or (re.match(_ARTICLE, plain) and not re.match(r"[\s*]*A[\s*]*\(", text)):
         return None
     if found[1] and (_SECOND_LETTER.search(_REASON.split(found[2], 1)[0]) or _JOINED_LETTER.match(found[2])):
         return None

@@ -35,13 +35,23 @@ def prepare() -> None:
     equivalent(r"\boxed{\frac{1}{3}}", r"\boxed{x^2}")
 
 
-def equivalent_within(answer: str, truth: str, seconds: float) -> bool:
-    """`equivalent`, after which, or ``seconds`` of CPU time later, this process is dead if it still computes.
+def equivalent_within(answer: str, truth: str, seconds: float) -> bool | None:
+    """`equivalent`, or None where there is no telling.
 
-    The kernel's limit holds even where the process that keeps the pool, and the wall clock, was itself killed.
+    After ``seconds`` of CPU time this process is dead if it still computes: the kernel's limit holds even where the
+    process that keeps the pool, and the wall clock, was itself killed.
     """
     limit_time(seconds)
-    return equivalent(answer, truth)
+    return equivalent(answer, truth) or (False if readable(truth) else None)
+
+
+def readable(truth: str) -> bool:
+    r"""Whether a truth with digits can be compared otherwise than letter by letter; one without may be a word.
+
+    >>> readable(r"\boxed{18}"), readable(r"\boxed{\text{north}}"), readable(r"\boxed{<<3*6=18>>}")
+    (True, True, False)
+    """
+    return not any(sign.isdigit() for sign in truth) or any(not isinstance(one, str) for one in _read(truth))
 
 
 def equivalent(answer: str, truth: str) -> bool:
@@ -69,8 +79,9 @@ def _only_near(gold: Any, given: Any) -> bool:
     smaller than that are equal to it, and all that differ by less.
     """
     gold, given = (x.rhs if isinstance(x, sympy.Equality) else x for x in (gold, given))
-    if isinstance(gold, sympy.Tuple) and isinstance(given, sympy.Tuple) and len(gold) == len(given):
-        return any(_only_near(one, other) for one, other in zip(gold, given, strict=True))
+    ours, theirs = _parts(gold), _parts(given)
+    if ours and len(ours) == len(theirs):
+        return any(_only_near(one, other) for one, other in zip(ours, theirs, strict=True))
     if gold == given or not all(isinstance(x, sympy.Expr) and x.is_number for x in (gold, given)):
         return False
     one, other = (sympy.N(x.doit(), PRECISION) for x in (gold, given))
@@ -79,6 +90,21 @@ def _only_near(gold: Any, given: Any) -> bool:
         return False  # equal in another sense: 50 % and 50
     rounded = gold.has(sympy.Float) or given.has(sympy.Float)
     return bool(apart > (ROUNDED if rounded else EXACT) * max(sizes))
+
+
+def _parts(value: Any) -> list:
+    """The numbers of a tuple, set, interval, union, matrix or relation, those of sets in order of size; else none."""
+    if isinstance(value, sympy.FiniteSet) and all(one.is_comparable for one in value):
+        return sorted(value)
+    if isinstance(value, sympy.Interval):
+        return [value.start, value.end]
+    if isinstance(value, sympy.Union) and all(isinstance(one, sympy.Interval) for one in value.args):
+        return sorted((end for one in value.args for end in (one.start, one.end)), key=lambda end: float(end))
+    if isinstance(value, sympy.MatrixBase):
+        return list(value)
+    if isinstance(value, sympy.Tuple | sympy.core.relational.Relational):
+        return list(value.args)
+    return []
 
 
 PRECISION = 60  # digits

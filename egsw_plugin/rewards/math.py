@@ -98,7 +98,9 @@ def accuracy_and_format(
     """
     weights = {"accuracy_weight": accuracy_weight, "format_weight": format_weight}
     _check_options(passed_by_verl, accuracy_and_format, time_limit=time_limit, **weights)
-    verdict = accuracy(data_source, solution_str, ground_truth, extra_info, time_limit=time_limit)
+    thought = "<think>" if think_in_prompt else ""
+    response = thought + _text(solution_str)
+    verdict = accuracy(data_source, response, ground_truth, extra_info, time_limit=time_limit)
     form = float(answers.follows_format(_text(solution_str), think_in_prompt))
     return {**verdict, "score": accuracy_weight * verdict["acc"] + format_weight * form, "format": form}
 
@@ -155,14 +157,14 @@ def multiple_choice(
         ground_truth: The letter.
 
     Returns:
-        ``score``, ``acc``, ``pred`` and ``data_source``.
+        ``score``, ``acc``, ``pred``, ``data_source``, and ``ungraded``, which is 0.
 
     Raises:
         DataError: The ground truth is no letter of A to D.
         OptionError: An option is unknown.
 
     >>> multiple_choice("gpqa", "Answer: (C) 10 eV", "C")
-    {'score': 1.0, 'acc': 1.0, 'pred': 'C', 'data_source': 'gpqa'}
+    {'score': 1.0, 'acc': 1.0, 'ungraded': 0.0, 'pred': 'C', 'data_source': 'gpqa'}
     """
     _check_options(passed_by_verl, multiple_choice)
     truth = ground_truth.strip(" ().").upper() if isinstance(ground_truth, str) else ""
@@ -172,7 +174,7 @@ def multiple_choice(
     box = answers.boxed(text)
     letter = answers.letter(answers.stated(text) if box is None else box)
     acc = float(letter == truth)
-    return {"score": acc, "acc": acc, "pred": letter or "", "data_source": str(data_source)}
+    return {"score": acc, "acc": acc, "ungraded": 0.0, "pred": letter or "", "data_source": str(data_source)}
 
 
 def _grade(box: str | None, statement: str | None, truth: str, time_limit: float) -> dict[str, Any]:
@@ -184,7 +186,10 @@ def _grade(box: str | None, statement: str | None, truth: str, time_limit: float
     else:
         return {"acc": 0.0, "ungraded": 0.0, "pred": ""}
     pred = answers.shown(answer)
-    verdict = False if answers.several(pred) else grade(answer, truth, float(time_limit))
+    if answers.several(answers.shown(truth)):  # a truth of numbers side by side is a list, and so is its answer
+        verdict = grade(answers.listed(answer), answers.listed(truth), float(time_limit))
+    else:
+        verdict = False if answers.several(pred) else grade(answer, truth, float(time_limit))
     return {"acc": float(verdict is True), "ungraded": float(verdict is None), "pred": pred[:MAX_PRED]}
 
 

@@ -42,7 +42,7 @@ def stated_answer(response: str, form: str, lines: bool) -> str | None:
     >>> stated_answer("The answer is\n\n7\nBye", "stated", lines=False), stated_answer("7", "boxed", lines=False)
     ('7', None)
     """
-    text = response.rpartition("</think>")[2][-TAIL:]
+    text = response.rpartition("</think>")[2].partition("<think>")[0][-TAIL:]
     if form == "tags":
         end = text.rfind("</answer>")
         start = text.rfind("<answer>", 0, max(end, 0))
