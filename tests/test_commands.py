@@ -314,15 +314,15 @@ def lines_about_records():
             )
 
 
+@pytest.mark.timeout(600)
 def test_commands_on_records_run(play, tmp_path, monkeypatch, capsys):
-    """All of `inspect` and `whatif`, on records of two steps, each in its turn."""
+    """All of `inspect` and `whatif`, on the records of a step, each in its turn."""
     monkeypatch.setattr(compiled, "loops_for", lambda tensor: None)
     monkeypatch.chdir(tmp_path)
-    for step in (10, 20):
-        store.write_record(record_of(step, step), tmp_path / "outputs" / "run" / "records")
-    calls = [call for line in lines_about_records() for call in play(line)]
+    store.write_record(record_of(20, 20), tmp_path / "outputs" / "run" / "records")
+    calls = {str(call): call for line in lines_about_records() for call in play(line)}
     assert len(calls) >= 8
-    for call in calls:
+    for call in calls.values():
         assert cli.main(call.arguments) == 0, f"{call}: {capsys.readouterr().err}"
     assert {path.name for path in (tmp_path / "outputs" / "whatif").iterdir()} >= {"whatif.csv", "whatif.md"}
     assert (tmp_path / "page.html").stat().st_size > 10_000

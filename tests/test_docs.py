@@ -19,7 +19,8 @@ from egsw_plugin.methods import MEMBERS, pages
 from egsw_plugin.methods.interface import Base
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").rglob("*.md")])
+FOLDERS = ("docs", "recipes", "patches", "benchmarks")
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))]
 
 
 def test_the_page_of_options_is_the_programs_own(capsys):
