@@ -112,7 +112,7 @@ def _prepare() -> None:
     prepare()
 
 
-def _compare(truth: str, answer: str, seconds: float) -> bool:
+def _compare(truth: str, answer: str, seconds: float) -> bool | None:
     from .equivalence import equivalent_within
 
     return equivalent_within(answer, truth, seconds)
