@@ -673,3 +673,9 @@ def test_options_of_the_search():
     assert [key for key, _ in options(effective_share=0.8).refusals()] == ["effective_share"]
     with pytest.raises(OptionError, match=r"effective_share=1"):
         estimate(batch, temperature="auto", effective_share=1)
+
+
+def test_uids_that_are_none_are_refused():
+    """They would make one group of all rows."""
+    with pytest.raises(TensorError, match="entry None"):
+        dense_group_ids(["a", None, None])
