@@ -5,7 +5,6 @@ links to becomes a page of the site at its own path, and any other file a page t
 warning, which `mkdocs build --strict` makes an error. And examples in docstrings are shown as code.
 """
 
-import logging
 import posixpath
 import re
 from pathlib import Path
@@ -18,7 +17,6 @@ DOCS = "docs/"
 LINK = re.compile(r"(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 LANGUAGES = {".py": "python", ".sh": "sh", ".yaml": "yaml", ".toml": "toml", ".patch": "diff"}
 EXAMPLE = re.compile(r"^( *)(>>> .*?)(?=\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
-log = logging.getLogger("mkdocs.hooks.site")
 
 
 def on_files(files, config):
@@ -29,10 +27,9 @@ def on_files(files, config):
         for path, _ in LINK.findall(page.content_string):
             target = _target(page, path)
             uri = _uri(target)
-            if target is None or files.get_file_from_path(uri) or target.startswith(DOCS):
-                continue  # one of docs/ that is not there is MkDocs's own to complain of
-            if not (ROOT / target).is_file():
-                log.warning("%s links to %s, which is not a file of the repository", page.src_uri, target)
+            if target is None or target.startswith(DOCS) or files.get_file_from_path(uri):
+                continue
+            if not (ROOT / target).is_file():  # MkDocs warns of it
                 continue
             added = File.generated(config, uri, content=_content(target))
             files.append(added)
