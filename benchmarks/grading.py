@@ -6,13 +6,12 @@ A comparison in a run adds the way to the grading process, which is the same for
 """
 
 import json
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ROUNDS = 5
+ROUNDS = 4  # the least of them counts: what else the machine does only adds
 CODE = """
 import json, logging, sys, time, warnings
 logging.disable(logging.CRITICAL); warnings.simplefilter("ignore")
@@ -62,7 +61,7 @@ def main(other: Path | None) -> None:
                 seconds[name].setdefault(case, []).append(took)
     for name, cases in seconds.items():
         for case, took in cases.items():
-            print(f"{name:6} {case:22} {statistics.median(took) * 1e6:8.1f} us of CPU an answer")
+            print(f"{name:6} {case:22} {min(took) * 1e6:8.1f} us of CPU an answer")
 
 
 if __name__ == "__main__":
