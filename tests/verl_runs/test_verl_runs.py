@@ -29,7 +29,7 @@ def test_rollout_apart_from_the_trainer_with_weights_in_the_policy_loss(tmp_path
     # The rollout is batches ahead of the trainer, and gets the trainer's weights.
     stale = run.column("training/off_policy/trajectory_staleness_worst/max")
     assert stale[0] == 0 < max(stale)
-    assert all(0 < value < 0.05 for value in run.column("training/rollout_probs_diff_mean"))
+    assert all(0 < value < 0.1 for value in run.column("training/rollout_probs_diff_mean"))
     assert all(value > 0.5 for value in run.column("actor/egsw_weighted/mean"))
     assert all(value > 0 for value in run.column("actor/grad_norm"))
 
