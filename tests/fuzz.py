@@ -456,7 +456,7 @@ def nan_mask(case):
 def uids(case):
     """Uids of other kinds that name the same groups."""
     numbers = {uid: number for number, uid in enumerate(dict.fromkeys(case.index))}
-    kind = case.rng.choice(["int", "float", "tensor", "mixed", "tuple", "list", "big", "near", "none", "bytes"])
+    kind = case.rng.choice(["int", "float", "tensor", "mixed", "tuple", "list", "big", "near", "bytes"])
     make = {
         "int": lambda n: n - 1,
         "float": lambda n: n + 0.5,
@@ -466,7 +466,6 @@ def uids(case):
         "list": lambda n: f"u{n}",
         "big": lambda n: 10**30 + n,
         "near": lambda n: 1 + n * 1e-9,
-        "none": lambda n: None if n == 0 else n,
         "bytes": lambda n: bytes([n % 256, n // 256]),
     }[kind]
     new = [make(numbers[uid]) for uid in case.index]
@@ -483,10 +482,11 @@ def bad_uids(case):
     if not rows:
         return
     kind = case.rng.choice(
-        ["nan", "nan tensor", "unhashable", "tensors", "short", "long", "none", "scalar", "text", "2d"]
+        ["nan", "nan tensor", "unhashable", "tensors", "short", "long", "none", "some", "scalar", "text", "2d"]
     )
     index = list(case.index)
-    index[case.rng.randrange(rows)] = {"nan": math.nan, "unhashable": [1], "tensors": torch.tensor(1)}.get(kind, "x")
+    odd = {"nan": math.nan, "unhashable": [1], "tensors": torch.tensor(1), "some": None}
+    index[case.rng.randrange(rows)] = odd.get(kind, "x")
     case.index = {
         "nan tensor": torch.full((rows,), math.nan),
         "short": index[1:],

@@ -23,9 +23,9 @@ from hydra import compose, initialize_config_module
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from launches import COMPLETE
 from markdown_it import MarkdownIt
 from test_records import record_of
-from test_startup import COMPLETE
 
 from egsw_plugin import cli
 from egsw_plugin.data.reasoning_gym import STYLES

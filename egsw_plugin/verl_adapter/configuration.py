@@ -67,7 +67,10 @@ class Sections(Mapping):
         try:
             value = section(self.algorithm, name, missing=True)
         except OmegaConfBaseException as error:
-            raise readable(error, self.algorithm, getattr(error, "full_key", None) or f"algorithm.{name}") from None
+            refusal = readable(error, self.algorithm, getattr(error, "full_key", None) or f"algorithm.{name}")
+            if not refusal.key.startswith("algorithm"):  # the section alone was passed
+                refusal = OptionError(f"algorithm.{refusal.key}", refusal.value, refusal.fix)
+            raise refusal from None
         if value is None:
             raise KeyError(name)
         return value
