@@ -139,6 +139,13 @@ SYMBOLS = [
         "(model_config, engine_config, optimizer_config, checkpoint_config)",
         "cpu: a critic",
     ),
+    Symbol(
+        "verl.checkpoint_engine",
+        "CheckpointEngine",
+        "abstract build_topology, finalize, init_process_group, prepare, receive_weights, send_weights",
+        "cpu: weights over gloo",
+    ),
+    Symbol("verl.checkpoint_engine", "CheckpointEngineRegistry.register", "(backend)", "cpu: the engine's name"),
     Symbol("verl.utils.model", "extract_multi_modal_inputs", "(batch_data, indices=None)", "cpu: images are refused"),
     Symbol(
         "verl.utils.tensordict_utils", "get_non_tensor_data", "(data, key, default)", "cpu: what a micro-batch asks for"
@@ -202,6 +209,8 @@ KEYS = [
     "actor_rollout_ref.model.use_remove_padding",
     "actor_rollout_ref.model.use_shm",
     "actor_rollout_ref.rollout.calculate_log_probs",
+    "actor_rollout_ref.rollout.checkpoint_engine.backend",
+    "actor_rollout_ref.rollout.checkpoint_engine.custom_backend_module",
     "actor_rollout_ref.rollout.n",
     "critic.enable",
     "data.train_batch_size",

@@ -371,7 +371,7 @@ startup.check_trainer(config, contract.TRAINER)
     run = python(code, PYTHONPATH=str(tmp_path))
     if lacking is None:
         assert "[egsw] warning: verl 7.0.0 has what egsw-plugin" in run.stdout + run.stderr
-        assert "on verl 7.0.0: adv_estimator=egsw" in run.stdout and "Error" not in run.stderr
+        assert "on verl 7.0.0: adv_estimator=egsw" in run.stdout and "Traceback" not in run.stderr
     else:
         assert "BridgeError: algorithm.adv_estimator=egsw: this verl (7.0.0) is not as egsw-plugin" in run.stderr
         assert f"It lacks {lacking}; install one that was tried: 0.9.1" in run.stderr
