@@ -17,9 +17,8 @@ def run(name, *arguments):
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
 
 
-@pytest.mark.parametrize("lengths", ["spread", "short", "full"])
-def test_advantage_step(lengths):
-    output = run("advantage_step.py", "--rows", 64, "--tokens", 64, "--repeats", 1, "--lengths", lengths)
+def test_advantage_step():
+    output = run("advantage_step.py", "--rows", 64, "--tokens", 64, "--repeats", 1, "--lengths", "short")
     assert "| grpo_vectorized | 1.00 |" in output
     assert "| gtpo norm_set=own_set |" in output
 

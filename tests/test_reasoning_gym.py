@@ -240,10 +240,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("number, name", enumerate(NAMES), ids=NAMES)
 def test_hostile_answers(problems, number, name, tmp_path):
-    """All texts where the grader parses, a third of them elsewhere, in turn, so that each meets some 35 graders."""
+    """All texts where the grader parses, a fifth of them elsewhere, in turn, so that each meets some 20 graders."""
     problem = problems[name][0]
     path = tmp_path / "written"
-    for text in HOSTILE if name in gym_tasks._PARSING else HOSTILE[number % 3 :: 3]:
+    for text in HOSTILE if name in gym_tasks._PARSING else HOSTILE[number % 5 :: 5]:
         began = time.monotonic()
         result = judge(name, problem, f"<answer>{text.replace('{path}', str(path))}</answer>", time_limit=5)
         assert result["acc"] == 0.0 or problem.answer == text, (text[:40], problem.answer)

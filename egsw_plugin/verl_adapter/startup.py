@@ -9,13 +9,14 @@ import functools
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
 
 from .. import __version__
 from ..console import say, warn_once
-from ..errors import BridgeError, OptionError
+from ..errors import BridgeError, MemberError, OptionError
 from ..fields import Field
 from ..methods import LOSSES, MEMBERS
 from ..methods.chain import Chain, Link, compile_for
@@ -170,7 +171,12 @@ def _taking_part(config: Any, name: Any, loss: Any) -> list[str]:
         credit = credit if isinstance(credit, Mapping) else {}
         transforms = credit.get("transforms") if name == CHAIN else ()
         names += [credit.get("base"), *(transforms if isinstance(transforms, list | tuple) else ())]
-    found = [one for one in names if isinstance(one, str) and (one in MEMBERS or one in LOSSES)]
+    found = []
+    for one in names:
+        for registry in (MEMBERS, LOSSES):
+            if isinstance(one, str) and one in registry:
+                with suppress(MemberError):  # which `plan_of` reports
+                    found.append(registry[one].name)  # a file's options stand under its member's name
     return [*found, *(["record"] if is_ours(name) else []), *(["credit"] if name == CHAIN else [])]
 
 
