@@ -115,7 +115,7 @@ def play(tmp_path_factory):
         noted.write_text("")
         given = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "OUT": "out", "HOME": str(folder)}
         command = ["/bin/bash", "-euo", "pipefail", "-c", script]
-        done = subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, f"{done.stderr}{script}"
         calls, rest = [], noted.read_text().split("\0")
         while "\1" in rest:
@@ -209,7 +209,7 @@ def check_make(call, play):
 def dry_run(arguments):
     # Whether environments are there already makes no difference: what would make them is not shown.
     command = ["make", "--dry-run", "--no-print-directory", "-o", ".venv-docs/.installed", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     return "\n".join(line.lstrip("@") for line in done.stdout.splitlines())
 

@@ -56,7 +56,7 @@ def run(code, *arguments, flags=(), path="", **environment):
     path = os.pathsep.join([str(path), SOURCE.name]) if path else SOURCE.name
     environment = {**os.environ, "PYTHONPATH": path, **environment}
     command = [sys.executable, *flags, "-c", code, *arguments]
-    process = subprocess.run(command, env=environment, cwd=SOURCE.name, capture_output=True, text=True, timeout=170)
+    process = subprocess.run(command, env=environment, cwd=SOURCE.name, capture_output=True, text=True, timeout=350)
     assert process.stdout.startswith("{"), process.stderr
     return process.returncode, {check["name"]: check for check in json.loads(process.stdout)["checks"]}
 

@@ -84,7 +84,7 @@ class Machine:
     def install(self, **environment):
         base = {"PATH": str(self.path), "HOME": str(self.path), "PIP_LOG": str(self.log), "FAKES": str(self.fakes)}
         command = ["bash", str(INSTALL), str(self.venv)]
-        done = subprocess.run(command, env=base | environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=base | environment, capture_output=True, text=True, timeout=180)
         return done.returncode, done.stdout + done.stderr
 
     @property

@@ -34,7 +34,7 @@ TRAINERS = Path(__file__).with_name("patched_trainers.py")
 
 def apply(folder, *arguments, script=SCRIPT, **environment):
     command = [sys.executable, "-S", script, "--site-packages", folder, *arguments]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=180)
 
 
 def contents(folder):
@@ -209,14 +209,14 @@ def test_a_failing_write_restores_the_files_already_placed(part, monkeypatch, ca
 def test_the_running_pythons_verl_is_found(patched):
     environment = {**os.environ, "PYTHONPATH": str(patched)}
     command = [sys.executable, SCRIPT, "--check"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0
     assert f"verl 0.9.1 in {patched}: the series is applied" in done.stdout
 
 
 def test_all_methods_in_both_trainers_without_the_bridge(patched):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [patched, ROOT, TRAINERS.parent]))}
-    done = subprocess.run([sys.executable, TRAINERS], env=environment, capture_output=True, text=True, timeout=150)
+    done = subprocess.run([sys.executable, TRAINERS], env=environment, capture_output=True, text=True, timeout=350)
     print(done.stderr[-4000:])
     assert f"verl of {patched}" in done.stdout
     for method in METHODS:

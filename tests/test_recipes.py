@@ -66,7 +66,7 @@ def arguments_of(tmp_path, model):
         given = {"MODEL_PATH": model, "TRAIN_FILES": "/data/train.parquet"}  # else a launcher may make them
         environment = {"PYTHON": str(stand_in), "OUT": str(tmp_path / "out"), **given, **environment}
         command = ["bash", str(launcher), *arguments]
-        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
@@ -284,6 +284,6 @@ def test_a_launcher_as_its_user_calls_it(tmp_path):
 
     command = ["bash", str(RECIPES / "gtpo" / "run_qwen2.5_7b.sh"), "--cfg", "job"]
     environment = {**os.environ, "PYTHON": sys.executable, "OUT": str(tmp_path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "adv_estimator: gtpo" in done.stdout

@@ -212,7 +212,7 @@ def test_interrupting_the_runner_ends_the_run(tmp_path, number, code):
         time.sleep(0.1)
     time.sleep(0.5)
     os.kill(runner.pid, number)
-    shown, _ = runner.communicate(timeout=60)
+    shown, _ = runner.communicate(timeout=180)
     assert runner.returncode == code
     assert f"stopped by {number.name}" in shown
     assert is_gone(int((tmp_path / "pid").read_text())) and is_gone(int((tmp_path / "sleeper").read_text()))

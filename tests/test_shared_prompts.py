@@ -230,6 +230,6 @@ print("EQUAL")
 def test_engine_gives_what_verls_own_gives(tmp_path):
     environment = os.environ | {"VERL_PLATFORM": "cpu"}
     command = [sys.executable, "-c", ENGINE, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=350)
     assert "EQUAL" in done.stdout, done.stderr[-3000:]
     assert done.stdout.count("ENGINE CPUEngineWithLMHead") == 2

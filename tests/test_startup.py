@@ -292,7 +292,7 @@ def test_a_policy_loss_is_not_an_estimator():
 def python(code, **environment):
     """Run code in a fresh process, as verl starts its own."""
     return subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
     )
 
 
@@ -306,7 +306,7 @@ def test_refused_before_ray_starts(tmp_path):
         "+algorithm.egsw.alhpa=1",
         f"hydra.run.dir={tmp_path}",
     ]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode != 0
     assert "algorithm.egsw.alhpa=1: there is no such option; did you mean 'alpha'?" in run.stderr
     assert "ray init kwargs" not in run.stdout
@@ -334,7 +334,7 @@ validate_config(config, use_reference_policy=False, use_critic=False)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     runs = {
         name: subprocess.run(
-            [sys.executable, "-c", code, name], env=environment, capture_output=True, text=True, timeout=120
+            [sys.executable, "-c", code, name], env=environment, capture_output=True, text=True, timeout=300
         )
         for name in ("egsw", "grpo")
     }

@@ -258,7 +258,7 @@ def test_a_killed_study_leaves_a_run_that_the_next_one_ends(grid, tmp_path):
         child.kill()
     orphan = int(pid.read_text())
     assert runs(orphan)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0 and "had left" in done.stdout
     assert not runs(orphan)
     assert len(read_records(out / "runs")) == 1
@@ -315,13 +315,13 @@ def test_ctrl_c_stops_the_study_and_the_same_command_goes_on(grid, tmp_path):
         deadline = time.monotonic() + 60
         while not (out / "work" / "grpo-seed2" / "again").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
-        second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        second = subprocess.run(command, capture_output=True, text=True, timeout=180)
         assert second.returncode == 2 and "another study is running" in second.stderr
         child.send_signal(signal.SIGINT)
-        screen, _ = child.communicate(timeout=60)
+        screen, _ = child.communicate(timeout=180)
     assert child.returncode == 130
     assert "the same command goes on" in screen and "failed" not in screen
-    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    assert subprocess.run(command, capture_output=True, timeout=180).returncode == 0
     assert len(read_records(out / "runs")) == 4
 
 
