@@ -1,4 +1,8 @@
-"""verl's FSDP engine on the CPU: with ``use_remove_padding=True`` a micro-batch is stored as in `shared_prompts`."""
+"""verl's FSDP engines on the CPU.
+
+With ``use_remove_padding=True`` the actor's micro-batch is stored as in `shared_prompts`; under sequence parallelism
+(Ulysses) actor and critic are verl's in every respect but the attention's kernel, which is that of `packed`.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,17 @@ from typing import Any
 
 import torch
 from transformers.modeling_utils import AttentionInterface
+from verl.models.transformers import monkey_patch
 from verl.utils import tensordict_utils as tu
 from verl.utils.model import extract_multi_modal_inputs
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
-from . import shared_prompts
+from ..errors import OptionError
+from . import packed, shared_prompts
 
 BACKENDS = ["fsdp", "fsdp2"]
+REMOVE_PADDING = "actor_rollout_ref.model.use_remove_padding"
 
 
 def attend(
@@ -40,10 +47,55 @@ def attend(
     return shared_prompts.attention(query, key, value, layout, scaling).transpose(1, 2), None
 
 
+def attend_in_parallel(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    position_ids: torch.Tensor | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """verl's attention under Ulysses as transformers calls it: [1, heads, N, width] in, [1, N, heads, width] out.
+
+    N are this worker's tokens. Without it each worker would attend to its own part of the sequence alone.
+    """
+    if dropout or sliding_window is not None:
+        raise ValueError(f"attention {packed.NAME}: no dropout ({dropout}) and no sliding window ({sliding_window})")
+    # Looked up at each call: it is verl's function, in which `patches` has exchanged the kernel.
+    exchange = monkey_patch._ulysses_flash_attention_forward
+    query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
+    attended = exchange(query, key, value, None, query.shape[1], position_ids=position_ids, softmax_scale=scaling)
+    return attended, None
+
+
+def _run_in_parallel(engine: Any, module: Any) -> Any:
+    """The model that `engine` has built, able to run Ulysses on the CPU if that is asked for."""
+    if engine.use_ulysses_sp:
+        if hasattr(module.config, "vision_config"):
+            raise OptionError(
+                "ulysses_sequence_parallel_size",
+                engine.ulysses_sequence_parallel_size,
+                f"not on the CPU with a model that sees images ({module.config.model_type}): set it to 1",
+            )
+        module.set_attn_implementation(packed.NAME)
+    return module
+
+
+class CPUEngineWithValueHead(FSDPEngineWithValueHead):
+    """verl's engine of a critic."""
+
+    def _build_module(self):
+        return _run_in_parallel(self, super()._build_module())
+
+
 class CPUEngineWithLMHead(FSDPEngineWithLMHead):
     """verl's engine, which stores each prompt of a micro-batch once and computes no logits of prompts.
 
-    Where padding is not removed it is verl's in every respect.
+    Where padding is not removed, and under Ulysses, it is verl's in every respect.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -51,7 +103,7 @@ class CPUEngineWithLMHead(FSDPEngineWithLMHead):
         self._shares_prompts = self.use_remove_padding and not self.use_ulysses_sp
 
     def _build_module(self):
-        module = super()._build_module()
+        module = _run_in_parallel(self, super()._build_module())
         if self._shares_prompts:
             module.set_attn_implementation(shared_prompts.NAME)
         return module
@@ -63,8 +115,15 @@ class CPUEngineWithLMHead(FSDPEngineWithLMHead):
             if tu.get_non_tensor_data(data=micro_batch, key=key, default=False):
                 raise ValueError(f"{key} with actor_rollout_ref.model.use_remove_padding=True: not on the CPU")
         input_ids, position_ids = micro_batch["input_ids"], micro_batch["position_ids"]
-        if position_ids.dim() == 3 or extract_multi_modal_inputs(micro_batch.get("multi_modal_inputs", [])):
-            raise ValueError("images with actor_rollout_ref.model.use_remove_padding=True: not on the CPU")
+        images = extract_multi_modal_inputs(micro_batch.get("multi_modal_inputs", []))
+        if position_ids.dim() == 3 or images:
+            shape = f"[rows, {position_ids.shape[1]}, tokens]" if position_ids.dim() == 3 else "[rows, tokens]"
+            raise OptionError(
+                REMOVE_PADDING,
+                True,
+                f"not on the CPU with a model that sees images (position_ids {shape}, multi_modal_inputs "
+                f"{', '.join(images) or 'none'}): set it to False",
+            )
         lengths = _prompt_lengths(micro_batch)
         layout = shared_prompts.Layout.of(input_ids.unbind(), position_ids.unbind(), lengths)
         temperature = torch.as_tensor(micro_batch["temperature"], dtype=torch.float32).unique()
@@ -109,5 +168,6 @@ def _prompt_lengths(micro_batch) -> list[int]:
 def register() -> None:
     """Make the engines known to verl for the device "cpu", and the attention to transformers."""
     AttentionInterface.register(shared_prompts.NAME, attend)
+    AttentionInterface.register(packed.NAME, attend_in_parallel)
     EngineRegistry.register(model_type="language_model", backend=BACKENDS, device="cpu")(CPUEngineWithLMHead)
-    EngineRegistry.register(model_type="value_model", backend=BACKENDS, device="cpu")(FSDPEngineWithValueHead)
+    EngineRegistry.register(model_type="value_model", backend=BACKENDS, device="cpu")(CPUEngineWithValueHead)

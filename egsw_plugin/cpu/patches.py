@@ -44,6 +44,13 @@ def value_model_attention(module) -> None:
     module.load_valuehead_model = load_valuehead_model
 
 
+def packed_attention(module) -> None:
+    """verl's sequence parallelism calls FlashAttention's kernels; exchange them, and leave verl's own part."""
+    from . import packed
+
+    module._flash_attention_forward = packed.attention
+
+
 def short_poll(module) -> None:
     """The trainer looks for finished rollouts every 2 s, and no setting changes it; here a step takes less."""
     original = module.ReplayBuffer.__init__
@@ -67,6 +74,7 @@ PATCHES = {
     "verl.utils.distributed": gloo_process_group,
     "verl.workers.engine.fsdp.transformer_impl": unpinned_offload,
     "verl.workers.engine.fsdp": engines,
+    "verl.models.transformers.monkey_patch": packed_attention,
     "verl.utils.model": value_model_attention,
     "verl.trainer.ppo.v1.replay_buffer": short_poll,
 }
