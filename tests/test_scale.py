@@ -6,15 +6,30 @@ own, so that the gradient by its log-probability tells whose weight it met. Not 
 kernels, and a trainer with sequence parallelism.
 """
 
+import functools
 import math
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import sequence_parallel
 import torch
-from sequence_parallel import MODES, PROMPTS, RESPONSES
+import verl  # noqa: F401  (loads the plugin)
+from sequence_parallel import MODES, PROMPTS, RESPONSES, nested
+from tensordict import TensorDict
+from test_policy_loss import actor_config
+from verl import DataProto
+from verl.utils import tensordict_utils
+from verl.utils.seqlen_balancing import prepare_dynamic_batch, restore_dynamic_batch
+from verl.workers.engine.utils import postprocess_batch_func, prepare_micro_batches
+from verl.workers.utils import losses
+from verl.workers.utils.padding import left_right_2_no_padding
+
+from egsw_plugin.fields import Arrived, Field
+from egsw_plugin.methods import LOSSES
+from egsw_plugin.options import encode
 
 TIME_LIMIT = 240  # seconds for a process of the engine, which takes about ten
 LOW, HIGH = 0.15, 0.28  # of test_policy_loss.actor_config
@@ -114,3 +129,225 @@ def test_a_critic_with_sequence_parallelism_trains_as_in_one_process(engines):
         for name, expected in one["critic"].items():
             torch.testing.assert_close(other["critic"][name], expected, atol=2e-4, rtol=1e-4, msg=name)
     assert max(float(gradient.abs().max()) for gradient in one["critic"].values()) > 1
+
+
+# --------------------------------------------------------------------------------- micro-batches of a dynamic size
+
+LONG = [40, 16384, 1, 9000, 5]  # tokens of the responses
+BEFORE = [5, 9, 600, 30, 3]  # of the prompts
+BUDGET = 17000  # tokens of a micro-batch
+PER_TOKEN = [Field.WEIGHT, Field.KL_WEIGHT, Field.CLIP_LOW, Field.CLIP_HIGH, Field.ANCHOR]
+
+
+config_of = functools.cache(actor_config)  # hydra takes a second
+
+
+class LongBatch:
+    """Rows of 16 k tokens among short ones, in a layout of verl's; every token has numbers of its own.
+
+    jagged: as verl's V1 trainer hands it to the workers. padded: a DataProto with prompts to the left and responses to
+    the right, as the old trainer has it. mixed: what a worker of the old trainer makes of it, rows without padding,
+    fields with.
+    """
+
+    def __init__(self, mode, layout="jagged", position_rows=0):
+        """Fields arrive where policy loss `mode` reads them; position_rows: the model's positions have so many rows."""
+        self.layout, self.mode = layout, mode
+        generator = torch.Generator().manual_seed(5)
+
+        def random(lengths):
+            return [torch.randn(length, generator=generator, dtype=torch.float64) for length in lengths]
+
+        self.log_probs = [row.requires_grad_() for row in random([a + b for a, b in zip(BEFORE, LONG, strict=True)])]
+        self.entropy = [row.detach().exp().requires_grad_() for row in self.log_probs]
+        self.masks = [torch.ones(length, dtype=torch.int64) for length in LONG]
+        self.masks[1][5000:9000] = 0  # a tool's answer
+        self.masks[4][:] = 0  # rejected
+        # A row is known by its first token, which no field of ours has to do with.
+        self.ids = [torch.full((len(row),), 7) for row in self.log_probs]
+        for row, tokens in enumerate(self.ids):
+            tokens[0] = row + 10
+        changes = random(LONG)
+        self.fields = {
+            "response_mask": self.masks,
+            "old_log_probs": [
+                row.detach()[length - 1 : -1] - 0.3 * change
+                for row, length, change in zip(self.log_probs, BEFORE, changes, strict=True)
+            ],
+            "advantages": random(LONG),
+        }
+        self.per_row = {}
+        reads, options = LOSSES[mode].reads, LOSSES[mode].options_type()
+        for field in PER_TOKEN:
+            if field in reads or (field is Field.KL_WEIGHT and mode == "egsw_plugin"):
+                scale = 0.2 if field is not Field.WEIGHT else 1.0
+                self.fields[field.queue_name] = [scale * row.abs() for row in random(LONG)]
+        if mode == "egsw_plugin":
+            self.fields["ref_log_prob"] = random(LONG)
+            self.per_row[Field.ENTROPY_COEF.queue_name] = torch.rand(len(LONG), 1, generator=generator).double()
+        if numbers := encode(options):
+            numbers = torch.tensor(numbers, dtype=torch.float64)
+            self.per_row[Field.LOSS_OPTIONS.queue_name] = numbers.expand(len(LONG), -1).contiguous()
+        self.config = config_of(
+            mode, "seq-mean-token-mean" if mode == "grpo_s" else "token-mean", mode == "egsw_plugin"
+        )
+        self.positions = [
+            torch.arange(len(row)) if not position_rows else torch.arange(len(row)).expand(position_rows, -1) + row[0]
+            for row in self.ids
+        ]
+        self.data = self.jagged() if layout == "jagged" else self.padded()
+        if layout == "mixed":
+            self.data = left_right_2_no_padding(self.data.to_tensordict())
+
+    def jagged(self):
+        fields = {
+            "input_ids": nested(self.ids),
+            "position_ids": nested(self.positions),
+            "prompts": nested(row[:length] for row, length in zip(self.ids, BEFORE, strict=True)),
+            "responses": nested(row[length:] for row, length in zip(self.ids, BEFORE, strict=True)),
+            **{name: nested(values) for name, values in self.fields.items()},
+            **self.per_row,
+        }
+        return TensorDict(fields, batch_size=len(LONG))
+
+    def padded(self):
+        left, right = max(BEFORE), max(LONG)
+
+        def both(rows, value=0):
+            return torch.stack(
+                [
+                    torch.nn.functional.pad(row, (left - a, right - b), value=value)
+                    for row, a, b in zip(rows, BEFORE, LONG, strict=True)
+                ]
+            )
+
+        ids = both(self.ids)
+        tensors = {
+            "input_ids": ids,
+            "prompts": ids[:, :left],
+            "responses": ids[:, left:],
+            "position_ids": both(self.positions),
+            "attention_mask": both([torch.ones_like(row) for row in self.ids]),
+            **{name: torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) for name, rows in self.fields.items()},
+            **self.per_row,
+        }
+        return DataProto.from_dict(tensors, non_tensors={"uid": np.array([f"u{row}" for row in range(len(LONG))])})
+
+    def micro_batches(self):
+        """By verl's functions: the micro-batches, and which rows each holds."""
+        if self.layout == "padded":
+            parts, order = prepare_dynamic_batch(self.data, max_token_len=BUDGET)
+            for part, rows in zip(parts, order, strict=True):
+                assert part.non_tensor_batch["uid"].tolist() == [f"u{row}" for row in rows]
+            return [part.batch for part in parts], order
+        data = self.data.copy()
+        tensordict_utils.assign_non_tensor(data, use_dynamic_bsz=True, max_token_len_per_gpu=BUDGET)
+        return prepare_micro_batches(data)
+
+    def loss(self, part):
+        """verl's loss of one micro-batch."""
+        ids = part["input_ids"]
+        if ids.is_nested:
+            rows = [int(row[0]) - 10 for row in ids.unbind()]
+        else:
+            rows = (part["input_ids"].amax(1) - 10).tolist()
+        part = part.copy()
+        for name, value in {
+            "dp_size": 1,
+            "batch_num_tokens": sum(int(mask.sum()) for mask in self.masks),
+            "global_batch_size": len(LONG),
+        }.items():
+            part.set_non_tensor(name, value)
+        output = {
+            name: torch.nested.as_nested_tensor([tensors[row] for row in rows], layout=torch.jagged)
+            for name, tensors in (("log_probs", self.log_probs), ("entropy", self.entropy))
+        }
+        if self.mode != "egsw_plugin":
+            del output["entropy"]
+        return losses.ppo_loss(self.config, output, part)[0]
+
+    def trained(self, parts):
+        """Sum of the losses of micro-batches, and the gradients by log-probability and entropy, row by row."""
+        for row in (*self.log_probs, *self.entropy):
+            row.grad = None
+        total = 0.0
+        for part in parts:
+            loss = self.loss(part)
+            loss.backward()
+            total += float(loss.detach())
+        none = [torch.zeros_like(row) for row in self.entropy]
+        return (
+            total,
+            [row.grad for row in self.log_probs],
+            [zeros if row.grad is None else row.grad for row, zeros in zip(self.entropy, none, strict=True)],
+        )
+
+
+LAYOUTS = ["jagged", "padded", "mixed"]
+CASES = [(mode, "jagged") for mode in MODES]
+CASES += [(mode, layout) for mode in ("egsw", "grpo_s", "egsw_plugin") for layout in ("padded", "mixed")]
+
+
+@pytest.mark.parametrize("mode,layout", CASES)
+def test_micro_batches_of_a_dynamic_size_sum_to_the_batch(mode, layout):
+    batch = LongBatch(mode, layout)
+    parts, order = batch.micro_batches()
+    assert len(parts) > 1 and [row for rows in order for row in rows] != list(range(len(LONG)))
+    whole = batch.trained([batch.data.batch if layout == "padded" else batch.data])
+    split = batch.trained(parts)
+    assert split[0] == pytest.approx(whole[0], rel=1e-9)
+    for one, other in zip(split[1:], whole[1:], strict=True):
+        for row in range(len(LONG)):
+            torch.testing.assert_close(one[row], other[row], rtol=1e-9, atol=1e-15)
+    assert all(float(gradient.abs().sum()) > 0 for row, gradient in enumerate(split[1]) if row != 4)
+    if mode in ("egsw", "gtpo", "grpo_s"):
+        check_slopes(batch, split[1])
+
+
+def check_slopes(batch, gradients):
+    """Each token's gradient is that of its own weight, advantage and ratio."""
+    mode = batch.mode
+    number = sum(int(mask.sum()) for mask in batch.masks)
+    for row, (length, gradient) in enumerate(zip(BEFORE, gradients, strict=True)):
+        new, own = batch.log_probs[row].detach()[length - 1 : -1], batch.masks[row].bool()
+        ratio, A = (new - batch.fields["old_log_probs"][row]).exp(), batch.fields["advantages"][row]
+        if mode == "grpo_s":
+            count = max(int(own.sum()), 1)
+            mean = ratio[own].sum() / count
+            free = ~(((A > 0) & (mean > 1 + HIGH)) | ((A < 0) & (mean < 1 - LOW))) & own
+            slope = -ratio / count * A[free].sum() / count / len(LONG)
+        else:
+            free = ~(((A > 0) & (ratio > 1 + HIGH)) | ((A < 0) & (ratio < 1 - LOW)))
+            weight = batch.fields[Field.WEIGHT.queue_name][row] if mode == "egsw" else 1.0
+            slope = -weight * A * ratio / number * free
+        expected = torch.zeros_like(gradient)
+        expected[length - 1 : -1] = slope * own
+        torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_micro_batches_of_a_dynamic_size_carry_fields_and_give_back_the_order(layout):
+    batch = LongBatch("egsw_plugin", layout)
+    parts, order = batch.micro_batches()
+    width = max(LONG)
+    for field in (*PER_TOKEN, Field.ENTROPY_COEF, Field.LOSS_OPTIONS):
+        read = [Arrived.of(part)[field] for part in parts]
+        if field.spec.per_row:
+            expected = batch.per_row[field.queue_name]
+        else:
+            read = [torch.nn.functional.pad(tensor, (0, width - tensor.shape[1])) for tensor in read]
+            expected = torch.nn.utils.rnn.pad_sequence(batch.fields[field.queue_name], batch_first=True)
+            for tensor, rows in zip(read, order, strict=True):
+                for one, row in zip(tensor, rows, strict=True):
+                    assert torch.equal(one[: LONG[row]], expected[row, : LONG[row]]), field
+            real = torch.arange(width) < torch.tensor(LONG).unsqueeze(1)
+            read = [tensor.masked_fill(~real[rows], 0) for tensor, rows in zip(read, order, strict=True)]
+        restored = restore_dynamic_batch(torch.cat(read), order)
+        torch.testing.assert_close(restored, expected, rtol=0, atol=0, equal_nan=True)
+    if layout == "jagged":  # what a worker gives back to the driver, such as entropies
+        name = Field.WEIGHT.queue_name
+        outputs = [{"model_output": {"entropy": part[name]}} for part in parts]
+        data = tensordict_utils.get_tensordict({}, {"use_dynamic_bsz": True})
+        result = postprocess_batch_func(outputs, order, data)["model_output"]["entropy"]
+        for row, expected in zip(result.unbind(), batch.fields[name], strict=True):
+            assert torch.equal(row, expected)
