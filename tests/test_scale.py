@@ -11,16 +11,20 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
+import reference_shaping
 import sequence_parallel
 import torch
 import verl  # noqa: F401  (loads the plugin)
 from sequence_parallel import MODES, PROMPTS, RESPONSES, nested
-from tensordict import TensorDict
+from tensordict import NonTensorStack, TensorDict
 from test_policy_loss import actor_config
 from verl import DataProto
+from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 from verl.utils import tensordict_utils
 from verl.utils.seqlen_balancing import prepare_dynamic_batch, restore_dynamic_batch
 from verl.workers.engine.utils import postprocess_batch_func, prepare_micro_batches
@@ -151,7 +155,9 @@ class LongBatch:
     """
 
     def __init__(self, mode, layout="jagged", position_rows=0):
-        """Fields arrive where policy loss `mode` reads them; position_rows: the model's positions have so many rows."""
+        """Fields arrive where policy loss `mode` reads them; position_rows: a model that sees images has so many
+        positions a token, and some rows have an image.
+        """
         self.layout, self.mode = layout, mode
         generator = torch.Generator().manual_seed(5)
 
@@ -192,9 +198,14 @@ class LongBatch:
             mode, "seq-mean-token-mean" if mode == "grpo_s" else "token-mean", mode == "egsw_plugin"
         )
         self.positions = [
-            torch.arange(len(row)) if not position_rows else torch.arange(len(row)).expand(position_rows, -1) + row[0]
+            torch.arange(len(row)) if not position_rows else torch.arange(len(row)).expand(position_rows, -1) * row[0]
             for row in self.ids
         ]
+        self.images = None
+        if position_rows:
+            self.images = [
+                {} if row == 2 else {"pixel_values": torch.full((row + 1, 4), row)} for row in range(len(LONG))
+            ]
         self.data = self.jagged() if layout == "jagged" else self.padded()
         if layout == "mixed":
             self.data = left_right_2_no_padding(self.data.to_tensordict())
@@ -208,6 +219,8 @@ class LongBatch:
             **{name: nested(values) for name, values in self.fields.items()},
             **self.per_row,
         }
+        if self.images is not None:
+            fields["multi_modal_inputs"] = NonTensorStack(*self.images)
         return TensorDict(fields, batch_size=len(LONG))
 
     def padded(self):
@@ -231,7 +244,10 @@ class LongBatch:
             **{name: torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) for name, rows in self.fields.items()},
             **self.per_row,
         }
-        return DataProto.from_dict(tensors, non_tensors={"uid": np.array([f"u{row}" for row in range(len(LONG))])})
+        others = {"uid": np.array([f"u{row}" for row in range(len(LONG))])}
+        if self.images is not None:
+            others["multi_modal_inputs"] = np.array(self.images, dtype=object)
+        return DataProto.from_dict(tensors, non_tensors=others)
 
     def micro_batches(self):
         """By verl's functions: the micro-batches, and which rows each holds."""
@@ -239,10 +255,13 @@ class LongBatch:
             parts, order = prepare_dynamic_batch(self.data, max_token_len=BUDGET)
             for part, rows in zip(parts, order, strict=True):
                 assert part.non_tensor_batch["uid"].tolist() == [f"u{row}" for row in rows]
+            self.images_of_parts = [part.non_tensor_batch.get("multi_modal_inputs") for part in parts]
             return [part.batch for part in parts], order
         data = self.data.copy()
         tensordict_utils.assign_non_tensor(data, use_dynamic_bsz=True, max_token_len_per_gpu=BUDGET)
-        return prepare_micro_batches(data)
+        parts, order = prepare_micro_batches(data)
+        self.images_of_parts = [part.get("multi_modal_inputs") for part in parts]
+        return parts, order
 
     def loss(self, part):
         """verl's loss of one micro-batch."""
@@ -351,3 +370,127 @@ def test_micro_batches_of_a_dynamic_size_carry_fields_and_give_back_the_order(la
         result = postprocess_batch_func(outputs, order, data)["model_output"]["entropy"]
         for row, expected in zip(result.unbind(), batch.fields[name], strict=True):
             assert torch.equal(row, expected)
+
+
+# --------------------------------------------------------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("position_rows", [3, 4])
+def test_a_batch_with_images_trains_as_one_without(position_rows, layout):
+    """Positions of a model that sees images are [rows, 3 or 4, tokens]; its images are no tensors of the batch."""
+    batch, text = LongBatch("egsw", layout, position_rows), LongBatch("egsw", layout)
+    parts, order = batch.micro_batches()
+    assert order == text.micro_batches()[1]
+    loss, gradients, _ = batch.trained(parts)
+    expected_loss, expected, _ = text.trained(text.micro_batches()[0])
+    assert loss == expected_loss
+    for one, other in zip(gradients, expected, strict=True):
+        assert torch.equal(one, other)
+    check_slopes(batch, gradients)
+    for part, rows, images in zip(parts, order, batch.images_of_parts, strict=True):
+        positions = part["position_ids"]
+        assert positions.dim() == 3
+        found = positions.unbind() if positions.is_nested else positions
+        for row, own, image in zip(rows, found, images, strict=True):
+            if not positions.is_nested:
+                own = own[:, part["attention_mask"][rows.index(row)].bool()]
+            assert torch.equal(own, batch.positions[row])
+            image = getattr(image, "data", image)
+            assert image.keys() == batch.images[row].keys()
+            assert all(torch.equal(image[key], batch.images[row][key]) for key in image)
+
+
+# --------------------------------------------------------------------------------------------------------- large groups
+
+ESTIMATORS = ["egsw", "gtpo", "grpo_s"]
+# Groups of rollout.n=64, and some whose rows were lost; the longest response of each case.
+GROUPS = {"many groups": ([64, 64, 37, 64, 5, 1, 50], 40), "4 k responses": ([64, 17], 4500)}
+
+
+def large_groups(case):
+    """Rows of several groups, shuffled, with holes in the mask, and two padding rows."""
+    sizes, tokens = GROUPS[case]
+    generator = torch.Generator().manual_seed(len(sizes))
+    uids = [f"{number}" for number, size in enumerate(sizes) for _ in range(size)] + ["pad0", "pad0"]
+    rows = len(uids)
+    lengths = 1 + (torch.rand(rows, 1, generator=generator).square() * tokens).long()
+    lengths[0] = tokens
+    mask = torch.arange(tokens) < lengths
+    holes = torch.rand(rows, tokens, generator=generator) < 0.2
+    holes.scatter_(1, lengths - 1, False)
+    rewards = torch.zeros(rows, tokens)
+    rewards.scatter_(1, lengths - 1, torch.randint(0, 2, (rows, 1), generator=generator).float())
+    mask = (mask & ~holes).long()
+    mask[-2:], rewards[-2:] = 0, 0
+    entropy = torch.rand(rows, tokens, generator=generator) * 2 + 0.01
+    order = torch.randperm(rows, generator=generator)
+    index = np.array(uids, dtype=object)[order.numpy()]
+    return rewards[order], mask[order], index, entropy[order]
+
+
+def estimate(name, batch):
+    rewards, mask, index, entropy = batch
+    return get_adv_estimator_fn(name)(rewards, mask, index, {"egsw": {"temperature": 1.0}}, entropy=entropy)[0]
+
+
+@functools.cache
+def by_loop(name, case):
+    """Advantages by plain loops, float64 [rows, tokens]."""
+    rewards, mask, index, entropy = large_groups(case)
+    uids, expected = index.tolist(), torch.zeros(mask.shape, dtype=torch.float64)
+    if name == "egsw":
+        base = get_adv_estimator_fn("grpo")(rewards.clone(), mask, index)[0]
+        found = reference.egsw_weights(base.tolist(), entropy.tolist(), mask.tolist(), uids, 0.5, 1.0)
+        found = {place: weight * float(base[place]) for place, weight in found.items()}
+    else:
+        success = (rewards.sum(1) > 0.5).tolist()
+        found = getattr(reference_shaping, name)(entropy.tolist(), mask.tolist(), uids, success)
+    if name == "grpo_s":
+        return torch.tensor(found, dtype=torch.float64).unsqueeze(1) * mask
+    places = torch.tensor(list(found))
+    expected[places[:, 0], places[:, 1]] = torch.tensor(list(found.values()), dtype=torch.float64)
+    return expected
+
+
+@pytest.mark.usefixtures("implementation")
+@pytest.mark.parametrize("case", GROUPS)
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_groups_of_64_equal_the_loop(name, case):
+    result = estimate(name, large_groups(case)).double()
+    torch.testing.assert_close(result, by_loop(name, case), rtol=1e-5, atol=2e-5)
+    assert float(result.abs().max()) > 0.5
+
+
+@pytest.mark.usefixtures("implementation")
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_rows_of_large_groups_may_come_in_any_order(name):
+    rewards, mask, index, entropy = large_groups("many groups")
+    order = torch.randperm(len(mask), generator=torch.Generator().manual_seed(9))
+    shuffled = estimate(name, (rewards[order], mask[order], index[order.numpy()], entropy[order]))
+    torch.testing.assert_close(shuffled, estimate(name, (rewards, mask, index, entropy))[order], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_memory_of_uneven_groups(implementation, name):
+    """In tensors of [rows, tokens] float32: it follows the rows, whatever the largest group."""
+    rows, tokens = 512, 8192
+    generator = torch.Generator().manual_seed(0)
+    mask = (torch.arange(tokens) < torch.randint(1, tokens + 1, (rows, 1), generator=generator)).long()
+    rewards = torch.zeros(rows, tokens)
+    rewards[:, 0] = torch.randint(0, 2, (rows,), generator=generator).float()
+    # Two groups of 64, and rows alone: padded to the largest group they would be fifty batches.
+    index = np.array([f"{row % 2}" if row < 128 else f"alone-{row}" for row in range(rows)], dtype=object)
+    batch = rewards, mask, index, torch.rand(rows, tokens, generator=generator)
+    estimate(name, tuple(part[:8] for part in batch))  # what is loaded on first use
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+    before = status("VmRSS")
+    estimate(name, batch)
+    used = (status("VmHWM") - before) * 1024 / (rows * tokens * 4)
+    assert 0.05 < used < (1.25 if implementation == "compiled" else 20)
+
+
+def status(key):
+    """A line of /proc/self/status, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(key)).split()[1])
