@@ -24,10 +24,13 @@ from batches import random_batch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from tensordict import TensorDict
+from test_policy_loss import actor_config
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 from verl.trainer.ppo.v1 import PPOTrainer, PPOTrainerColocateAsync, PPOTrainerSeparateAsync, PPOTrainerSync
 from verl.utils import tensordict_utils
+from verl.workers.engine.utils import prepare_micro_batches
+from verl.workers.utils import losses
 
 from egsw_plugin.errors import BridgeError, TensorError
 from egsw_plugin.fields import Field
@@ -87,12 +90,15 @@ def nested(tensor, lengths):
 class Stored:
     """A random batch in TransferQueue as verl's rollout and log-probability steps leave it, in an order of its own."""
 
-    def __init__(self, seed, leave_out=(), name="a", outputs=1, extra=None):
+    def __init__(self, seed, leave_out=(), name="a", outputs=1, extra=None, full=False, images=False):
+        """full: every response is as long as the batch is wide. images: stored as for a model that sees them."""
         self.rewards, self.mask, self.index, self.entropy = random_batch(seed, prompts=3, responses=6)
         rows, tokens = self.mask.shape
         # A response is at least as long as its last policy token; some end with tokens of an environment.
         width = (self.mask * torch.arange(1, tokens + 1)).amax(1)
         self.lengths = torch.minimum(width.clamp(min=1) + torch.arange(rows) % 2, torch.tensor(tokens)).tolist()
+        if full:
+            self.lengths = [tokens] * rows
         self.rewards[torch.arange(tokens) >= torch.tensor(self.lengths).unsqueeze(1)] = 0  # not stored
         # Every `outputs` rows of a prompt, wherever they stand in the batch, are one session's outputs.
         seen = {}
@@ -113,6 +119,7 @@ class Stored:
             "entropy": self.entropy,
         }
         fields = {key: nested(value, self.lengths) for key, value in per_token.items() if key not in leave_out}
+        self.fields = list(fields)
         fields["uid"] = self.index.tolist()
         if extra is not None:
             fields["extra_fields"] = [{"reward_extra_info": extra(row)} for row in range(rows)]
@@ -120,6 +127,8 @@ class Stored:
         order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).tolist()
         for row in order:
             one = {key: value[row : row + 1] for key, value in fields.items() if isinstance(value, list)}
+            if images:
+                one |= self.seen(row)
             one |= {
                 key: nested(per_token[key][row : row + 1], self.lengths[row : row + 1])
                 for key in per_token
@@ -132,6 +141,22 @@ class Stored:
                 fields=TensorDict(_non_tensor(one), batch_size=1),
             )
         self.batch = KVBatchMeta(partition_id=PARTITION, keys=self.keys, tags=self.tags)
+
+    def seen(self, row):
+        """What a worker of verl's agent loop stores beside them for a model that sees images, of one row."""
+        # Prompts of several lengths: verl cannot cut a batch whose rows, positions of 4 each, are all equally long.
+        prompt, response = torch.tensor([row + 100, *[7] * (row % 3)]), torch.full((self.lengths[row],), 7)
+        ids = torch.cat([prompt, response])
+        positions = torch.arange(len(ids)).expand(4, -1) * (row + 1)
+        image = {"pixel_values": torch.full((2, 4), row)} if row % 3 else {}
+        return {
+            "multi_modal_inputs": [image],
+            "position_ids": torch.nested.as_nested_tensor([positions], layout=torch.jagged),
+            **{
+                key: torch.nested.as_nested_tensor([value], layout=torch.jagged)
+                for key, value in {"input_ids": ids, "prompts": prompt, "responses": response}.items()
+            },
+        }
 
     def read(self, name):
         data = tq.kv_batch_get(keys=self.keys, partition_id=PARTITION, select_fields=[name])
@@ -201,6 +226,60 @@ def test_weights_are_stored_for_the_policy_loss(stored, model):
     assert weights.offsets().diff().tolist() == batch.lengths
     weights = wide(weights.to_padded_tensor(0.0), batch.mask)
     torch.testing.assert_close(weights, expected(batch, batch.entropy), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_responses_of_one_length(stored, model, images):
+    """All cut at the longest: what is stored has a length a row all the same, and no row is another's."""
+    batch = stored(21, full=True, images=images)
+    trainer = trainer_of(PPOTrainerSync, model, "+algorithm.egsw.channel=loss", f"{LOSS}=egsw")
+    trainer._compute_advantage(batch.batch, {})
+    torch.testing.assert_close(batch.read("advantages"), base_of(batch), rtol=1e-5, atol=1e-6)
+    own = batch.mask.bool()
+    weights = batch.read(WEIGHT).masked_fill(~own, 0)
+    torch.testing.assert_close(weights, expected(batch, batch.entropy), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_weights_of_a_batch_with_images_reach_its_tokens(stored, model, full):
+    """From the advantage step to the gradient: TransferQueue, verl's micro-batches of a dynamic size, its loss."""
+    batch = stored(22, full=full, images=True)
+    trainer = trainer_of(PPOTrainerSync, model, "+algorithm.egsw.channel=loss", f"{LOSS}=egsw")
+    trainer._compute_advantage(batch.batch, {})
+    fields = [*batch.fields, "advantages", WEIGHT, "input_ids", "prompts", "responses"]
+    data = tq.kv_batch_get(
+        keys=batch.keys,
+        partition_id=PARTITION,
+        select_fields=[*fields, "position_ids", "multi_modal_inputs"],
+    )
+    number = int(batch.mask.sum())
+    sizes = {"dp_size": 1, "batch_num_tokens": number, "global_batch_size": len(batch.keys)}
+    tensordict_utils.maybe_fix_3d_position_ids(data)
+    tensordict_utils.assign_non_tensor(data, use_dynamic_bsz=True, max_token_len_per_gpu=40, **sizes)
+    parts, _ = prepare_micro_batches(data)
+    assert len(parts) > 2
+    # The policy has not moved, and then the gradient of a token is -w A / N.
+    log_probs = wide(batch.read("old_log_probs"), batch.mask)
+    gradient, config = torch.zeros_like(log_probs), actor_config("egsw")
+    for part in parts:
+        rows = [int(ids[0]) - 100 for ids in part["input_ids"].unbind()]
+        for row, positions in zip(rows, part["position_ids"].unbind(), strict=True):
+            assert torch.equal(positions, torch.arange(row % 3 + 1 + batch.lengths[row]).expand(4, -1) * (row + 1))
+        for row, image in zip(rows, part["multi_modal_inputs"], strict=True):
+            image = getattr(image, "data", image)
+            assert image.keys() == ({"pixel_values"} if row % 3 else set())
+            assert all((value == row).all() for value in image.values())
+        own = [log_probs[row, : batch.lengths[row]].clone().requires_grad_() for row in rows]
+        # The model's output at a place is of the token after it; before and behind the response is what nobody reads.
+        output = [torch.nn.functional.pad(leaf, (row % 3, 1)) for row, leaf in zip(rows, own, strict=True)]
+        losses.ppo_loss(config, {"log_probs": torch.nested.as_nested_tensor(output, layout=torch.jagged)}, part)[
+            0
+        ].backward()
+        for row, leaf in zip(rows, own, strict=True):
+            gradient[row, : len(leaf)] = leaf.grad
+    wanted = -expected(batch, batch.entropy) * base_of(batch) / number
+    torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-7)
+    assert float(gradient.abs().max()) > 0
 
 
 def test_surprisal_needs_no_entropy(stored, model):
