@@ -13,14 +13,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import engine_process
 import numpy as np
 import pytest
 import reference
 import reference_shaping
-import sequence_parallel
 import torch
 import verl  # noqa: F401  (loads the plugin)
-from sequence_parallel import MODES, PROMPTS, RESPONSES, nested
+from engine_process import MODES, PROMPTS, RESPONSES, nested
 from tensordict import NonTensorStack, TensorDict
 from test_policy_loss import actor_config
 from verl import DataProto
@@ -46,13 +46,13 @@ LOW, HIGH = 0.15, 0.28  # of test_policy_loss.actor_config
 def engines(tmp_path_factory):
     """What verl's engine computed of one batch: in one process, and in both of two that share each sequence."""
     folder = tmp_path_factory.mktemp("engines")
-    sequence_parallel.make(folder)
+    engine_process.make(folder)
     for size in (1, 2):
         environment = os.environ | {"VERL_PLATFORM": "cpu", "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1"}
         environment["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), *sys.path])
         processes = []
         for rank in range(size):
-            command = [sys.executable, sequence_parallel.__file__, str(folder), str(rank), str(size)]
+            command = [sys.executable, engine_process.__file__, str(folder), str(rank), str(size)]
             log = open(folder / f"{size}-{rank}.log", "w")  # noqa: SIM115
             ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             processes.append(subprocess.Popen(command, env=environment | ranks, stdout=log, stderr=log))
@@ -92,6 +92,12 @@ def test_sequence_parallelism_trains_as_one_process_does(engines, mode):
 @pytest.mark.parametrize("mode", ["egsw", "gtpo", "grpo_s", "egsw_plugin"])
 def test_with_sequence_parallelism_each_token_meets_its_own_weight(engines, mode):
     batch, _, two = engines
+    for other in two:
+        check_tokens(batch, mode, other[mode]["tokens"])
+
+
+def check_tokens(batch, mode, gradients):
+    """The gradient of each token of the engine's batch is that of its own weight, advantage, bounds and ratio."""
     number, clipped = sum(int(mask.sum()) for mask in batch["masks"]), 0
     for row, (length, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
         change, mask, A, weight, low, high = (
@@ -113,12 +119,11 @@ def test_with_sequence_parallelism_each_token_meets_its_own_weight(engines, mode
                 free = not held(ratios[t], A[t], low[t], high[t])
                 slopes[t] = -weight[t] * A[t] * ratios[t] / number if free else 0.0
                 clipped += not free
-        for other in two:
-            gradient = other[mode]["tokens"][row].tolist()
-            expected = [0.0] * len(gradient)
-            for t, slope in slopes.items():
-                expected[length - 1 + t] = slope  # where the model's output is the next token's
-            assert gradient == pytest.approx(expected, rel=1e-4, abs=1e-7)
+        gradient = gradients[row].tolist()
+        expected = [0.0] * len(gradient)
+        for t, slope in slopes.items():
+            expected[length - 1 + t] = slope  # where the model's output is the next token's
+        assert gradient == pytest.approx(expected, rel=1e-4, abs=1e-7)
     assert mode == "grpo_s" or 0 < clipped < number / 2
 
 
@@ -399,6 +404,27 @@ def test_a_batch_with_images_trains_as_one_without(position_rows, layout):
             image = getattr(image, "data", image)
             assert image.keys() == batch.images[row].keys()
             assert all(torch.equal(image[key], batch.images[row][key]) for key in image)
+
+
+def test_the_engine_on_the_cpu_trains_a_model_that_sees_images(engines):
+    """Its log-probabilities are those of the model alone, and each token meets its own weight."""
+    batch, one, _ = engines
+    for row, alone in zip(one["images"]["new"], one["images"]["alone"], strict=True):
+        torch.testing.assert_close(row, alone, atol=5e-6, rtol=0)
+    assert one["images"]["egsw"]["parts"] == 2
+    check_tokens(batch, "egsw", one["images"]["egsw"]["tokens"])
+    gradients = one["images"]["egsw"]["parameters"]
+    assert any("visual" in name and float(gradient.abs().max()) > 1e-4 for name, gradient in gradients.items())
+
+
+def test_the_engine_on_the_cpu_refuses_images_where_it_cannot_have_them(engines):
+    _, one, two = engines
+    refused = one["images"]["refused"]
+    assert refused.startswith("actor_rollout_ref.model.use_remove_padding=True: not on the CPU")
+    assert "pixel_values" in refused and refused.endswith("set it to False")
+    for other in two:
+        assert other["refused"].startswith("ulysses_sequence_parallel_size=2: not on the CPU")
+        assert other["refused"].endswith("(qwen3_vl): set it to 1")
 
 
 # --------------------------------------------------------------------------------------------------------- large groups

@@ -117,12 +117,11 @@ class CPUEngineWithLMHead(FSDPEngineWithLMHead):
         input_ids, position_ids = micro_batch["input_ids"], micro_batch["position_ids"]
         images = extract_multi_modal_inputs(micro_batch.get("multi_modal_inputs", []))
         if position_ids.dim() == 3 or images:
-            shape = f"[rows, {position_ids.shape[1]}, tokens]" if position_ids.dim() == 3 else "[rows, tokens]"
             raise OptionError(
                 REMOVE_PADDING,
                 True,
-                f"not on the CPU with a model that sees images (position_ids {shape}, multi_modal_inputs "
-                f"{', '.join(images) or 'none'}): set it to False",
+                "not on the CPU with a model that sees images, and this batch has "
+                f"{', '.join(images) or 'several positions a token'}: set it to False",
             )
         lengths = _prompt_lengths(micro_batch)
         layout = shared_prompts.Layout.of(input_ids.unbind(), position_ids.unbind(), lengths)

@@ -1,8 +1,8 @@
 """One of the processes of test_scale.py: verl's FSDP engine, its micro-batches and its `ppo_loss`, with Ulysses or not.
 
-    python sequence_parallel.py FOLDER RANK SIZE
+    python engine_process.py FOLDER RANK SIZE
 
-FOLDER holds a model, and batch.pt, made by `make`; what the engine computed is written to FOLDER/SIZE-RANK.pt.
+FOLDER holds two models, and batch.pt, made by `make`; what the engine computed is written to FOLDER/SIZE-RANK.pt.
 """
 
 import sys
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 MODES = ["egsw", "gtpo", "grpo_s", "egsw_plugin", "fipo"]
-VOCABULARY, TEMPERATURE = 61, 0.8
+VOCABULARY, TEMPERATURE, IMAGE = 61, 0.8, 57
 PROMPTS, RESPONSES = [5, 3, 4, 6, 2], [9, 1, 14, 6, 3]  # 53 tokens: the two workers' parts are padded, and cut a row
 
 
@@ -36,9 +36,11 @@ def make(folder):
         use_sliding_window=False,
         initializer_range=0.2,
     )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({"a": 0}, "a"))
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="a").save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="a")
+    for model, place in ((Qwen2ForCausalLM(config), folder), (model_that_sees(), folder / "images")):
+        model.save_pretrained(place)
+        tokenizer.save_pretrained(place)
     rows = [torch.randint(0, VOCABULARY, (a + b,)) for a, b in zip(PROMPTS, RESPONSES, strict=True)]
     masks = [torch.ones(length, dtype=torch.int64) for length in RESPONSES]
     masks[2][4:7] = 0  # a tool's answer
@@ -56,7 +58,23 @@ def make(folder):
     torch.save(fields, Path(folder) / "batch.pt")
 
 
-def engine_of(folder, parallel, kind):
+def model_that_sees():
+    """A random model for text and images."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": VOCABULARY}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.2}
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0, "mrope_interleaved": True}
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
+    vision |= {"patch_size": 2, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
+    tokens = {"image_token_id": IMAGE, "video_token_id": 58, "vision_start_token_id": 55, "vision_end_token_id": 56}
+    config = Qwen3VLConfig(
+        text_config={**sizes, "rope_parameters": rope}, vision_config=vision, tie_word_embeddings=True, **tokens
+    )
+    return Qwen3VLForConditionalGeneration(config)
+
+
+def engine_of(folder, parallel, kind, remove_padding=None):
     """verl's engine for this platform."""
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
@@ -68,7 +86,7 @@ def engine_of(folder, parallel, kind):
         model_config=HFModelConfig(
             path=str(folder),
             model_type=kind,
-            use_remove_padding=parallel > 1,
+            use_remove_padding=parallel > 1 if remove_padding is None else remove_padding,
             enable_gradient_checkpointing=False,
             override_config={"attn_implementation": "sdpa"},
         ),
@@ -161,6 +179,45 @@ def train(engine, data, mode, fields, old):
     return {"loss": sum(result["loss"]), "parts": len(kept), "parameters": gradients, "tokens": tokens}
 
 
+def train_with_images(folder, fields):
+    """The same rows, two of them with an image in the prompt: what the engine computes, what the model alone says, and
+    why padding is not removed."""
+    import transformers
+    from tensordict import NonTensorStack
+
+    rows = [row.clone() % 50 for row in fields["rows"]]
+    images = [{} for _ in rows]
+    for row in (0, 2):
+        rows[row][1:4] = torch.tensor([55, IMAGE, 56])
+        images[row] = {"pixel_values": torch.randn(4, 3 * 2 * 2 * 2), "image_grid_thw": torch.tensor([[1, 2, 2]])}
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
+    positions, new = [], []
+    for row, image, length in zip(rows, images, PROMPTS, strict=True):
+        kinds = row.eq(IMAGE).long()[None]
+        grid = {"image_grid_thw": image["image_grid_thw"]} if image else {}
+        own, _ = model.model.get_rope_index(input_ids=row[None], mm_token_type_ids=kinds, **grid)
+        positions.append(torch.cat([torch.arange(len(row))[None], own[:, 0]]))
+        with torch.no_grad():
+            seen = {**image, "mm_token_type_ids": kinds} if image else {}
+            logits = model(input_ids=row[None], position_ids=own, **seen).logits[0, length - 1 : -1]
+        new.append((logits / TEMPERATURE).log_softmax(-1).gather(1, row[length:, None])[:, 0])
+    data = batch_of({**fields, "rows": rows}, 1)
+    data["position_ids"], data["multi_modal_inputs"] = nested(positions), NonTensorStack(*images)
+    engine = engine_of(folder, 1, "language_model")
+    with engine.eval_mode():
+        output = engine.forward_backward_batch(data.copy(), None, forward_only=True)["model_output"]["log_probs"]
+    computed = [row[length - 1 : -1].clone() for row, length in zip(output.unbind(), PROMPTS, strict=True)]
+    old = [row - change for row, change in zip(computed, fields["changes"], strict=True)]
+    results = {"new": computed, "alone": new, "egsw": train(engine, data, "egsw", fields, old)}
+    engine = engine_of(folder, 1, "language_model", remove_padding=True)
+    with engine.eval_mode():
+        try:
+            engine.forward_backward_batch(data, None, forward_only=True)
+        except ValueError as error:
+            results["refused"] = str(error)
+    return results
+
+
 def main(folder, rank, size):
     import verl  # noqa: F401  (loads the plugin)
 
@@ -194,6 +251,13 @@ def main(folder, rank, size):
     with critic.train_mode():
         critic.forward_backward_batch(whole, loss)
         results["critic"] = {name: p.grad.full_tensor().clone() for name, p in critic.module.named_parameters()}
+    if size == 1:
+        results["images"] = train_with_images(folder / "images", fields)
+    else:
+        try:
+            engine_of(folder / "images", size, "language_model")
+        except ValueError as error:
+            results["refused"] = str(error)
     torch.save(results, folder / f"{size}-{rank}.pt")
 
 
