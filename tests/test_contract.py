@@ -140,6 +140,21 @@ SYMBOLS = [
         "cpu: a critic",
     ),
     Symbol(
+        "verl.models.transformers.monkey_patch",
+        "_flash_attention_forward",
+        "(query_states, key_states, value_states, attention_mask, query_length, is_causal, dropout=0.0, "
+        "position_ids=None, softmax_scale=None, sliding_window=None, use_top_left_mask=False, softcap=None, "
+        "deterministic=None, cu_seq_lens_q=None, cu_seq_lens_k=None, max_length_q=None, max_length_k=None, "
+        "target_dtype=None, attn_implementation=None, **kwargs)",
+        "cpu: another kernel under sequence parallelism",
+    ),
+    Symbol(
+        "verl.models.transformers.monkey_patch",
+        "_ulysses_flash_attention_forward",
+        "(query_states, key_states, value_states, attention_mask, query_length, *args, position_ids=None, **kwargs)",
+        "cpu: sequence parallelism",
+    ),
+    Symbol(
         "verl.checkpoint_engine",
         "CheckpointEngine",
         "abstract build_topology, finalize, init_process_group, prepare, receive_weights, send_weights",

@@ -10,7 +10,7 @@ import json, sys
 import verl
 
 loaded_by_plugin = sorted(name for name in sys.modules if name.startswith("egsw_plugin.cpu."))
-import verl.utils.distributed, verl.utils.model
+import verl.models.transformers.monkey_patch, verl.utils.distributed, verl.utils.model
 from verl.plugin.platform import PlatformRegistry
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.workers.engine.fsdp import transformer_impl
@@ -18,6 +18,7 @@ from verl.workers.engine.fsdp import transformer_impl
 replaceable = {
     "process group": verl.utils.distributed.initialize_global_process_group_ray,
     "offload": transformer_impl.CPUOffloadPolicy,
+    "attention": verl.models.transformers.monkey_patch._flash_attention_forward,
     "value model": verl.utils.model.load_valuehead_model,
     "poll": ReplayBuffer.__init__,
 }
@@ -54,7 +55,7 @@ def test_inert_unless_asked():
 def test_complete_when_asked():
     report = probe("cpu")
     assert "cpu" in report["platforms"]
-    assert report["patched"] == ["process group", "offload", "value model", "poll"]
+    assert report["patched"] == ["process group", "offload", "attention", "value model", "poll"]
 
 
 def test_platform_answers_verl():

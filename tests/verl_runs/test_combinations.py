@@ -134,6 +134,21 @@ def test_dynamic_batch_sizes(tmp_path, method):
     assert run.column(f"{method}/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
 
 
+@pytest.mark.parametrize("method", ["egsw", "grpo_s"])
+def test_sequence_parallelism(tmp_path, method):
+    """Two workers share each sequence (Ulysses): with EGSW the weights travel to the loss."""
+    run = train(
+        tmp_path,
+        "trainer.n_gpus_per_node=2",
+        "actor_rollout_ref.model.use_remove_padding=true",
+        "actor_rollout_ref.actor.ulysses_sequence_parallel_size=2",
+        *(IN_THE_LOSS if method == "egsw" else ()),
+        ADV=method,
+    )
+    assert_in_effect(run, method, changed=0.05)
+    assert run.column(f"{method}/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
+
+
 def test_lora(tmp_path):
     run = train(
         tmp_path,
