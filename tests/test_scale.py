@@ -31,6 +31,7 @@ from verl.workers.engine.utils import postprocess_batch_func, prepare_micro_batc
 from verl.workers.utils import losses
 from verl.workers.utils.padding import left_right_2_no_padding
 
+from egsw_plugin.cpu import engine, packed
 from egsw_plugin.fields import Arrived, Field
 from egsw_plugin.methods import LOSSES
 from egsw_plugin.options import encode
@@ -138,6 +139,15 @@ def test_a_critic_with_sequence_parallelism_trains_as_in_one_process(engines):
         for name, expected in one["critic"].items():
             torch.testing.assert_close(other["critic"][name], expected, atol=2e-4, rtol=1e-4, msg=name)
     assert max(float(gradient.abs().max()) for gradient in one["critic"].values()) > 1
+
+
+def test_what_attention_over_rows_without_padding_cannot_do_is_an_error():
+    one = torch.ones(1, 2, 1, 4)
+    for cannot in ({"dropout": 0.1}, {"sliding_window": 8}):
+        with pytest.raises(ValueError, match=r"ulysses_sequence_parallel_size on the CPU.*set it to 1"):
+            engine.attend_in_parallel(torch.nn.Identity(), one, one, one, None, **cannot)
+    with pytest.raises(ValueError, match="the first one begins at 3"):
+        packed.attention(one, one, one, None, 2, position_ids=torch.tensor([[3, 0]]))
 
 
 # --------------------------------------------------------------------------------- micro-batches of a dynamic size

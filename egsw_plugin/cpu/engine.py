@@ -64,7 +64,10 @@ def attend_in_parallel(
     N are this worker's tokens. Without it each worker would attend to its own part of the sequence alone.
     """
     if dropout or sliding_window is not None:
-        raise ValueError(f"attention {packed.NAME}: no dropout ({dropout}) and no sliding window ({sliding_window})")
+        raise ValueError(
+            f"ulysses_sequence_parallel_size on the CPU: not for a model with dropout ({dropout}) or a sliding window "
+            f"({sliding_window}); set it to 1"
+        )
     # Looked up at each call: it is verl's function, in which `patches` has exchanged the kernel.
     exchange = monkey_patch._ulysses_flash_attention_forward
     query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))

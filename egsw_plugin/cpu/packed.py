@@ -41,9 +41,8 @@ def attention(
     starts = position_ids.flatten().eq(0).nonzero().flatten().tolist()
     lengths = torch.tensor([*starts, query.shape[1]]).diff().tolist()
     if not starts or starts[0] != 0:
-        raise ValueError(
-            f"rows one after another: the first begins at position {int(position_ids.flatten()[0])}, not 0"
-        )
+        first = int(position_ids.flatten()[0])
+        raise ValueError(f"attention {NAME}: a row begins at position 0, and the first one begins at {first}")
     rows = zip(*(tensor.transpose(1, 2).split(lengths, dim=2) for tensor in (query, key, value)), strict=True)
     grouped = query.shape[2] != key.shape[2]
     attended = [
