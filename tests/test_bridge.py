@@ -272,9 +272,8 @@ def test_weights_of_a_batch_with_images_reach_its_tokens(stored, model, full):
         own = [log_probs[row, : batch.lengths[row]].clone().requires_grad_() for row in rows]
         # The model's output at a place is of the token after it; before and behind the response is what nobody reads.
         output = [torch.nn.functional.pad(leaf, (row % 3, 1)) for row, leaf in zip(rows, own, strict=True)]
-        losses.ppo_loss(config, {"log_probs": torch.nested.as_nested_tensor(output, layout=torch.jagged)}, part)[
-            0
-        ].backward()
+        output = {"log_probs": torch.nested.as_nested_tensor(output, layout=torch.jagged)}
+        losses.ppo_loss(config, output, part)[0].backward()
         for row, leaf in zip(rows, own, strict=True):
             gradient[row, : len(leaf)] = leaf.grad
     wanted = -expected(batch, batch.entropy) * base_of(batch) / number
