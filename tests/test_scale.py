@@ -36,7 +36,8 @@ from egsw_plugin.fields import Arrived, Field
 from egsw_plugin.methods import LOSSES
 from egsw_plugin.options import encode
 
-TIME_LIMIT = 240  # seconds for a process of the engine, which takes about ten
+TIME_LIMIT = 300  # seconds for a process of the engine, which takes about ten, and much longer on a busy machine
+pytestmark = pytest.mark.timeout(2 * TIME_LIMIT + 60)
 LOW, HIGH = 0.15, 0.28  # of test_policy_loss.actor_config
 
 
