@@ -1,8 +1,29 @@
 """Order: whatever starts the real trainer comes last, so that a fast failure shows first. And both kinds of kernels."""
 
+import os
+
 import pytest
 
 from egsw_plugin.kernels import compiled
+
+
+def pytest_configure(config):
+    """Every test process would compile the loops anew, for half a minute: here, and only here, they are kept on disk.
+
+    numba asks whether the file has changed, in which all of them are; settings of numba's own it does not ask for.
+    """
+    if any(name.startswith("NUMBA_") for name in os.environ) or not hasattr(config, "cache"):
+        return
+    try:
+        import numba
+
+        from egsw_plugin.kernels import loops
+    except Exception:  # as without numba; what the package makes of that is tested
+        return
+    numba.config.CACHE_DIR = str(config.cache.mkdir("numba"))
+    for loop in vars(loops).values():
+        if hasattr(loop, "enable_caching"):
+            loop.enable_caching()
 
 
 def pytest_collection_modifyitems(items):
