@@ -2,9 +2,13 @@
 
 import os
 
+import hypothesis
 import pytest
 
 from egsw_plugin.kernels import compiled
+
+# For runs of tests that ran before, in another mode, where each example is slow: `--hypothesis-profile=few`.
+hypothesis.settings.register_profile("few", max_examples=15, deadline=None)
 
 
 def pytest_configure(config):
