@@ -4,6 +4,7 @@ import os
 
 import hypothesis
 import pytest
+import torch
 
 from egsw_plugin.kernels import compiled
 
@@ -28,6 +29,16 @@ def pytest_configure(config):
     for loop in vars(loops).values():
         if hasattr(loop, "enable_caching"):
             loop.enable_caching()
+
+
+def pytest_collection_finish(session):
+    """One thread, here and in the processes that tests start: others would wait for tensors of some numbers, busily.
+
+    Not for real runs, which are launched as a user launches them.
+    """
+    if not any(item.get_closest_marker(mark) for item in session.items for mark in ("verl_run", "combination")):
+        torch.set_num_threads(1)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):
