@@ -1,8 +1,44 @@
 """Order: whatever starts the real trainer comes last, so that a fast failure shows first. And both kinds of kernels."""
 
+import os
+
+import hypothesis
 import pytest
+import torch
 
 from egsw_plugin.kernels import compiled
+
+# For runs of tests that ran before, in another mode, where each example is slow: `--hypothesis-profile=few`.
+hypothesis.settings.register_profile("few", max_examples=15, deadline=None)
+
+
+def pytest_configure(config):
+    """Every test process would compile the loops anew, for half a minute: here, and only here, they are kept on disk.
+
+    numba asks whether the file has changed, in which all of them are; settings of numba's own it does not ask for.
+    """
+    if any(name.startswith("NUMBA_") for name in os.environ) or not hasattr(config, "cache"):
+        return
+    try:
+        import numba
+
+        from egsw_plugin.kernels import loops
+    except Exception:  # as without numba; what the package makes of that is tested
+        return
+    numba.config.CACHE_DIR = str(config.cache.mkdir("numba"))
+    for loop in vars(loops).values():
+        if hasattr(loop, "enable_caching"):
+            loop.enable_caching()
+
+
+def pytest_collection_finish(session):
+    """One thread, here and in the processes that tests start: others would wait for tensors of some numbers, busily.
+
+    Not for real runs, which are launched as a user launches them.
+    """
+    if not any(item.get_closest_marker(mark) for item in session.items for mark in ("verl_run", "combination")):
+        torch.set_num_threads(1)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):

@@ -6,9 +6,6 @@ its configuration and without workers: the advantage step needs no more. Maps to
 exercised: that the stored entropy is the old policy's (test_verl_runs.py compares it with verl's own metric).
 """
 
-import subprocess
-import sys
-import tempfile
 import types
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +18,9 @@ import reference_shaping
 import torch
 import transfer_queue as tq
 from batches import random_batch
+from forks import forked
 from hydra import compose, initialize_config_module
+from launches import configuration
 from omegaconf import OmegaConf
 from tensordict import TensorDict
 from test_policy_loss import actor_config
@@ -76,8 +75,7 @@ def model(tmp_path):
 def trainer_of(cls, model, *overrides):
     trainer = object.__new__(cls)
     overrides = ["algorithm.adv_estimator=egsw", f"actor_rollout_ref.model.path={model}", *overrides]
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        trainer.config = compose("ppo_trainer", overrides=overrides)
+    trainer.config = configuration(*overrides)
     return trainer
 
 
@@ -606,20 +604,20 @@ def test_construction_of_the_trainer_checks_the_configuration(model):
     assert np.all([cls._compute_advantage is PPOTrainer._compute_advantage for cls in TRAINERS])
 
 
-@pytest.mark.parametrize("name", ["egsw", "gtpo", "grpo_s"])
-def test_a_step_depends_on_its_batch_alone(name):
+def test_a_step_depends_on_its_batch_alone(tmp_path):
     """So one after a resume is the one that an uninterrupted run would have made, to the bit."""
-    program = (
-        "import sys, torch, verl; from batches import random_batch; "
-        "from verl.trainer.ppo.core_algos import get_adv_estimator_fn; batch = random_batch(3); "
-        f"torch.save(get_adv_estimator_fn('{name}')(*batch[:3], {{}}, entropy=batch[3])[0], sys.argv[1])"
+    before = (
+        "import torch, verl; from batches import random_batch; "
+        "from verl.trainer.ppo.core_algos import get_adv_estimator_fn; batch = random_batch(3)"
     )
-    compute = get_adv_estimator_fn(name)
-    for seed in range(20):
-        batch = random_batch(seed, prompts=1 + seed % 4, tokens=5 + seed)
-        compute(*batch[:3], {}, entropy=batch[3])
-    batch = random_batch(3)
-    result, _ = compute(*batch[:3], {}, entropy=batch[3])
-    with tempfile.NamedTemporaryFile() as file:
-        subprocess.run([sys.executable, "-c", program, file.name], cwd=Path(__file__).parent, check=True, timeout=300)
-        assert torch.equal(torch.load(file.name), result)
+    names = ("egsw", "gtpo", "grpo_s")
+    alone = "torch.save(get_adv_estimator_fn({0!r})(*batch[:3], {{}}, entropy=batch[3])[0], {1!r})"
+    forked(before, {name: alone.format(name, str(tmp_path / name)) for name in names}, cwd=Path(__file__).parent)
+    for name in names:
+        compute = get_adv_estimator_fn(name)
+        for seed in range(20):
+            batch = random_batch(seed, prompts=1 + seed % 4, tokens=5 + seed)
+            compute(*batch[:3], {}, entropy=batch[3])
+        batch = random_batch(3)
+        result, _ = compute(*batch[:3], {}, entropy=batch[3])
+        assert torch.equal(torch.load(tmp_path / name), result), name

@@ -26,6 +26,8 @@ from egsw_plugin.kernels.groups import dense_group_ids
 from egsw_plugin.kernels.rows import Rows, clamped_sums, row_sums, spread_rows
 
 pytestmark = pytest.mark.usefixtures("implementation")
+# For what is the same with both kinds of kernels.
+once = pytest.mark.parametrize("implementation", ["compiled"], indirect=True)
 TESTS = Path(__file__).parent
 ESTIMATORS = ("egsw", "gtpo", "grpo_s")
 
@@ -160,6 +162,7 @@ def test_group_relative_is_verls_grpo_to_the_bit(rewards, divide_by_std):
 # ----------------------------------------------------------------------------------------- the compiler, and none
 
 
+@once
 def test_no_flag_lets_the_compiler_forget_nan_and_nothing_is_cached():
     """With `nnan` or `ninf` a check for NaN may be compiled away; the disk cache returns old results."""
     assert {"reassoc", "contract", "arcp", "nsz"} == loops.FLAGS
@@ -172,6 +175,7 @@ def test_no_flag_lets_the_compiler_forget_nan_and_nothing_is_cached():
 KERNEL_TESTS = ("test_loops.py", "test_egsw.py", "test_shaped.py")
 
 
+@once
 @pytest.mark.parametrize(
     "setting,chosen",
     [
@@ -179,15 +183,17 @@ KERNEL_TESTS = ("test_loops.py", "test_egsw.py", "test_shaped.py")
         ("NUMBA_DISABLE_JIT", "compiled and (sums or measured or blocks or holes)"),
     ],
 )
-def test_kernels_stay_within_bounds_and_run_without_the_compiler(request, setting, chosen):
-    if "torch" in request.node.name or {"NUMBA_BOUNDSCHECK", "NUMBA_DISABLE_JIT"} & os.environ.keys():
-        pytest.skip("once, and not from within itself")
+def test_kernels_stay_within_bounds_and_run_without_the_compiler(setting, chosen):
+    if {"NUMBA_BOUNDSCHECK", "NUMBA_DISABLE_JIT"} & os.environ.keys():
+        pytest.skip("not from within itself")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", chosen, *KERNEL_TESTS]
+    command += ["--hypothesis-profile=few"]
     environment = os.environ | {setting: "1"}
     done = subprocess.run(command, cwd=TESTS, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 
+@once
 @pytest.mark.parametrize("fault", ["numba = None", "import numba; numba.njit = lambda *args, **kwargs: 1 / 0"])
 def test_a_numba_that_is_missing_or_broken_is_no_failure(fault):
     code = f"""
@@ -204,6 +210,7 @@ print(egsw(A, H, rows, ids, alpha=1.0, temperature=1.0, weigh_advantages=False).
     assert done.stdout.startswith("[[1.0], [1.0]] (None, '"), done.stdout + done.stderr
 
 
+@once
 def test_kernels_import_numba_only_when_they_compute():
     modules = "egsw_plugin.methods, egsw_plugin.kernels.egsw, egsw_plugin.kernels.gtpo"
     code = f"import sys, {modules}; print('numba' in sys.modules)"

@@ -12,7 +12,7 @@ import pytest
 import reference_shaping as reference
 import torch
 import verl  # noqa: F401  (loads the plugin)
-from hydra import compose, initialize_config_module
+from launches import configuration
 from tensordict import TensorDict
 from verl.trainer.ppo.core_algos import get_policy_loss_fn
 from verl.utils.config import omega_conf_to_dataclass
@@ -41,9 +41,7 @@ def actor_config(mode="egsw", aggregation="token-mean", kl=False):
         f"actor_rollout_ref.actor.use_kl_loss={kl}",
         "actor_rollout_ref.actor.kl_loss_coef=0.5",
     ]
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        config = compose("ppo_trainer", overrides=overrides)
-    return omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+    return omega_conf_to_dataclass(configuration(*overrides).actor_rollout_ref.actor)
 
 
 def nested(rows):

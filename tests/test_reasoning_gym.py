@@ -74,6 +74,21 @@ def problems():
     return dict(zip(NAMES, drawn, strict=True))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def drawn_once():
+    """The command draws in an interpreter of its own, a second each; the same request gives the same problems."""
+    known = {}
+
+    def remembered(*request):
+        if repr(request) not in known:
+            known[repr(request)] = draw(*request)
+        return known[repr(request)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("egsw_plugin.data.reasoning_gym.draw", remembered)
+        yield
+
+
 def info(problem, form="tags", options="{}"):
     return {"entry": problem.entry, "options": options, "form": form, "index": 3}
 
@@ -194,8 +209,8 @@ def shape(value):
 
 
 def test_the_same_problems_in_another_process(problems):
-    again = draw([Task(name, {}, name) for name in NAMES], [EACH] * len(NAMES), seed=5)
-    assert dict(zip(NAMES, again, strict=True)) == problems
+    again = draw([Task(name, {}, name) for name in NAMES], [2] * len(NAMES), seed=5)
+    assert dict(zip(NAMES, again, strict=True)) == {name: drawn[:2] for name, drawn in problems.items()}
 
 
 # --- hostile answers

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import verl.utils.config
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from launches import launched
 from omegaconf import OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass
@@ -73,13 +73,15 @@ def arguments_of(tmp_path, model):
     return run
 
 
+def parts(arguments):
+    """The folder, the name and the overrides that `python -m verl.trainer.main_ppo` reads in these arguments."""
+    folder, name = (arguments[arguments.index(flag) + 1] for flag in ("--config-path", "--config-name"))
+    return folder, name, arguments[arguments.index(name) + 1 :]
+
+
 def composed(arguments):
     """The configuration that `python -m verl.trainer.main_ppo` makes of these arguments."""
-    places = {flag: arguments[arguments.index(flag) + 1] for flag in ("--config-path", "--config-name")}
-    overrides = arguments[arguments.index(places["--config-name"]) + 1 :]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(places["--config-path"], version_base=None):
-        return compose(places["--config-name"], overrides=overrides)
+    return launched(*parts(arguments))
 
 
 def accepted_by_verl(config):
@@ -116,6 +118,25 @@ def test_composes_and_is_accepted(arguments_of, monkeypatch, capsys, launcher, m
         assert LOSSES[actor.policy_loss.loss_mode].sequence_ratio and actor.loss_agg_mode == "seq-mean-token-mean"
     assert log.endswith("/out/metrics.jsonl")
     assert method in config.trainer.experiment_name or config.trainer.val_only
+
+
+@pytest.mark.parametrize(
+    "launcher,given",
+    [
+        (RECIPES / "eval" / "run_eval.sh", {"MACHINE": "fsdp_32b"}),
+        (RECIPES / "gtpo" / "run_qwen2.5_32b.sh", {"BACKEND": "megatron", "NNODES": "8"}),
+        (GRID.launcher, {"METHOD": "dapo", "NAME": "x"}),
+        (TINY, {"ADV": "archer"}),
+    ],
+)
+def test_what_is_composed_here_is_what_hydra_composes(arguments_of, tmp_path, launcher, given):
+    """All others are composed a choice of files at a time, and the rest of their overrides applied to a copy."""
+    arguments = arguments_of(launcher, "+algorithm.egsw.alpha=0.25", "data.seed=9", ASSETS=str(tmp_path), **given)
+    arguments = arguments[arguments.index("--config-path") :]
+    folder, name, overrides = parts(arguments)
+    with initialize_config_dir(folder, version_base=None):
+        expected = compose(name, overrides=overrides)
+    assert composed(arguments) == expected
 
 
 @pytest.mark.parametrize("cell", GRID.cells.values(), ids=GRID.cells)

@@ -1,7 +1,8 @@
 """GTPO and GRPO-S through verl's registry against loops over Python floats, and what the definitions promise.
 
-Every option changes which tokens are compared and what is subtracted, and a wrong set still trains something: so all
-combinations are compared token by token with `reference_shaping.py`, on rows as verl delivers them. Maps to
+Every option changes which tokens are compared and what is subtracted, and a wrong set still trains something: so
+combinations, any three or more in full, are compared token by token with `reference_shaping.py`, on rows as verl
+delivers them. Maps to
 kernels/{gtpo,grpo_s,shaping,normalization,shaped}.py, methods/{shaped,gtpo,grpo_s}.py, verl_adapter/estimators.py. Not
 exercised here: a trainer (test_bridge.py, test_verl_runs.py) and the losses (test_policy_loss.py).
 """
@@ -67,11 +68,31 @@ def in_float64(batch):
     return batch[0], batch[1], batch[2], batch[3].double()
 
 
-@pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("norm_set", NORM_SETS)
-@pytest.mark.parametrize("name", NAMES)
-def test_every_combination_of_options_equals_the_loop(name, norm_set, failure):
-    for number, values in enumerate(itertools.product(*REST.values())):
+def eighth(number):
+    """16 of the 128 combinations of `REST`: any three options in all their combinations; each eighth has others.
+
+    Four options take all values, and each of the other three is the parity of another three of them.
+    """
+    flips = [number >> bit & 1 for bit in range(3)]
+    for a, b, c, d in itertools.product((0, 1), repeat=4):
+        yield a, b, c, d, a ^ b ^ c ^ flips[0], b ^ c ^ d ^ flips[1], a ^ c ^ d ^ flips[2]
+
+
+def test_the_combinations_are_what_they_should_be():
+    parts = [set(eighth(number)) for number in range(8)]
+    assert len(set().union(*parts)) == 128 == 2 ** len(REST)
+    for part, three in itertools.product(parts, itertools.combinations(range(7), 3)):
+        assert len({tuple(values[place] for place in three) for values in part}) == 8
+
+
+CELLS = list(itertools.product(NAMES, NORM_SETS, FAILURES))
+
+
+@pytest.mark.parametrize("name,norm_set,failure", CELLS)
+def test_combinations_of_options_equal_the_loop(name, norm_set, failure):
+    """Of the combinations of the other options each cell has an eighth, and three cells have the same."""
+    for number, places in enumerate(eighth(CELLS.index((name, norm_set, failure)) % 8)):
+        values = [among[place] for among, place in zip(REST.values(), places, strict=True)]
         options = dict(zip(REST, values, strict=True), norm_set=norm_set, failure=failure)
         batch = random_batch(number % 7)
         result, expected = estimate(name, batch, **options), loop(name, batch, **options)
