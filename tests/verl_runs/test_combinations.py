@@ -41,6 +41,21 @@ def test_dapo(tmp_path, method):
         assert run.column(f"{method}/mixed_groups/mean") == [1, 1]
 
 
+def test_two_workers_rows_padded_to_a_multiple(tmp_path):
+    """Rows reordered over two FSDP workers and padded; one score a response, over the whole batch."""
+    run = train(
+        tmp_path,
+        "trainer.n_gpus_per_node=2",
+        "trainer.balance_batch=True",
+        "data.train_batch_size=15",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8",
+        "++algorithm.egsw={base: rloo, granularity: trajectory, scope: batch, denominator: all, normalize: mean_one}",
+    )
+    assert_in_effect(run)
+
+
 @pytest.mark.parametrize("method", ["gtpo", "grpo_s"])
 def test_kl_penalty_in_the_reward_does_not_decide_success(tmp_path, method):
     run = train(

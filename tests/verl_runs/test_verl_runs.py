@@ -34,29 +34,18 @@ def test_rollout_apart_from_the_trainer_with_weights_in_the_policy_loss(tmp_path
     assert all(value > 0 for value in run.column("actor/grad_norm"))
 
 
-def test_two_workers_balanced_rows_padding_and_bfloat16_entropy(tmp_path):
-    """Rows reordered over two FSDP workers and padded to a multiple; bfloat16 entropy, verl's default, is warned of."""
+def test_gtpo_with_dapo_on_two_workers(tmp_path):
+    """Rows balanced over two FSDP workers; dynamic sampling, and a length penalty that success must not see.
+
+    The entropy is bfloat16, verl's default, which is warned of.
+    """
     run = train(
         tmp_path,
         "trainer.n_gpus_per_node=2",
         "trainer.balance_batch=True",
-        "data.train_batch_size=15",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=2",
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8",
         "actor_rollout_ref.actor.fsdp_config.mixed_precision=null",
-        "++algorithm.egsw={base: rloo, granularity: trajectory, scope: batch, denominator: all, normalize: mean_one}",
-    )
-    assert_in_effect(run)
-    assert "[egsw] warning: the entropy arrives in bfloat16" in run.screen
-    assert "entropy_from_logits_with_chunking=True" in run.screen
-    assert "mixed_precision" in run.screen
-
-
-def test_gtpo_with_dapo(tmp_path):
-    """Clip-higher, token-mean, dynamic sampling, and a reward with a length penalty that success must not see."""
-    run = train(
-        tmp_path,
         "algorithm.filter_groups.enable=True",
         "algorithm.filter_groups.metric=acc",
         "reward.reward_manager.name=dapo",
@@ -66,12 +55,15 @@ def test_gtpo_with_dapo(tmp_path):
     )
     assert_in_effect(run, "gtpo", changed=0.05)
     assert run.column("gtpo/mixed_groups/mean") == [1, 1]  # dynamic sampling leaves no other
-    assert run.column("gtpo/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
+    assert run.column("gtpo/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-2)
     # The penalty pushes most scores below the threshold; judged by them, there would be few successes.
     assert all(step["critic/score/mean"] < 0.5 for step in run.steps)
     assert "this length penalty does not reach the advantages" in run.screen
     assert "policy loss gtpo" in run.screen
     assert "is not the objective of" not in run.screen
+    assert "[egsw] warning: the entropy arrives in bfloat16" in run.screen
+    assert "entropy_from_logits_with_chunking=True" in run.screen
+    assert "mixed_precision" in run.screen
 
 
 def test_a_bad_option_is_shown_at_once(tmp_path):
