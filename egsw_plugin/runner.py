@@ -37,12 +37,50 @@ STAGES = [
 _PROGRESS = re.compile(r"Training Progress:.*?\| *\d+/(\d+) \[")
 _LAUNCHER_NOISE = re.compile(r"Traceback|\s|.*(?:Warning|WARNING|INFO|Error)\b")
 _POLL = 0.2
+# How the processes of a run are called that verl does not notice the end of, and of the one that waits for them.
+ENGINE, TRAINER = b"VLLM::EngineCore", b"ray::TaskRunner"
+ENGINE_POLL, ENGINE_GRACE = 5.0, 60.0  # seconds; the second is verl's, to end by itself
 _MARK = "EGSW_RUN_MARK"
 _LOG_TAIL = 32 << 20  # the cause of a failure is near the end even of a very long log
 
 
 class _Stopped(Exception):
     """A signal to stop."""
+
+
+class _EngineDied(Exception):
+    """A rollout engine is gone, and the trainer that it worked for goes on waiting."""
+
+
+class _Engines:
+    """The rollout engines of a run on this machine: a trainer waits for ever for one that was killed.
+
+    Only an engine beside whose end its own trainer lives on is missed: a launcher may run one training after another.
+    """
+
+    def __init__(self, mark: str):
+        self._mark, self._next = mark, 0.0
+        self._trainers: dict[int, set[int]] = {}  # of each engine, the trainers that were seen beside it
+        self._missed: dict[int, float] = {}  # engine -> since when
+
+    def check(self) -> None:
+        """Raises `_EngineDied` some time after the end of an engine; looks at most every few seconds."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + ENGINE_POLL
+        titles = {pid: _title(pid) for pid in _marked(self._mark)}
+        trainers = {pid for pid, title in titles.items() if title.startswith(TRAINER)}
+        engines = {pid for pid, title in titles.items() if title.startswith(ENGINE)}
+        for engine in engines:
+            self._trainers.setdefault(engine, set()).update(trainers)
+        for engine in self._trainers.keys() - engines:
+            if not self._trainers[engine] & trainers:
+                self._missed.pop(engine, None)
+            elif now - self._missed.setdefault(engine, now) >= ENGINE_GRACE:
+                raise _EngineDied(
+                    f"the rollout engine (process {engine}, {ENGINE.decode()}) died, and verl waits for it"
+                )
 
 
 class _Tail:
@@ -168,7 +206,8 @@ def run(command: list[str], out: Path, steps: int | None = None, time_limit: flo
         steps: training steps expected; by default what verl's progress bar announces.
         time_limit: seconds.
 
-    A run whose last checkpoint has `steps` steps is left as it is.
+    A run whose last checkpoint has `steps` steps is left as it is. One whose rollout engine dies without its trainer
+    is ended a minute later (exit code 1).
     """
     out = Path(out).resolve()
     if steps and (saved := saved_step(out)) >= steps:
@@ -187,7 +226,7 @@ def run(command: list[str], out: Path, steps: int | None = None, time_limit: flo
             print(f"cannot start {command[0]}: {error.strerror}", flush=True)
             return 127
         try:
-            code = _watch(child, screen, out, time_limit)
+            code = _watch(child, screen, out, time_limit, _Engines(mark))
             problem = _problem(code, screen, time_limit)
             if problem:
                 _explain(problem, screen, out)
@@ -195,6 +234,9 @@ def run(command: list[str], out: Path, steps: int | None = None, time_limit: flo
                 reached = f"step {screen.step} reached" if screen.step else "validated"
                 screen.say(f"done: {reached} in {format_seconds(screen.elapsed())}")
                 _wait_until_gone(child, mark, 10.0)  # Ray's daemons notice that the trainer has ended
+        except _EngineDied as died:
+            _explain(str(died), screen, out)
+            return 1
         except (KeyboardInterrupt, _Stopped) as stop:
             number = stop.args[0] if isinstance(stop, _Stopped) else signal.SIGINT
             screen.say(f"stopped by {signal.Signals(number).name} (last stage: {screen.stage}); ending the run")
@@ -244,8 +286,14 @@ def _start(command: list[str], out: Path, mark: str) -> subprocess.Popen:
         )
 
 
-def _watch(child: subprocess.Popen, screen: _Screen, out: Path, time_limit: float | None) -> int | None:
-    """Shows what happens until the child ends; its exit code, or None if the time limit came first."""
+def _watch(
+    child: subprocess.Popen, screen: _Screen, out: Path, time_limit: float | None, engines: _Engines
+) -> int | None:
+    """Shows what happens until the child ends; its exit code, or None if the time limit came first.
+
+    Raises:
+        _EngineDied: From `engines`.
+    """
     log, metrics = _Tail(out / "train.log"), _Tail(out / "metrics.jsonl")
     while True:
         code = child.poll()  # before reading, so that the last lines are read too
@@ -255,6 +303,7 @@ def _watch(child: subprocess.Popen, screen: _Screen, out: Path, time_limit: floa
             screen.metrics_line(line)
         if code is not None or (time_limit is not None and screen.elapsed() > time_limit):
             return code
+        engines.check()
         time.sleep(_POLL)
 
 
@@ -383,6 +432,13 @@ def _release(segments: set[Path]) -> None:
 def _marked(mark: str) -> list[int]:
     """Processes with the run's mark in their environment; none where there is no /proc."""
     return [pid for pid, variables in _environments() if f"{_MARK}={mark}".encode() in variables]
+
+
+def _title(pid: int) -> bytes:
+    """What a process calls itself; nothing where it has ended, though its parent has not asked yet."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _environments() -> Iterator[tuple[int, list[bytes]]]:

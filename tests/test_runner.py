@@ -218,6 +218,39 @@ def test_interrupting_the_runner_ends_the_run(tmp_path, number, code):
     assert is_gone(int((tmp_path / "pid").read_text())) and is_gone(int((tmp_path / "sleeper").read_text()))
 
 
+# A trainer that waits for ever, beside an engine of its own: processes under the names of the real ones.
+WAITING = """
+def called(name, script):
+    return subprocess.Popen(["bash", "-c", f"exec -a {name} {sys.executable} -c '{script}'"])
+
+engine = called("VLLM::EngineCore", "import time; time.sleep(100)")
+trainer = called("ray::TaskRunner.run", f"import time; time.sleep({LIVES})")
+time.sleep(2)
+engine.kill()
+engine.wait()
+say("RuntimeError: a made-up cause")
+trainer.wait()
+time.sleep(3)
+"""
+
+
+def test_a_trainer_that_waits_for_a_dead_engine_is_ended(launch, capfd, monkeypatch):
+    monkeypatch.setattr("egsw_plugin.runner.ENGINE_POLL", 0.2)
+    monkeypatch.setattr("egsw_plugin.runner.ENGINE_GRACE", 1.0)
+    assert launch(STARTUP + "LIVES = 100\n" + WAITING) == 1
+    screen = capfd.readouterr().out
+    assert "the rollout engine (process " in screen and "died, and verl waits for it" in screen
+    assert "RuntimeError: a made-up cause" in screen
+
+
+def test_an_engine_that_ends_with_its_trainer_is_not_missed(launch, capfd, monkeypatch):
+    """As where a launcher trains, and then evaluates."""
+    monkeypatch.setattr("egsw_plugin.runner.ENGINE_POLL", 0.2)
+    monkeypatch.setattr("egsw_plugin.runner.ENGINE_GRACE", 1.0)
+    assert launch(STARTUP + "LIVES = 2.5\n" + WAITING + "step(3)\n") == 0
+    assert "died" not in capfd.readouterr().out
+
+
 @pytest.mark.timeout(120)
 def test_shared_memory_of_killed_processes_is_removed(launch, tmp_path):
     """As vLLM leaves it; a segment that a process of somebody else's run still maps stays."""
