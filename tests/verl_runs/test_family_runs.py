@@ -30,7 +30,7 @@ ARGUMENTS = [
 @pytest.mark.verl_run
 @pytest.mark.timeout(2 * TIME_LIMIT + 100)
 def test_a_chain_of_four_that_is_killed_goes_on_with_its_controllers(tmp_path, monkeypatch):
-    """The entropy is always below 9 nats, so that zeta doubles in each step, and M falls by 0.01: one run or two."""
+    """The entropy is always below 9 nats, so that zeta doubles in each step, and M falls by 0.01."""
     monkeypatch.setenv("ADV", "egsw_plugin")
     out, mark, before = tmp_path / "out", f"family-{os.getpid()}", segments()
     run = start(out, mark, *ARGUMENTS)
@@ -53,7 +53,7 @@ def test_a_chain_of_four_that_is_killed_goes_on_with_its_controllers(tmp_path, m
     assert run.returncode == 0, screen[-3000:]
     rows = read_metrics(out / "metrics.jsonl").training
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    assert [row["repo_r/zeta/mean"] for row in rows] == pytest.approx([0.01 * 2**step for step in range(STEPS)])
+    assert [row["repo_r/zeta/mean"] for row in rows] == pytest.approx([0.01, 0.02, 0.04, 0.05, 0.05])  # up to its max
     assert [row["stare/M/mean"] for row in rows] == pytest.approx([0.9 - 0.01 * step for step in range(STEPS)])
     for row in rows:
         assert row["repo_r/changed/mean"] > 0 and row["stare/chosen/mean"] > 0
