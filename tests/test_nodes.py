@@ -38,6 +38,13 @@ ray.shutdown()
 
 from egsw_plugin import __version__
 nodes.__version__ = __version__
+nodes.check_nodes_once_ray_is_up()
+try:
+    ray.init(address=cluster.address, log_to_driver=False)
+except BridgeError as error:
+    print("AS RAY STARTS", error)
+ray.shutdown()
+
 sent = {"env_vars": {"VERL_USE_EXTERNAL_MODULES": "egsw_plugin.entry"}}
 ray.init(address=cluster.address, log_to_driver=False, runtime_env=sent)
 ask("SENT ALONG")
@@ -56,6 +63,9 @@ def test_every_node_is_asked():
     said = done.stdout
     added = said.split("ADDED ")[1].split()[0]
     assert "ONE NODE accepted" in said and "SENT ALONG accepted" in said
-    two, another = (said.split(what)[1].split("\n")[0] for what in ("TWO NODES", "ANOTHER VERSION"))
+    two, another, starting = (
+        said.split(what)[1].split("\n")[0] for what in ("TWO NODES", "ANOTHER VERSION", "AS RAY STARTS")
+    )
+    assert starting == two
     assert "1 of 2 nodes" in two and f"(node {added}) has egsw-plugin, but verl does not load it. Install" in two
     assert "2 of 2 nodes" in another and f"has egsw-plugin {__version__}, not 9.9" in another

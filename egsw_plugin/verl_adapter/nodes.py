@@ -46,6 +46,28 @@ def check_nodes() -> None:
         )
 
 
+def check_nodes_once_ray_is_up() -> None:
+    """Ask at the end of this process's next ``ray.init``, unless Ray runs already.
+
+    The task runner asks as well, but may itself lie on a node that lacks the plugin.
+    """
+    import ray
+    import ray._private.worker as ray_worker
+
+    hooks = getattr(ray_worker, "_post_init_hooks", None)
+    if hooks is None or ray.is_initialized():  # without such hooks the task runner's question is left
+        return
+    asked = False
+
+    def ask() -> None:
+        nonlocal asked
+        if not asked:
+            asked = True
+            check_nodes()
+
+    hooks.append(ask)
+
+
 def _fault(ray: Any, answer: Any) -> str | None:
     try:
         version, failure = ray.get(answer, timeout=0)

