@@ -19,6 +19,7 @@ from egsw_plugin.errors import DataError, OptionError
 from egsw_plugin.kernels.group_relative import group_relative
 from egsw_plugin.kernels.groups import dense_group_ids
 from egsw_plugin.records import Record, Recorder, read_records, store, whatif
+from egsw_plugin.study.text import correlations, text_tables, tokens_table
 from egsw_plugin.verl_adapter.recording import RecordOptions, options_of
 
 
@@ -237,3 +238,56 @@ def test_the_command_refuses(tmp_path, capsys, arguments, fix):
 def test_torch_and_whole_groups():
     batch = whatif.batch_of(record_of(11))
     assert batch.base.shape[1] == 1 and torch.equal(batch.outcome > 0.5, batch.success)
+
+
+# What weights do to text (study/text.py)
+
+
+def response(tokens, weights, success, base=1.0):
+    """A response whose tokens have these entropies: 0.1, 0.2, ..."""
+    size = len(tokens)
+    columns = {"ids": list(range(size)), "policy": [True] * size, "base": [base] * size}
+    entropy = [0.1 * (place + 1) for place in range(size)]
+    return {**columns, "step": 7, "tokens": tokens, "weight": weights, "entropy": entropy, "success": success}
+
+
+def test_correlations_against_numpy():
+    rng = np.random.default_rng(3)
+    rows, columns = [], []
+    for length in (3, 5, 9):
+        one = response(["x"] * length, rng.uniform(0, 3, length).tolist(), True)
+        one["policy"][1], one["weight"][2] = False, math.nan
+        rows.append(one)
+        columns += [(one["weight"][t], t, length, one["entropy"][t]) for t in range(length) if t not in (1, 2)]
+    weight, *others = np.array(columns).T
+    names = ("place", "length", "entropy")
+    expected = {name: np.corrcoef(weight, other)[0, 1] for name, other in zip(names, others, strict=True)}
+    assert correlations(rows) == pytest.approx(expected)
+    assert math.isnan(correlations([response(["a"] * 4, [0.3] * 4, True)])["place"])
+
+
+def test_tables_of_recorded_steps():
+    records = [record_of(5, step=1), record_of(6, step=20)]
+    for record in records:
+        for row in record.rows:
+            row["tokens"] = ["|" if t % 2 else "`\n" for t in range(len(row["ids"]))]
+    tables = text_tables(records)
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in tables["weights-on-text"].splitlines()}
+    assert lines["grpo"].startswith("| grpo | 1.00 | 1.00 | 1.00 |") and lines["grpo"].endswith("|  |  |  |")
+    assert " 100 |" in lines["high_entropy"]
+    assert "steps (1, 20)" in tables["weights-on-text"]
+    steps = tables["recorded-steps"].splitlines()
+    rows = records[1].rows
+    entropy = [e for row in rows if row["success"] for e, p in zip(row["entropy"], row["policy"], strict=True) if p]
+    rate = 100 * sum(row["success"] for row in rows) / len(rows)
+    assert steps[3].startswith(f"| 20 | {rate:.0f} | {np.mean(entropy):.2f} |")
+    tokens = tables["tokens-egsw"].splitlines()[2:]
+    assert {line.split(" | ")[0] for line in tokens} == {r"| `\|`", r"| `'\n`"}
+
+
+def test_the_mean_weight_of_a_token_by_hand():
+    """Two responses of ten tokens each, so that "a" is there twenty times; GRPO's weights are all 1."""
+    records = [Record([response(["a"] * 10, None, True), response(["a"] * 10, None, False, base=-1.0)], {})]
+    for place, row in enumerate(records[0].rows):
+        row.update(uid="one", reward=float(row["success"]), old_log_prob=[-1.0] * 10, session=str(place))
+    assert tokens_table("grpo", {}, records).splitlines()[2].startswith("| `a` | 1.00 | 20 |")

@@ -6,11 +6,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from ..records.store import read_records as recorded_steps
 from .execute import check_records, execute
 from .grid import Grid, read_grid
 from .page import figures_of, fill, whole_page
 from .record import read_records
 from .tables import tables
+from .text import text_tables
+
+STEPS = "steps"
 
 
 def run(path: Path, out: Path, quick: bool, only: list[str] | None, seeds: list[int] | None, extra: list[str]) -> int:
@@ -61,6 +65,8 @@ def _write(grid: Grid, runs: Path, page: Path | None, out: Path) -> list[Path]:
         raise ValueError(f"{runs} holds no record of a run; egsw-plugin study run writes them")
     check_records(grid, records)
     made = tables(grid, records)
+    if (steps := runs.parent / STEPS).is_dir():  # some recorded steps, chosen and put there by hand
+        made |= text_tables(recorded_steps(steps))
     target = page or out / "study.md"
     text = fill(page.read_text(encoding="utf-8"), made) if page else None
     out.mkdir(parents=True, exist_ok=True)

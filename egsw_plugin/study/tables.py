@@ -110,7 +110,7 @@ def _results(cells: dict[str, list[Record]], start: float | None) -> str:
         legend += " The cells have no seed in common: these means do not compare."
     else:
         legend += f" Seeds: {', '.join(map(str, next(iter(seeds.values()))))}, those that all these cells have."
-    return _table(titles, rows) + "\n" + legend + "\n"
+    return table(titles, rows) + "\n" + legend + "\n"
 
 
 def _differences(title: str, pairs: dict[str, tuple[list[Record], list[Record]]], start: float | None) -> str:
@@ -144,7 +144,7 @@ def _differences(title: str, pairs: dict[str, tuple[list[Record], list[Record]]]
         legend += f" The interval alone is too narrow: it holds the true mean of normal differences in {cover}."
     if widths:
         legend += f" The t-test's own 95 % intervals: {', '.join(widths)}."
-    return _table(titles, list(rows.values())) + "\n" + legend + "\n"
+    return table(titles, list(rows.values())) + "\n" + legend + "\n"
 
 
 def _settings(cells: dict[str, list[Record]], baseline: str) -> str:
@@ -161,7 +161,7 @@ def _settings(cells: dict[str, list[Record]], baseline: str) -> str:
             f"`{key}={own.get(key)}`" for key in sorted({*own, *reference}) if own.get(key) != reference.get(key)
         ]
         rows.append([name, " ".join(changed)])
-    return _table(["cell", f"configuration, where it is not that of {baseline}"], rows, "|---|---|")
+    return table(["cell", f"configuration, where it is not that of {baseline}"], rows, "|---|---|")
 
 
 def _measures(cells: dict[str, list[Record]], measures: list[Measure]) -> str:
@@ -180,7 +180,7 @@ def _measures(cells: dict[str, list[Record]], measures: list[Measure]) -> str:
     ]
     legend = f"Means over seeds; entropy, length and cut off over the last {LAST} steps, the rest over all steps.\n"
     return (
-        _table(["cell", "seeds", *(measures[i].title for i in kept)], rows)
+        table(["cell", "seeds", *(measures[i].title for i in kept)], rows)
         + "\n"
         + (legend if measures is BEHAVIOUR else "")
     )
@@ -197,7 +197,7 @@ def _runs(records: list[Record]) -> str:
         [len(members), steps, format_seconds(sum(r.seconds for r in members)), machine, versions, files]
         for (machine, versions, files, steps), members in sorted(together.items())
     ]
-    return _table(["runs", "steps each", "time", "machine", "versions", "SHA-256 of"], rows)
+    return table(["runs", "steps each", "time", "machine", "versions", "SHA-256 of"], rows)
 
 
 def _spread(values: list[float | None], measure: Measure) -> str:
@@ -216,6 +216,6 @@ def _difference(difference: Difference, measure: Measure) -> str:
     return f"{text} [{low}, {high}]"
 
 
-def _table(titles: list[str], rows: list[list], rule: str | None = None) -> str:
+def table(titles: list[str], rows: list[list], rule: str | None = None) -> str:
     lines = ["| " + " | ".join(titles) + " |", rule or "|---|" + "---:|" * (len(titles) - 1)]
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]) + "\n"

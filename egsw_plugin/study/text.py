@@ -1,0 +1,152 @@
+"""What weights do to text: tables of a study's recorded steps, through the kernels and for every method alike."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..records.store import Record
+from ..records.whatif import MEASURES, chain_of, measure, seen_as
+from .tables import table
+
+# As rows of the tables: name, method, options.
+SEEN: Sequence[tuple[str, str, Mapping[str, Any]]] = (
+    ("grpo", "grpo", {}),
+    ("egsw", "egsw", {}),
+    ("egsw, alpha 0", "egsw", {"alpha": 0.0}),
+    ("gtpo", "gtpo", {}),
+    ("gtpo, alpha2 0", "gtpo", {"alpha2": 0.0}),
+    ("grpo_s", "grpo_s", {}),
+    ("high_entropy", "high_entropy", {}),
+    ("entropy_advantage", "entropy_advantage", {}),
+)
+LISTED = ("egsw", "gtpo")  # whose tokens are shown
+OFTEN = 10  # times that a token must be there to be listed
+EACH = 8  # tokens listed at each end
+BEFORE, AFTER = 4, 2  # tokens around an example
+
+
+def text_tables(records: Sequence[Record]) -> dict[str, str]:
+    """`weights-on-text`, `tokens-METHOD` for the methods of `LISTED`, and `recorded-steps`."""
+    tables = {"recorded-steps": _steps(records), "weights-on-text": _weights(records)}
+    for name, method, options in SEEN:
+        if name in LISTED:
+            tables[f"tokens-{name}"] = tokens_table(method, options, records)
+    return tables
+
+
+def correlations(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Pearson's correlations of the policy tokens' weights with place, length of the response, and entropy.
+
+    NaN where either is the same for all tokens.
+
+    Args:
+        rows: responses as a record has them. Tokens whose weight is no number do not count.
+
+    >>> row = {"policy": [True] * 3, "weight": [0.5, 1.0, 1.5], "entropy": [2.0, 1.0, 0.0]}
+    >>> correlations([row])
+    {'place': 1.0, 'length': nan, 'entropy': -1.0}
+    """
+    found = defaultdict(list)
+    for row in rows:
+        for place, (policy, weight) in enumerate(zip(row["policy"], row["weight"], strict=True)):
+            if policy and math.isfinite(weight):
+                entropy = math.nan if row["entropy"] is None else row["entropy"][place]
+                for name, value in (
+                    ("weight", weight),
+                    ("place", place),
+                    ("length", len(row["weight"])),
+                    ("entropy", entropy),
+                ):
+                    found[name].append(value)
+    weights = found.pop("weight", [])
+    return {name: _correlation(weights, found.get(name, [])) for name in ("place", "length", "entropy")}
+
+
+def _correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    if len(first) < 2:
+        return math.nan
+    a, b = (np.asarray(values, float) - np.mean(values) for values in (first, second))
+    size = math.sqrt(float((a * a).sum() * (b * b).sum()))
+    # What is constant up to rounding has no direction.
+    flat = any(
+        math.sqrt(float((x * x).mean())) <= 1e-6 * max(map(abs, values)) for x, values in ((a, first), (b, second))
+    )
+    return math.nan if flat or not size else round(float((a * b).sum()) / size, 12)
+
+
+def _counting(record: Record) -> Sequence[Mapping[str, Any]]:
+    """The responses that have an advantage: a group whose rewards are all the same teaches nothing."""
+    return [row for row in record.rows if any(row["base"])]
+
+
+def _weights(records: Sequence[Record]) -> str:
+    lines = []
+    for name, method, options in SEEN:
+        chain = chain_of(method, options)
+        measures = measure(chain, records)
+        each = [correlations(_counting(Record(seen_as(record, chain), record.about))) for record in records]
+        means = [_mean([one[key] for one in each]) for key in ("entropy", "place", "length")]
+        numbers = [measures[key] for key in ("effective_share", "weight_min", "weight_max", "uncertain")]
+        formats = ("{:.2f}", "{:.2f}", "{:.2f}", "{:.0f}", "{:+.2f}", "{:+.2f}", "{:+.2f}")
+        shown = ["" if math.isnan(x) else f.format(x) for f, x in zip(formats, [*numbers, *means], strict=True)]
+        lines.append([name, *shown])
+    head = ["method", "effective share", "weight, min", "weight, max"]
+    head += [MEASURES["uncertain"], "correlation of weight with entropy", "with place", "with length"]
+    steps = ", ".join(str(record.step) for record in records)
+    return table(head, lines) + f"\nMeans over the recorded steps ({steps}); extremes over all.\n"
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    there = [number for number in numbers if not math.isnan(number)]
+    return sum(there) / len(there) if there else math.nan
+
+
+def _steps(records: Sequence[Record]) -> str:
+    lines = []
+    for record in records:
+        entropies: dict[bool, list[float]] = {True: [], False: []}
+        for row in record.rows:
+            entropies[row["success"]] += [e for e, p in zip(row["entropy"], row["policy"], strict=True) if p]
+        successes = [row["success"] for row in record.rows]
+        lengths = [len(row["ids"]) for row in record.rows]
+        shown = ["" if not values else f"{sum(values) / len(values):.2f}" for values in entropies.values()]
+        rate, length = (sum(values) / len(values) for values in (successes, lengths))
+        lines.append([record.step, f"{100 * rate:.0f}", *shown, f"{length:.1f}"])
+    return table(["step", "success (%)", "entropy of successes (nats)", "of failures", "length (tokens)"], lines)
+
+
+def tokens_table(method: str, options: Mapping[str, Any], records: Sequence[Record]) -> str:
+    """The tokens that gain and lose most on average, each with the place where its weight is the furthest from 1."""
+    chain = chain_of(method, options)
+    places = defaultdict(list)
+    for record in records:
+        for row in _counting(Record(seen_as(record, chain), record.about)):
+            for place, (token, policy, weight) in enumerate(
+                zip(row["tokens"], row["policy"], row["weight"], strict=True)
+            ):
+                if policy and math.isfinite(weight):
+                    places[token].append((weight, row, place))
+    means = {token: (sum(w for w, *_ in all_) / len(all_), len(all_)) for token, all_ in places.items()}
+    order = sorted((token for token, (_, count) in means.items() if count >= OFTEN), key=lambda t: (-means[t][0], t))
+    lines = []
+    for token in dict.fromkeys([*order[:EACH], *order[-EACH:]]):
+        mean, count = means[token]
+        extreme = max if mean > 1 else min
+        weight, row, place = extreme(places[token], key=lambda found: found[0])
+        around = [*row["tokens"][max(0, place - BEFORE) : place], None, *row["tokens"][place + 1 : place + 1 + AFTER]]
+        example = "".join(f"[{token}]" if part is None else part for part in around)
+        lines.append(
+            [_code(token), f"{mean:.2f}", count, _code(example), f"{weight:.2f}", "yes" if row["success"] else "no"]
+        )
+    return table(["token", "mean weight", "times", "an extreme example", "its weight", "in a success"], lines)
+
+
+def _code(text: str) -> str:
+    """Text in a cell of a table; what a model writes must not end the cell, the code or the line."""
+    shown = text.replace("\\", "\\\\").replace("|", "\\|").replace("`", "'")
+    return "`" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown) + "`"
