@@ -66,7 +66,7 @@ study: setup
 
 study-report: setup
 	$(VENV)/bin/egsw-plugin study report recipes/study/grid.yaml --runs docs/study/runs --out docs/study --page docs/study.md
-	$(VENV)/bin/egsw-plugin study report recipes/study/reasoning_gym.yaml --runs docs/study_smollm2/runs \
+	$(VENV)/bin/egsw-plugin study report recipes/study/smollm2.yaml --runs docs/study_smollm2/runs \
 	  --out docs/study_smollm2 --page docs/study_smollm2.md
 
 pages: setup

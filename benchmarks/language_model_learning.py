@@ -1,6 +1,6 @@
 """What the runs of the SmolLM2 recipe learnt, from their records: the table of recipes/reasoning_gym/README.md.
 
-.venv/bin/python benchmarks/language_model_learning.py docs/study_smollm2/runs
+.venv/bin/python benchmarks/language_model_learning.py docs/study_smollm2/recipe_runs
 """
 
 import argparse

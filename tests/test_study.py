@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from egsw_plugin.cli import main
+from egsw_plugin.records import read_records as recorded_steps
 from egsw_plugin.report.metrics import Metrics
 from egsw_plugin.study.command import report
 from egsw_plugin.study.compare import coverage, holm, paired
@@ -44,6 +45,7 @@ from egsw_plugin.study.measures import (
 from egsw_plugin.study.page import fill
 from egsw_plugin.study.record import Record, by_cell, read_record, read_records, write_record
 from egsw_plugin.study.tables import differences, tables
+from egsw_plugin.study.text import text_tables
 
 ROOT = Path(__file__).parents[1]
 SUCCESS = "val-core/egsw_plugin/target/acc/mean@2"
@@ -718,11 +720,14 @@ def test_the_shipped_grid_names_methods_that_exist():
     assert os.access(grid.launcher, os.X_OK)
 
 
-@pytest.mark.parametrize("page,grid", [("study", "grid"), ("study_smollm2", "reasoning_gym")])
+@pytest.mark.parametrize("page,grid", [("study", "grid"), ("study_smollm2", "smollm2")])
 def test_the_published_tables_are_those_of_the_published_records(page, grid):
     records = read_records(ROOT / "docs" / page / "runs")
+    made = tables(read_grid(ROOT / "recipes/study" / f"{grid}.yaml"), records)
+    if (steps := ROOT / "docs" / page / "steps").is_dir():
+        made |= text_tables(recorded_steps(steps))
     page = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
-    assert fill(page, tables(read_grid(ROOT / "recipes/study" / f"{grid}.yaml"), records)) == page
+    assert fill(page, made) == page
     assert not any("damaged" in note for record in records for note in record.metrics.left_out)
 
 
@@ -730,7 +735,7 @@ def test_the_table_of_what_the_language_model_learnt_is_the_records(capsys, monk
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import language_model_learning
 
-    monkeypatch.setattr("sys.argv", ["x", str(ROOT / "docs/study_smollm2/runs")])
+    monkeypatch.setattr("sys.argv", ["x", str(ROOT / "docs/study_smollm2/recipe_runs")])
     language_model_learning.main()
     assert capsys.readouterr().out.strip() in (ROOT / "recipes/reasoning_gym/README.md").read_text()
 

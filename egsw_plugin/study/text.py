@@ -19,7 +19,6 @@ SEEN: Sequence[tuple[str, str, Mapping[str, Any]]] = (
     ("egsw", "egsw", {}),
     ("egsw, alpha 0", "egsw", {"alpha": 0.0}),
     ("gtpo", "gtpo", {}),
-    ("gtpo, alpha2 0", "gtpo", {"alpha2": 0.0}),
     ("grpo_s", "grpo_s", {}),
     ("high_entropy", "high_entropy", {}),
     ("entropy_advantage", "entropy_advantage", {}),
