@@ -186,6 +186,13 @@ def test_entries_that_are_equal_have_no_deviation_whatever_their_squares_round_t
     assert scale.tolist() == offset.tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("norm_set", ["all_with_zeros", "own_set", "joint", "none"])
+def test_a_batch_without_rows_is_normalized(norm_set):
+    no_rows, no_ids, nobody = torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
+    scale, offset = normalize(Normalization(norm_set), *[no_rows] * 4, nobody, no_ids, nobody)
+    assert scale.shape == offset.shape == (0,)
+
+
 def test_means_over_one_token_and_over_none():
     mask = torch.tensor([[yes, no], [no, no]])
     assert token_mean(torch.tensor([[3.0, 7.0], [5.0, 9.0]]), mask) == 3
