@@ -8,7 +8,8 @@ checkout until one fails. Verdicts are appended to a file, and a second call goe
 
 mutmut 3 leaves out decorated functions, which all loops of the kernels are, and cosmic-ray starts Python anew for each
 mutant: 10 seconds of imports. Here a process that has imported what verl needs is forked, and the loops run without
-numba's compiler.
+numba's compiler. What Python makes of the other files is kept beside them in the copy; of the broken one it is not. A
+test that fails is run without the mutant, too: it counts only if it passes then.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ import argparse
 import ast
 import contextlib
 import copy
+import gc
 import hashlib
+import itertools
 import json
+import math
 import os
 import random
 import resource
@@ -28,7 +32,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +52,7 @@ TESTS = {
     "kernels/shaping.py": "test_boundaries.py test_shaped.py test_reference_shaping.py",
     "kernels/policy_loss.py": "test_boundaries.py test_family_losses.py test_policy_loss.py",
     "kernels/selection.py": f"test_boundaries.py {FAMILY}",
-    "kernels/sessions.py": "test_bridge.py test_egsw.py",
+    "kernels/sessions.py": "test_boundaries.py test_bridge.py test_egsw.py",
     "kernels/groups.py": "test_egsw.py test_shaped.py test_bridge.py",
     "kernels/*": KERNELS,
     "methods/egsw.py": "test_egsw.py test_family.py test_startup.py",
@@ -174,11 +178,18 @@ def mutants(text: str) -> Iterator[tuple[str, str]]:
         for new in changes(node):
             written = ast.unparse(ast.fix_missing_locations(new))
             written = f"({written})" if isinstance(new, ast.expr) and not isinstance(new, ast.Constant) else written
-            mutant = raw[:begin] + written.encode() + raw[end:]
-            with contextlib.suppress(SyntaxError):
-                compile(mutant, "mutant", "exec")
-                old = " ".join(raw[begin:end].decode().split())
-                yield f"{whole.lineno}:{whole.col_offset} {old[:70]} -> {written[:70]}", mutant.decode()
+            old = " ".join(raw[begin:end].decode().split())
+            mutant = (raw[:begin] + written.encode() + raw[end:]).decode()
+            yield f"{whole.lineno}:{whole.col_offset} {old[:70]} -> {written[:70]}", mutant
+
+
+def valid(mutant: str) -> bool:
+    """Whether Python can read it; to ask for all takes minutes."""
+    try:
+        compile(mutant, "mutant", "exec")
+    except SyntaxError:
+        return False
+    return True
 
 
 def _places(tree: ast.AST) -> Iterator[ast.AST]:
@@ -190,6 +201,8 @@ def _places(tree: ast.AST) -> Iterator[ast.AST]:
             if not isinstance(node, ast.AST) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
                 continue
             if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                continue
+            if isinstance(node, ast.keyword) and node.arg == "frozen":  # which nobody relies on
                 continue
             if hasattr(node, "lineno"):
                 yield node
@@ -203,10 +216,11 @@ def tests_of(file: str) -> list[str]:
     return [*own, *(f"tests/{name}" for name in names.split())]
 
 
-def forked(tests: list[str], tree: Path, limit: float) -> tuple[str, float]:
-    """Run tests on a tree in a child; the verdict, and the seconds of CPU that it took."""
+def forked(tests: list[str], tree: Path, limit: float, keep: bool = False) -> tuple[str, float]:
+    """Run tests on a tree in a child; the verdict, and the seconds of CPU that it took. keep: bytecode, in the tree."""
     child = os.fork()
     if child == 0:
+        sys.dont_write_bytecode = not keep
         os.setsid()
         resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit) + 5))
         os.chdir(tree)
@@ -230,10 +244,25 @@ def forked(tests: list[str], tree: Path, limit: float) -> tuple[str, float]:
     return {0: "survived", 1: "caught", 2: "caught"}.get(status, "time" if status < 0 else f"error {status}"), took
 
 
+def _exp(x: float, exact: Callable[[float], float] = math.exp) -> float:
+    """math.exp as compiled code has it: infinite where Python refuses."""
+    try:
+        return exact(x)
+    except OverflowError:
+        return math.inf
+
+
 def _pytest(tests: list[str]) -> int:
     import hypothesis
     import pytest
 
+    class WithoutRay:
+        """Ray and its queue start for minutes on a busy machine, and fail there."""
+
+        def pytest_collection_modifyitems(self, items: list) -> None:
+            items[:] = [item for item in items if "queue" not in getattr(item, "fixturenames", ())]
+
+    math.exp = _exp
     import egsw_plugin.entry  # noqa: F401  (as verl would have done)
 
     phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # no search for the smallest failure
@@ -241,8 +270,16 @@ def _pytest(tests: list[str]) -> int:
         "mutants", max_examples=25, deadline=None, database=None, derandomize=True, phases=phases
     )
     hypothesis.settings.load_profile("mutants")
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "timeout=0", "-m", "not verl_run"]
-    return int(pytest.main([*options, "-k", LEFT_OUT, *tests]))
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", "-o", "timeout=0", "-m", "not verl_run"]
+    # One file after the other: to collect them all takes longer than to fail in the first.
+    more, files = ([test for test in tests if test.startswith("--") is first] for first in (True, False))
+    verdict = 0
+    for file in files:
+        code = int(pytest.main([*options, "-k", LEFT_OUT, *more, file], [WithoutRay()]))
+        verdict = max(verdict, code if code != pytest.ExitCode.NO_TESTS_COLLECTED else 0)
+        if verdict:
+            break
+    return verdict
 
 
 def make_tree() -> Path:
@@ -264,24 +301,27 @@ def main() -> None:
     parser.add_argument("--files", nargs="*", default=DEFAULT, help="files or folders below egsw_plugin/")
     parser.add_argument("--sample", type=int, help="so many mutants of each file, drawn at random (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument("--limit", type=float, help="seconds of CPU a mutant (default: 3 times its tests', and 20)")
+    parser.add_argument("--limit", type=float, default=300, help="seconds of CPU a mutant")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--verdicts", type=Path, default=VERDICTS)
     parser.add_argument("--list", action="store_true", help="only count the mutants of each file")
     arguments = parser.parse_args()
     chosen = [PACKAGE / name for name in arguments.files]
-    files = sorted(f for path in chosen for f in (path.rglob("*.py") if path.is_dir() else [path]))
+    files = [f for path in chosen for f in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
     os.environ |= {"NUMBA_DISABLE_JIT": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # plugins of verl's dependencies: a second for each pytest
     sys.dont_write_bytecode = True
     work = []
     for path in files:
         name, text = str(path.relative_to(PACKAGE)), path.read_text(encoding="utf-8")
         found = list(mutants(text))
         if arguments.list:
-            print(f"{name}: {len(found)} mutants")
+            print(f"{name}: {sum(valid(mutant) for _, mutant in found)} mutants")
+            continue
         random.Random(f"{name} {arguments.seed}").shuffle(found)
+        found = list(itertools.islice((one for one in found if valid(one[1])), arguments.sample))
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        work.append((name, text, {(name, digest, what): mutant for what, mutant in found[: arguments.sample]}))
+        work.append((name, text, {(name, digest, what): mutant for what, mutant in found}))
     if arguments.list:
         return
     os.environ["VERL_USE_EXTERNAL_PLUGINS"] = "none"
@@ -292,6 +332,7 @@ def main() -> None:
         sys.exit("egsw_plugin is imported already: its mutants would not be")
     arguments.verdicts.parent.mkdir(parents=True, exist_ok=True)
     done = read_verdicts(arguments.verdicts)
+    gc.freeze()  # nothing of what was imported is looked through again in the children
     for job in range(arguments.jobs):
         if os.fork() == 0:
             run(work[job :: arguments.jobs], done, arguments.verdicts, arguments.limit)
@@ -315,30 +356,40 @@ def read_verdicts(path: Path) -> dict[tuple[str, str, str], str]:
     return {(line["file"], line["text"], line["what"]): line["verdict"] for line in lines}
 
 
-def run(work: list, done: dict[tuple[str, str, str], str], verdicts: Path, limit: float | None) -> None:
+def run(work: list, done: dict[tuple[str, str, str], str], verdicts: Path, limit: float) -> None:
     """Run the mutants of these files that have no verdict yet, on a tree of this process's own."""
     tree = make_tree()
-    unbroken: dict[str, float] = {}  # seconds of each set of tests
+    sound: set[str] = set()  # tests that pass without a mutant, of those that failed with one
+    unsound: set[str] = set()  # those that do not, as some without the compiler or on a busy machine
     for name, text, found in work:
-        tests = tests_of(name)
-        group = " ".join(test for test in tests if test.startswith("tests/"))
+        path, tests = tree / "egsw_plugin" / name, tests_of(name)
         for key, mutant in found.items():
             if key in done:
                 continue
-            if limit is None and group not in unbroken:
-                verdict, unbroken[group] = forked(tests, tree, 3600)
-                print(f"{name}: its tests take {unbroken[group]:.0f} s", flush=True)
-                if verdict != "survived":
-                    print(f"{verdict} without a mutant:\n{(tree / 'log').read_text()[-3000:]}", flush=True)
+            verdict, took = "caught", 0.0
+            while verdict == "caught":
+                path.write_text(mutant, encoding="utf-8")
+                for kept in path.parent.glob(f"__pycache__/{path.stem}.*"):
+                    kept.unlink()
+                verdict, seconds = forked([*(f"--deselect={test}" for test in unsound), *tests], tree, limit)
+                took += seconds
+                path.write_text(text, encoding="utf-8")
+                if verdict != "caught":
                     break
-            (tree / "egsw_plugin" / name).write_text(mutant, encoding="utf-8")
-            verdict, seconds = forked(tests, tree, limit or 3 * unbroken[group] + 20)
-            line = {"file": name, "text": key[1], "what": key[2], "verdict": verdict, "seconds": round(seconds, 1)}
+                log = (tree / "log").read_text()
+                lines = (line.partition(" ") for line in log.splitlines())
+                failed = {rest.split(" - ")[0] for word, _, rest in lines if word in ("FAILED", "ERROR")}
+                for test in failed - sound:
+                    good = forked([test], tree, limit, keep=True)[0] == "survived"
+                    (sound if good else unsound).add(test)
+                if not failed or failed & sound:
+                    break
+                print(f"fails without a mutant, left out: {failed}\n{log[-1000:]}", flush=True)
+            line = {"file": name, "text": key[1], "what": key[2], "verdict": verdict, "seconds": round(took, 1)}
             with verdicts.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-            if verdict not in ("caught", "time"):
+            if verdict != "caught":
                 print(f"{verdict}: egsw_plugin/{name}:{key[2]}", flush=True)
-        (tree / "egsw_plugin" / name).write_text(text, encoding="utf-8")
     shutil.rmtree(tree)
 
 

@@ -1,7 +1,8 @@
 """Numbers at the very edge of a rule, worked by hand: what a mutation run would change and no other test would notice.
 
-Maps to kernels/{selection,shaping,policy_loss}.py, verl_adapter/checks.py, the shares that members round, and the
-defaults that stand in two places. mutants.md has what a mutation run found. Not exercised: a trainer.
+Maps to kernels/{selection,shaping,normalization,policy_loss,sessions}.py, verl_adapter/checks.py, the shares that
+members round, and the defaults that stand in two places. mutants.md has what a mutation run found. Not exercised: a
+trainer.
 """
 
 import dataclasses
@@ -13,12 +14,13 @@ import torch
 from batches import applied, batch_of
 
 from egsw_plugin import measure
-from egsw_plugin.errors import TensorError
+from egsw_plugin.errors import TensorError, VaryingAdvantagesError
 from egsw_plugin.kernels import egsw, grpo_s, gtpo
 from egsw_plugin.kernels.normalization import Normalization, normalize
 from egsw_plugin.kernels.policy_loss import sequence_ratio, token_mean
 from egsw_plugin.kernels.rows import Rows
-from egsw_plugin.kernels.selection import keep_sets, largest, number_kept
+from egsw_plugin.kernels.selection import keep_batch, keep_sets, largest, number_kept
+from egsw_plugin.kernels.sessions import Sessions
 from egsw_plugin.kernels.shaping import Shaping, overlong_penalty
 from egsw_plugin.methods.egsw import EGSWOptions
 from egsw_plugin.methods.grpo_s import GRPOSOptions
@@ -37,6 +39,7 @@ yes, no = True, False
     "number,rho,ties,kept",
     [
         (0, 0.5, "keep", 0),
+        (0, 1e-12, "keep", 0),
         (5, 0.0, "keep", 0),
         (1, 0.01, "keep", 1),  # the only value is every quantile
         (5, 1.0, "keep", 5),
@@ -66,6 +69,12 @@ def test_sets_of_one_token_and_sets_of_which_none_is_kept():
     assert keep_sets(values, ids, 0.5, "keep").tolist() == [yes, no, yes]
     assert keep_sets(values, ids, 0.0, "keep").tolist() == [no, no, no]
     assert keep_sets(values, ids, 0.0, "exact").tolist() == [no, no, no]
+
+
+def test_a_batch_of_which_none_is_kept():
+    for ties in ("keep", "exact"):
+        assert keep_batch(torch.tensor([2.0, 1.0]), 0.0, ties).tolist() == [no, no]
+        assert keep_batch(torch.tensor([]), 0.5, ties).tolist() == []
 
 
 def one_row(tokens, power=1):
@@ -158,6 +167,32 @@ def test_a_deviation_is_small_beside_the_largest_level_that_takes_part_or_not():
     assert scale.tolist() == offset.tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("low,high,wanted", [(100, 100 + 3e-10, 1), (100, 100 + 1e-10, 0), (0, 0, 0)])
+def test_from_which_deviation_on_levels_differ(low, high, wanted):
+    """A billionth of a thousandth of the level: of 100 and 100 + 3e-10 it is 1.5e-10; 0.5e-10 is rounding."""
+    level, one = torch.tensor([low, high], dtype=torch.float64), torch.ones(2)
+    ids, both = torch.zeros(2, dtype=torch.int64), torch.tensor([yes, yes])
+    scale, offset = normalize(Normalization("own_set", eps=0.0), level, one, one * 0, one * 0, both, ids, both)
+    assert offset.tolist() == pytest.approx([-wanted, wanted], abs=1e-3)
+    assert wanted or scale.tolist() == [0, 0]
+
+
+def test_entries_that_are_equal_have_no_deviation_whatever_their_squares_round_to():
+    """Three entries of 0.9 each at a level of 1: the sum of their squared deviations comes out as -4e-16."""
+    entry, three = torch.tensor([0.1, 0.2, 0.9], dtype=torch.float64), torch.full((3,), 3)
+    all_take_part, plain = torch.ones(3, dtype=torch.bool), Normalization("own_set", eps=0.0)
+    sums = (three, 3 * entry, 3 * (entry * entry))
+    scale, offset = normalize(plain, entry * 0 + 1, *sums, all_take_part, torch.arange(3), all_take_part)
+    assert scale.tolist() == offset.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("norm_set", ["all_with_zeros", "own_set", "joint", "none"])
+def test_a_batch_without_rows_is_normalized(norm_set):
+    no_rows, no_ids, nobody = torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
+    scale, offset = normalize(Normalization(norm_set), *[no_rows] * 4, nobody, no_ids, nobody)
+    assert scale.shape == offset.shape == (0,)
+
+
 def test_means_over_one_token_and_over_none():
     mask = torch.tensor([[yes, no], [no, no]])
     assert token_mean(torch.tensor([[3.0, 7.0], [5.0, 9.0]]), mask) == 3
@@ -165,6 +200,29 @@ def test_means_over_one_token_and_over_none():
     log_ratio = torch.tensor([[2.0, 0.0], [0.0, 0.0]]).log().clamp(min=0)
     for mean in ("arithmetic", "geometric"):
         assert sequence_ratio(log_ratio, mask, mean)[0].tolist() == pytest.approx([2.0])
+
+
+# ------------------------------------------------------------------------------------------------------------ sessions
+
+
+def test_a_session_whose_last_output_has_no_policy_token():
+    """Its one number is 0; what stands in rows without a policy token is nobody's, and does not vary."""
+    rows = Rows.measure(torch.tensor([[1, 0], [0, 0], [1, 1]]))
+    sessions = Sessions.of(["a", "a", "b"], [0, 1, 0], rows)
+    assert sessions.spread(torch.tensor([[5.0, 6.0], [2.0, 2.0]])).tolist() == [[0, 0], [0, 0], [2, 2]]
+    with pytest.raises(VaryingAdvantagesError):
+        sessions.spread(torch.tensor([[5.0, 5.0], [2.0, 3.0]]))
+
+
+def test_sessions_are_taken_apart_where_they_were_joined():
+    """Outputs 0 and 1 of a bring 2 and 1 tokens, a hole included; the tokens after a row's last one are left out."""
+    rows = Rows.measure(torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 1]]))
+    sessions = Sessions.of(["a", "a", "b"], [1, 0, 7], rows)
+    joined = sessions.join(torch.tensor([[1.0, 9, 9], [2, 3, 9], [4, 5, 6]]))
+    assert joined.tolist() == [[2, 3, 1], [4, 5, 6]]
+    assert sessions.split(joined).tolist() == [[1, 0, 0], [2, 3, 0], [4, 5, 6]]
+    none = Sessions.of([], [], Rows.measure(torch.ones(0, 2)))
+    assert none.join(torch.ones(0, 2)).shape == (0, 0) and none.split(torch.ones(0, 0)).shape == (0, 2)
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused

@@ -88,6 +88,13 @@ def test_interval_in_its_limits():
     assert (low, high) == (0, 1)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_first_draw_is_a_draw_of_all(seed):
+    """The interval of a single one is a point, one of the means of two prompts."""
+    low, high = bootstrap_interval(np.array([1.0, 2.0]), resamples=1, seed=seed)
+    assert low == high and low in (1, 1.5, 2)
+
+
 def test_interval_repeats_with_its_seed_and_narrows_with_the_level():
     values = np.random.default_rng(0).random(50)
     assert bootstrap_interval(values) == bootstrap_interval(values.copy())

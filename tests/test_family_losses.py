@@ -173,6 +173,24 @@ def test_fipo(options):
         assert bool(dropped) == given["drop"]
 
 
+def test_fipo_warns_of_drop_where_nothing_is_held():
+    made = LOSSES["fipo"].options_type
+    assert made(drop=True, dual_clip=None).cautions() == ["drop has no effect with dual_clip=null"]
+    for drop, held in ((True, 3.0), (False, 3.0), (False, None)):
+        assert made(drop=drop, dual_clip=held).cautions() == []
+
+
+def test_fipo_leaves_tokens_without_an_advantage_alone():
+    """All ratios are 3; F is 1.5 log 3 and log 3, so the factor is 1.5, its bound. Where A < 0 it is 1, and dropped."""
+    log_prob, mask = torch.full((2, 2), math.log(3)), torch.ones(2, 2).bool()
+    A = torch.tensor([[0.0, 0.0], [-1.0, -1.0]])
+    options = dict(decay=1.0, clip=0.5, safety=1.5, largest_ratio=10.0, drop=True, dual_clip=2.0)
+    result = losses_of("fipo", log_prob, torch.zeros(2, 2), A, mask, **options)
+    assert not bool(result.values.any())
+    assert result.metrics["actor/fipo_factor/mean"] == pytest.approx((1.5 + 1.5 + 1 + 1) / 4)
+    assert result.metrics["actor/fipo_dropped/mean"] == result.metrics["actor/fipo_at_cap/mean"] == 0.5
+
+
 def test_fipo_by_hand():
     """Decay 1, so gamma is 0.5. log r = log 1.1, 0, log 1.2: F = log 1.1 + 0.25 log 1.2, 0.5 log 1.2, log 1.2."""
     log_prob = torch.tensor([[1.1, 1.0, 1.2]], dtype=torch.float64).log()
