@@ -243,7 +243,10 @@ def as_latex(statement: str) -> str:
     quoted = _QUOTED.match(statement)
     statement = quoted[1] + quoted[2] if quoted else statement
     statement = _NEXT_SENTENCE.split(_THOUSANDS.sub("", undressed(statement)), 1)[0]
-    statement = _NEGATIVE.sub("-", _ROUNDED.sub("", _ALSO.sub(_also, statement)))
+    if "(" in statement:
+        statement = _ROUNDED.sub("", _ALSO.sub(_also, statement))
+    if statement[:1] in "mMnN":
+        statement = _NEGATIVE.sub("-", statement)
     if " " in statement and is_compound(statement):
         return in_box(statement)
     if _MATH.search(statement):
@@ -270,6 +273,8 @@ def in_box(latex: str) -> str:
     if "appro" in latex or "abou" in latex:
         latex = _ROUNDED.sub("", latex)
     bare = _EDGE.sub("", _LAST_STOP.sub("", _LINE_END.sub("", spaced(latex).strip("$ ,"))), count=1)
+    if _PLAIN.fullmatch(bare):
+        return f"\\boxed{{{bare}}}"
     bare = _COMMAS.sub(lambda number: number[1] + number[2].replace(",", ""), bare)
     bare = usual(plain(bare.strip("$ ")))
     bare = _BEFORE_BRACKET.sub(r"\1" + _DOT, bare)

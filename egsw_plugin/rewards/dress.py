@@ -111,7 +111,7 @@ _FUNCTION = re.compile(
 )
 _FRACTION = re.compile(r"\\(?:nicefrac|sfrac|xfrac)\s*(?=[\d{])")
 _BARE_FRACTION = re.compile(
-    r"\\([dt]?frac)\s*(\{[^{}]*\}|\d|\\[A-Za-z]+)\s*(\{[^{}]*\}|\d|\\[A-Za-z]+(?![A-Za-z{\s])|(?<=\})[a-z])"
+    r"\\([dt]?frac)(?!\{[^{}]*\}\{)\s*(\{[^{}]*\}|\d|\\[A-Za-z]+)\s*(\{[^{}]*\}|\d|\\[A-Za-z]+(?![A-Za-z{\s])|(?<=\})[a-z])"
 )
 _INVERSE = re.compile(r"\\(sin|cos|tan)\s*\^\s*\{\s*-\s*1\s*\}")
 _ANGLE = re.compile(  # math-verify drops the degrees, and takes the sine of 30 radians
@@ -174,15 +174,21 @@ def undressed(latex: str) -> str:
         latex = _DEGREE.sub(r"^\\circ", _ANGLE.sub(_radians, latex))
     if "\\begin{" in latex and _ALIGNED.search(latex):
         latex = latex.replace("&", "")
-    latex = _SPACED.sub(" ", _SIZED.sub("", _NOTHING.sub("", latex)))
+    latex = _NOTHING.sub("", latex)
+    if "\\big" in latex or "\\Big" in latex:
+        latex = _SIZED.sub("", latex)
+    if "s" in latex:
+        latex = _SPACED.sub(" ", latex)
     latex = _AS_TEXT.sub(r"\\text", _LETTER.sub(_letter, latex) if "mathrm" in latex else latex)
     if "{" in latex:
-        latex = _UNIT.sub(r"\1\\text", _FUNCTION.sub(r"\\\1 ", latex))
+        if "operatorname" in latex:
+            latex = _UNIT.sub(r"\1\\text", _FUNCTION.sub(r"\\\1 ", latex))
         latex = _FULL_STOP_IN_TEXT.sub("}", _BOLD_NUMBER.sub("", latex))
         latex = _NUMBER_AS_TEXT.sub(r"\1", latex)
         latex = _INVERSE.sub(r"\\arc\1", _QUANTITY.sub(r"\1", latex))
     latex = latex.replace(r"\varnothing", r"\emptyset").replace(r"\lg ", r"\log_{10} ")
-    latex = _BRACE.sub(lambda side: "\\{ " if side[1] == "l" else "\\}", latex)
+    if "brace" in latex:
+        latex = _BRACE.sub(lambda side: "\\{ " if side[1] == "l" else "\\}", latex)
     sides = _EMPTY_SIDE.findall(latex)
     if sides and len(sides) % 2 == 0 and latex.count("\\left") == latex.count("\\right") == len(sides) // 2:
         latex = _EMPTY_SIDE.sub("", latex)
