@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from egsw_plugin.cli import main
-from egsw_plugin.data import SCHEMA, SOURCES, files, sources
+from egsw_plugin.data import SCHEMA, SOURCES, files, loading, sources
 from egsw_plugin.data.boxed import last_boxed
 from egsw_plugin.data.prompts import DAPO
 from egsw_plugin.errors import DataError
@@ -718,3 +718,10 @@ def test_a_csv_file_in_a_folder_is_read_as_strictly(tmp_path, capsys):
     (tmp_path / "data" / "train.csv").write_text("problem,answer\np,3\nq,4,5\n")
     words = "train.csv, row 2 (which ends in line 3) has 3 fields"
     fails(capsys, 1, words, ["aime-2024", "--source", tmp_path / "data", "--out", tmp_path, "--rows", "any"])
+
+
+def test_a_csv_file_in_a_folder_keeps_its_text(tmp_path):
+    """As the hub's files do: pandas makes 7 of 007, and nothing of NA."""
+    (tmp_path / "test.csv").write_text("problem,answer\nNA,007\nb,1.50\n")
+    (table,) = loading.load(SOURCES["math-500"], str(tmp_path))
+    assert [tuple(record.values()) for _, record in table.records()] == [("NA", "007"), ("b", "1.50")]

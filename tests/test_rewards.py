@@ -234,14 +234,11 @@ CASES = [
 
 # What a person would say otherwise, with what is given: a change here is news from math-verify.
 KNOWN_LIMITS = [
-    (r"\boxed{42\text{ dollars and }50\text{ cents}}", "42", RIGHT),  # words after a unit are dropped
     (r"\boxed{1,2,3,\ldots}", "1,2,3", RIGHT),
     (r"\boxed{x=3, y=4}", "(3,4)", RIGHT),  # names are dropped, and a list is compared with a tuple
     (r"\boxed{1010_2}", "1010_3", RIGHT),  # the base of a number is dropped
-    (r"\boxed{x>3}", r"(3,\infty)", WRONG),  # a condition is not the set of what fulfils it
     (r"\boxed 5", "5", WRONG),  # a box without braces
     (r"\boxed{2+3\cdot 4}", "14", RIGHT),  # nothing asks for the value to be worked out
-    (r"\boxed{34 people}", "34", WRONG),  # a unit without \text that the library does not know
     (r"\boxed{e^{i\pi}}", "-1", WRONG),  # i is a variable beside pi
     (r"\boxed{leynEv}", "Evelyn", RIGHT),  # words outside \text are products of letters
     (r"\boxed{2.9999999}", "3.0", RIGHT),  # six decimals decide where one of both has a point

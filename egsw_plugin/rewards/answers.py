@@ -10,24 +10,27 @@ import re
 from functools import lru_cache
 
 from .dress import undressed
+from .forms import usual
+from .quantities import MAGNITUDES, is_compound, plain
 
 TAIL = 4096  # characters: a final answer has a few hundred at most, and the time of all searches is bounded by this
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is no brace
-_JOINED = re.compile(r"[\s$]*(?:,|;|,?\s*(?:\\text\{\s*)?(?:and|or)\s*\}?)[\s$]*")
+_EDGES = r"(?:[\s$]|\\[()\[\]])*"
+_JOINED = re.compile(rf"{_EDGES}(?:,|;|,?\s*(?:\\text\{{\s*)?(?:and|or)\s*\}}?){_EDGES}")
 _FILLER = (
     r"(?:(?:therefore|thus|hence|then|simply|just|exactly|indeed|clearly|equal to|"
-    r"given by|approximately|about)\b,?\s*)*"
+    r"given by|approximately|about|roughly|around|precisely|only)\b,?\s*)*"
 )
-_ANSWER_LINE = re.compile(r"answers?[*_]*\s*:(?:[\s*]|_+(?=\s))*", re.IGNORECASE)
-_ANSWER_IS = re.compile(rf"answers?[*_]*\s*(?:is\b\s*:?|[:=])(?:[\s*]|_+(?=\s))*{_FILLER}[\s*]*", re.IGNORECASE)
+_ANSWER_LINE = re.compile(r"answers?[*_]*\s*[:：](?:[\s*]|_+(?=\s))*", re.IGNORECASE)
+_ANSWER_IS = re.compile(rf"answers?[*_]*\s*(?:is\b\s*[:：]?|[:：=])(?:[\s*]|_+(?=\s))*{_FILLER}[\s*]*", re.IGNORECASE)
 _LIST_MARK = re.compile(r"[>•+-]\s+")
 _ORNAMENT = re.compile(r"[\U0001F000-\U0001FAFF\u2600-\u27BF\uFE0F\s]+$")
 _TAG = re.compile(
-    r"</?(?:b|i|u|em|strong|span|p|br|mark|center)\b[^<>]*>|~~[^~\n]*~~\s*|\\boxed\s*\{\s*\}", re.IGNORECASE
+    r"</?(?:b|i|u|s|em|strong|span|p|br|mark|center|answer)\b[^<>]*>|<\|\w{1,40}\|>|~~[^~\n]*~~\s*|\\boxed\s*\{\s*\}"
 )
-_QUOTED = re.compile("[\"“‘']([^\"“”‘’']+)[\"”’'](.*)", re.DOTALL)
+_QUOTED = re.compile("[\"“‘'«<]([^\"“”‘’'«»<>]+)[\"”’'»>](.*)", re.DOTALL)
 _MATH = re.compile(r"\$[^$]+\$|\\[(\[]")
 _NUMBER_IN_WORDS = re.compile(
     # What follows the number must be a word that changes nothing of it: a unit, a reason, the next clause.
@@ -37,9 +40,10 @@ _NUMBER_IN_WORDS = re.compile(
     re.IGNORECASE,
 )
 _NO_SPACE = re.compile(r"(?<!\\)\\!")
+_LONE_BACKSLASH = re.compile(r"(?<!\\)\\$")  # of a space command at the end, whose space was stripped
 _ANY_SPACE = re.compile(r"(?<!\\)\\(?:[,;:> ]|(?:q?quad|(?:thin|med|thick|en)space)(?![A-Za-z]))|(?<!\\)~")
 _DISPLAY = re.compile(
-    r"[\s*>]*(?:(?:\$\$|\\\[)[\s*]*(.*?)[\s*]*(?:\$\$|\\\])|"
+    r"[\s*>]*(?:(?:\$\$|\$(?=\s*\n)|\\\[)[\s*]*(.*?)[\s*]*(?:\$\$?|\\\])|"
     r"(\\begin\{(align|equation|gather|displaymath)(\*?)\}.*?\\end\{\3\4\})|```\w*\n(.*?)\n?```)",
     re.DOTALL,
 )
@@ -49,53 +53,76 @@ _UNDERSCORES = re.compile(r"(?<![\w}\\])(__?)([^_\n]+)\1(?![\w{])[!?]*")
 _EMPHASIS_ENDS = re.compile(r"(?<=[^\s*])\*{1,3}(?![\w(*{\\-])[!?]*")
 _EMPHASIS_BEGINS = re.compile(r"(?<![\w)}*])\*{1,3}(?=[^\s*])")
 _GOLD_MARK = re.compile(
-    r".*####\s*(?=\S)|\s*[*_]*(?:so |the |final |correct )*(?:answer|ans\.?|solution|result)[*_]*\s*"
-    r"(?:is\b\s*:?|[:=]|(?<=ans\.)(?=\s))[\s*]*(?=\S)",
+    r".*####\s*(?=\S)|\s*#{1,3}\s+(?=\S)|\s*<answer>\s*|\s*A:\s*(?=[-$\d\\])|"
+    r"\s*#*\s*[*_]*(?:so |the |final |correct )*(?:answer|ans\.?|solution|result)[*_]*\s*"
+    r"(?:is\b\s*:?|[:=]|(?<=ans\.)(?=\s)|\n)[\s*]*(?=\S)",
     re.DOTALL | re.IGNORECASE,
 )
 _NUMBER_AGAIN = re.compile(r"(?<=\d)\s*\([A-Za-z -]{3,}\)$")  # 18 (eighteen)
 _BRACKETS = re.compile(r"\s*(?:\\\[(.*)\\\]|\\\((.*)\\\)|\$\$(.*)\$\$)[\s.]*", re.DOTALL)
 _THOUSANDS = re.compile(r"(?<=\d)(?:\\[,!;: ]|~|\{,\})(?=\d{3}(?!\d))")  # math-verify reads 1\,000 as 1 times 000
-_GROUPS = re.compile(r"(?<![\w.,}])(?<![\w.,}]\s)\d{1,3}(?: \d{3})+(?![\w.,]|\s+[\d(\\])")  # and 1 000 as their sum
+_GROUPS = re.compile(
+    r"(?<![\w.,}])(?<![\w.,}]\s)\d{1,3}(?: \d{3})+(?![\w,]|\.\d{3}|\s+[\d(\\])"
+)  # and 1 000 as their sum
 _LAST_STOP = re.compile(r"(?<!\\right)\.$")
-_NEXT_SENTENCE = re.compile(r"\.\s+(?=[A-Z])")
+_NEXT_SENTENCE = re.compile(r"[.!]\s+(?=[A-Z])")
 _THOUGHT = re.compile(r"\s*<think>(.*)</think>(.*)", re.DOTALL)
 _COMMAS = re.compile(r"^((?:[A-Za-z]\s*=\s*)?\{?\s*[-+]?)(\d{1,3}(?:,\d{3})+)(?=(?:\.\d+)?\s*\}?$)")
-_EDGE = re.compile(r"^(?:=|\\approx(?![A-Za-z])|\\(?:implies|therefore|Rightarrow)(?![A-Za-z]))\s*")
-_LINE_END = re.compile(r"(?:\\\\|[\s$,;])+$")
+_EDGE = re.compile(r"^(?:=|\\(?:approx|sim|simeq|cong|implies|therefore|Rightarrow)(?![A-Za-z]))\s*")
+_LINE_END = re.compile(r"(?:\\\\|[\s$,;:?])+$")
+_PLAIN = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+_WRAPPED = re.compile(
+    r"\s*(?:(\*{1,3}|`+|_{1,2}|\")(.+)\1|\\\[(.+)\\\]|\\\((.+)\\\)|'([^']+)'|“(.+)”|‘(.+)’)[\s.]*", re.DOTALL
+)
 # math-verify reads 2(\frac12) as a mixed number or a function.
 _BEFORE_BRACKET = re.compile(
     r"((?:^|(?<=[\s=+\-*/({$]))\d+(?:\.\d+)?)\s*(?=(?:\\left\s*)?\([^(),;:]*\))(?!\s*\((?:mod|base))"
 )
 _LETTER_DRESS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed|left|right|[()\[\]])(?![a-z])|[${}()\[\]*\s]+")
 _SAYING = (
-    r"(?:(?i:i (?:think|believe|guess|would say)(?: that)?|it(?: is|['’]s| must be| should be)|must be|should be|"
+    r"(?:(?i:(?:i (?:(?:would |will )?(?:say|choose|pick|select|go with)|(?:think|believe|guess)(?: that)?)|"
+    r"i['’](?:d|ll) (?:say|choose|pick|go with))|it(?: is|['’]s| must be| should be)|must be|should be|"
     r"definitely|probably|most likely|"
     r"(?:so )?(?:the )?(?:(?:correct|right|best|final) )*(?:option|choice|letter|answer)(?: is\b:?|:))[\s$*]+)*"
 )
 _KIND = rf"{_SAYING}(?:[Tt]he )?(?:(?i:correct )?(?i:option|choice|letter|answer) )?"
-_LETTER = re.compile(rf"{_KIND}(?:([A-D])(?![\w'’-])(.*)|([a-d])\W*$)", re.DOTALL)
+_LETTER = re.compile(rf"{_KIND}(?:([A-D])(?![\w'’-])(.*)|([a-d])(?:\W*$|[.)]\s+\S))", re.DOTALL)
 # "(C) ..." and "C) ...", where what follows is the choice's own text or a reason, and may begin with any word.
 _MARKED_LETTER = re.compile(rf"[\s${{}}*]*{_KIND}[\s${{}}*]*[(\[]?([A-D])[\s${{}}*]*[)\]](.*)", re.DOTALL)
 _TEXT_DRESS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|boxed|left|right)(?![a-z])|\\(?=[()\[\]])")
 _DISMISSED = r"(?!\s+(?:is|are|was|has|had|can|cannot|would|does|do|did|fails?|gives?|looks?|seems?)\b)"
 _JOINED_LETTER = re.compile(
+    r"(?!\s*,\s*I\s+[a-z])"
     r"[\s${}*(]*(?:(?:,|;|/|\||&|\+|\b(?:or|and|then|also|vs\.?|versus|maybe|possibly|perhaps|nor|plus))[\s${}*]*)+"
     rf"[(\[]?[A-Z](?![\w'’-]){_DISMISSED}"
 )
-_NOT_LETTER = re.compile(r"\b(?:not|rather than|instead of|over|unlike|than)\s+(?:option\s+|choice\s+)?\(?[A-Z]\b\)?")
+_NOT_LETTER = re.compile(
+    r"\b(?:not|rather than|instead of|over|unlike|than)\s+(?:option\s+|choice\s+)?\(?[A-Z]\b\)?"
+    r"(?:(?:\s*,\s*(?:n?or\s+|and\s+)?|\s+(?:n?or|and)\s+)\(?[A-Z]\b\)?)*(?:,?\s+but\b(?=\s+\(?[A-D]\b))?"
+)
 _NEXT_LETTER = re.compile(r"[\s${}*]*[(\[]?[A-Z][)\]]")
 _ARTICLE = r"A\s+(?!(?:because|since|as|is|with|for|or|and)\b)[a-z]"  # "a" at the start of a sentence is no choice
 _SECOND_LETTER = re.compile(rf"(?<![\w\\])(?!{_ARTICLE})[A-D](?![\w'’-])")
 _REASON = re.compile(  # may speak of the other letters
-    r"[.;:]\s+(?=[A-Za-z])|\b(?:because|since|whereas|while|(?<!well )as(?! well)|but(?! also))\b"
+    r"[.;:]\s+(?=[A-Za-z])|"
+    r"[(\s—–](?=[A-D](?:(?:\s*,\s*(?:and\s+|or\s+)?|\s+(?:and|or)\s+)[A-D])*\s+(?:is|are|was|were)\s+"
+    r"(?:wrong|incorrect|false|not|too|impossible|excluded|ruled)\b)|"
+    r"\b(?:because|since|whereas|while|(?<!well )as(?! well)|but(?! also))\b"
 )
 _SPACE = r"(?:\s|\\[,;:! ]|~)"
 # math-verify reads numbers side by side as a mixed number and adds them.
 _SIDE_BY_SIDE = re.compile(rf"(?<=\d)(?<![_^]\d){_SPACE}+(?=\d)(?!\d+\s*/\s*\d)")
 _FACTORS = re.compile(r"(?<=[\d)\]])(?<!_\d)\s*(?=(?:\\left\s*)?[(\[]\s*-?\d+(?:\.\d+)?\s*(?:\\right\s*)?[)\]])")
 _PLAIN_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+_WRAPS = frozenset("*`_\"\\'“‘")
 _OPENED, _TIMES, _DOT = r"\boxed{", r"\\cdot ", r"\\cdot "
+_FORMULA_OF = re.compile(rf"\s*\$([^$]+)\$\s*((?:{MAGNITUDES})\b)")
+_ALSO = re.compile(r"(?<=[\d}$%])\s*\(\s*(?:(?:or|i\.e\.,?|=)\s*([^()]*)|([-+]?\d+(?:\.\d+)?)\s*\\?%\s*)\)")
+_ROUNDED = re.compile(
+    r"(?<=\S)\s*(?:\(\s*(?:\\approx|≈|~|(?:\\text\s*\{\s*)?(?:or )?(?:approximately|approx\.?|about|roughly))[^()]*\)"
+    r"|\\text\s*\{\s*\(?,?\s*(?:or )?(?:approximately|approx\.?|about|roughly)[^{}]*\}.*$)"
+)
+_NEGATIVE = re.compile(r"^\s*(?:minus|negative)\s+(?=[\d$\\])", re.IGNORECASE)
 _FIRST_MATH = re.compile(r"\$([^$]+)\$")
 
 
@@ -216,7 +243,16 @@ def as_latex(statement: str) -> str:
     quoted = _QUOTED.match(statement)
     statement = quoted[1] + quoted[2] if quoted else statement
     statement = _NEXT_SENTENCE.split(_THOUSANDS.sub("", undressed(statement)), 1)[0]
+    if "(" in statement:
+        statement = _ROUNDED.sub("", _ALSO.sub(_also, statement))
+    if statement[:1] in "mMnN":
+        statement = _NEGATIVE.sub("-", statement)
+    if " " in statement and is_compound(statement):
+        return in_box(statement)
     if _MATH.search(statement):
+        magnitude = _FORMULA_OF.match(statement)
+        if magnitude:
+            return in_box(f"{magnitude[1]} {magnitude[2]}")
         return f"answer: {spaced(statement)}"
     number = _NUMBER_IN_WORDS.match(statement)
     return in_box(number[1].rstrip(",") if number else statement)
@@ -229,9 +265,19 @@ def in_box(latex: str) -> str:
     >>> print(in_box(r" $10\,000$. "))
     \boxed{10000}
     """
+    latex = latex.strip()
+    if _PLAIN.fullmatch(latex):
+        return f"\\boxed{{{latex}}}"
+    if latex[:1] in _WRAPS and (inside := _WRAPPED.fullmatch(latex)):
+        latex = next(part for part in inside.groups()[1:] if part)
+    if "appro" in latex or "abou" in latex:
+        latex = _ROUNDED.sub("", latex)
     bare = _EDGE.sub("", _LAST_STOP.sub("", _LINE_END.sub("", spaced(latex).strip("$ ,"))), count=1)
+    if _PLAIN.fullmatch(bare):
+        return f"\\boxed{{{bare}}}"
     bare = _COMMAS.sub(lambda number: number[1] + number[2].replace(",", ""), bare)
-    bare = _BEFORE_BRACKET.sub(r"\1" + _DOT, bare.strip("$ "))
+    bare = usual(plain(bare.strip("$ ")))
+    bare = _BEFORE_BRACKET.sub(r"\1" + _DOT, bare)
     return f"\\boxed{{{_FACTORS.sub(_TIMES, bare)}}}"
 
 
@@ -241,12 +287,16 @@ def spaced(latex: str) -> str:
     >>> print(spaced(r"\bigl(1\,000,~\tfrac{\pi}{2}\bigr)\,"))
     (1000, \tfrac{\pi}{2})
     """
-    joined = _NO_SPACE.sub("", _THOUSANDS.sub("", undressed(latex)))
-    return _GROUPS.sub(_together, _ANY_SPACE.sub(" ", joined)).strip()
+    joined = _THOUSANDS.sub("", _NO_SPACE.sub("", undressed(latex)))
+    return _GROUPS.sub(_together, _LONE_BACKSLASH.sub("", _ANY_SPACE.sub(" ", joined))).strip()
 
 
 def _together(number: re.Match) -> str:
     return number[0].replace(" ", "")
+
+
+def _also(other: re.Match) -> str:
+    return f", {other[1]}" if other[1] else rf", \frac{{{other[2]}}}{{100}}"
 
 
 def shown(answer: str) -> str:

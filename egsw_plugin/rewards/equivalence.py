@@ -6,7 +6,9 @@ True
 """
 
 import logging
+import re
 import warnings
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -51,7 +53,13 @@ def readable(truth: str) -> bool:
     >>> readable(r"\boxed{18}"), readable(r"\boxed{\text{north}}"), readable(r"\boxed{<<3*6=18>>}")
     (True, True, False)
     """
-    return not any(sign.isdigit() for sign in truth) or any(not isinstance(one, str) for one in _read(truth))
+    if not any(sign.isdigit() for sign in truth):
+        return True
+    return not _WORD.search(_COMMAND.sub("", truth)) and any(not isinstance(one, str) for one in _read(truth))
+
+
+_COMMAND = re.compile(r"\\(?:(?:text|mathrm|mbox|begin|end)\s*\{[^{}]*\}|[A-Za-z]+)")
+_WORD = re.compile(r"[A-Za-z]*[aeiou][A-Za-z]{3,}|[A-Za-z]{3,}[aeiou][A-Za-z]*")  # which math-verify reads as a product
 
 
 def equivalent(answer: str, truth: str) -> bool:
@@ -64,38 +72,95 @@ def equivalent(answer: str, truth: str) -> bool:
     >>> equivalent(r"\boxed{50\%}", r"\boxed{1/2}"), equivalent(r"answer: $x = 3$", r"\boxed{4}")
     (True, False)
     """
+    numbers = [_PLAIN.fullmatch(text) for text in (answer, truth)]
+    if numbers[0] and numbers[1]:
+        one, other = (Fraction(number[1]) for number in numbers if number)
+        if one == other or abs(one - other) > 1:
+            return one == other
+    if _equal(answer, truth):
+        return True
+    if "%" not in answer and "%" not in truth:
+        return False
+    # "What percentage": the sign may be in the question. math-verify takes 50% for 50, but not 12.5% for 12.5, and
+    # reads no fraction of a hundred.
+    if _equal(*(_PER_CENT.sub("", text) for text in (answer, truth))):
+        return True
+    if ("%" in answer) == ("%" in truth) or "frac" not in (answer if "%" in answer else truth):
+        return False
+    return _equal(*(_HUNDREDTHS.sub(r"\\boxed{\\frac{\1}{100}}", text) for text in (answer, truth)))
+
+
+_PLAIN = re.compile(r"\\boxed\{(-?[0-9]{1,300}(?:\.[0-9]{1,300})?)\}")  # needs no parser, which takes a millisecond
+_PER_CENT = re.compile(r"\\?%")
+_HUNDREDTHS = re.compile(r"\\boxed\{(.*?)\s*\\?%\s*\}")
+
+
+def _equal(answer: str, truth: str) -> bool:
     gold, given = _read(truth), _read(answer)
-    return bool(verify(gold, given, timeout_seconds=None)) and not _only_near(gold[0], given[0])
+    if verify(gold, given, timeout_seconds=None, allow_set_relation_comp=True):
+        return not _only_near(gold[0], given[0])
+    return bool(gold and given) and _same_decimals(gold[0], given[0])
 
 
-CLOSE = 1e-9  # two numbers no further apart than this may have been called equal for that alone
-EXACT, ROUNDED = 1e-30, 1e-12  # relative difference of two numbers that are equal, with and without decimals
+CLOSE = 2e-6  # two numbers no further apart than this may have been called equal for that alone
+# Relative difference of two numbers that are equal: exact ones; with decimals; with decimals that were rounded.
+EXACT, PRECISE, ROUNDED = 1e-200, 1e-12, 1e-5
+VERY_CLOSE = 1e-9
 
 
 def _only_near(gold: Any, given: Any) -> bool:
-    """Whether two values that math-verify calls equal are numbers, or tuples with numbers, that are not.
+    """Whether two values that math-verify calls equal are numbers, or hold numbers, that are not.
 
-    It compares with an absolute tolerance of about 1e-15 (sympy's comparison of evaluated numbers), so that all numbers
-    smaller than that are equal to it, and all that differ by less.
+    It compares with absolute tolerances: of about 1e-15 (sympy's comparison of evaluated numbers), and, where one of
+    both has a decimal point, of six places. So all numbers smaller than that are equal to it, and all
+    that differ by less.
     """
     gold, given = (x.rhs if isinstance(x, sympy.Equality) else x for x in (gold, given))
     ours, theirs = _parts(gold), _parts(given)
     if ours and len(ours) == len(theirs):
         return any(_only_near(one, other) for one, other in zip(ours, theirs, strict=True))
-    if gold == given or not all(isinstance(x, sympy.Expr) and x.is_number for x in (gold, given)):
+    if gold == given or not all(isinstance(x, sympy.Expr) for x in (gold, given)):
         return False
-    one, other = (sympy.N(x.doit(), PRECISION) for x in (gold, given))
+    names = gold.free_symbols
+    if names != given.free_symbols or len(names) > 4:
+        return False
+    gold, given = (x.doit() for x in (gold, given))
+    if gold.is_Rational and given.is_Rational:
+        return bool(gold != given) and bool(abs(gold - given) <= CLOSE)
+    if names:  # at a point: a coefficient may differ
+        point = {name: PLACES[place] for place, name in enumerate(sorted(names, key=str))}
+        gold, given = (x.subs(point) for x in (gold, given))
+    one, other = (sympy.N(x, PRECISION) for x in (gold, given))
     apart, sizes = abs(one - other), (abs(one), abs(other))
     if not all(x.is_comparable for x in (apart, *sizes)) or bool(apart > CLOSE):
         return False  # equal in another sense: 50 % and 50
-    rounded = gold.has(sympy.Float) or given.has(sympy.Float)
-    return bool(apart > (ROUNDED if rounded else EXACT) * max(sizes))
+    if not (gold.has(sympy.Float) or given.has(sympy.Float)):
+        return bool(apart > EXACT * max(sizes))
+    return bool(apart > (PRECISE if bool(apart <= VERY_CLOSE) else ROUNDED) * max(sizes))
+
+
+def _same_decimals(gold: Any, given: Any) -> bool:
+    """Whether two numbers, one with decimals, are the same to 12 digits: math-verify rounds 602e21 and 6.02e23 to six
+    places and finds their last binary digits to differ."""
+    gold, given = (x.rhs if isinstance(x, sympy.Equality) else x for x in (gold, given))
+    if not all(isinstance(x, sympy.Expr) and x.is_number for x in (gold, given)):
+        return False
+    if not (gold.has(sympy.Float) or given.has(sympy.Float)):
+        return False
+    one, other = (sympy.N(x, 30) for x in (gold, given))
+    if not (one.is_comparable and other.is_comparable) or bool(max(abs(one), abs(other)) < LARGE):
+        return False
+    return bool(abs(one - other) <= PRECISE * max(abs(one), abs(other)))
 
 
 def _parts(value: Any) -> list:
     """The numbers of a tuple, set, interval, union, matrix or relation, those of sets in order of size; else none."""
     if isinstance(value, sympy.FiniteSet) and all(one.is_comparable for one in value):
         return sorted(value)
+    if isinstance(value, sympy.FiniteSet) and all(isinstance(one, sympy.Equality) for one in value):
+        return sorted(value, key=lambda one: str(one.lhs))
+    if isinstance(value, sympy.And) and all(isinstance(one, sympy.core.relational.Relational) for one in value.args):
+        return sorted(value.args, key=lambda one: [side.is_number for side in one.args])
     if isinstance(value, sympy.Interval):
         return [value.start, value.end]
     if isinstance(value, sympy.Union) and all(isinstance(one, sympy.Interval) for one in value.args):
@@ -107,7 +172,9 @@ def _parts(value: Any) -> list:
     return []
 
 
-PRECISION = 60  # digits
+PRECISION = 230  # digits
+LARGE = 1e6
+PLACES = [sympy.Rational(*pair) for pair in ((13, 11), (17, 7), (19, 23), (29, 31))]
 
 
 @lru_cache(maxsize=256)  # a group of responses shares its truth

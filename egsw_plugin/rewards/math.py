@@ -20,6 +20,7 @@ from typing import Any
 from ..errors import DataError, OptionError
 from . import answers
 from .grader import grade
+from .quantities import alike, same_time
 
 TIME_LIMIT = 10.0  # seconds
 MAX_PRED = 200  # characters of an answer kept for the report
@@ -186,7 +187,11 @@ def _grade(box: str | None, statement: str | None, truth: str, time_limit: float
     else:
         return {"acc": 0.0, "ungraded": 0.0, "pred": ""}
     pred = answers.shown(answer)
-    if answers.several(answers.shown(truth)):  # a truth of numbers side by side is a list, and so is its answer
+    answer, truth = alike(answer, truth)
+    same = same_time(answer, truth)
+    if same is not None:
+        verdict: bool | None = same
+    elif answers.several(answers.shown(truth)):  # a truth of numbers side by side is a list, and so is its answer
         verdict = grade(answers.listed(answer), answers.listed(truth), float(time_limit))
     else:
         verdict = False if answers.several(pred) else grade(answer, truth, float(time_limit))
