@@ -73,7 +73,7 @@ def _table(dataset: "Dataset") -> Table:
 
 def _repository(source: Source, origin: str, where: str) -> list["Dataset"]:
     """From the hub or a folder; ``datasets`` looks for configurations and splits in both in the same way."""
-    from datasets import Features, Value, get_dataset_config_names, load_dataset, load_dataset_builder
+    from datasets import Features, Value, get_dataset_config_names, load_dataset
 
     available = get_dataset_config_names(where)
     alternatives = [*source.configs, *([tuple(available)] if len(available) == 1 else [])]
@@ -84,9 +84,10 @@ def _repository(source: Source, origin: str, where: str) -> list["Dataset"]:
     tables = []
     for config in configs:
         splits = load_dataset(where, config)
-        if hasattr(load_dataset_builder(where, config).config, "keep_default_na"):
-            # CSV: pandas makes 7 of 007 and nothing of NA, in a folder's files as in the hub's, unless all is text.
-            names = next(iter(splits.values())).column_names
+        first = next(iter(splits.values()))
+        if first.info.builder_name == "csv":
+            # pandas makes 7 of 007 and nothing of NA, in a folder's files as in the hub's, unless all is text.
+            names = first.column_names
             features = Features({name: Value("string") for name in names})
             splits = load_dataset(where, config, features=features, keep_default_na=False)
         split = next((split for split in source.splits if split in splits), None)
