@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 from .. import runner
+from ..records.store import FOLDER as RECORDED
 from ..report.metrics import metrics_of, some
 from ..report.summary import format_seconds
 from .grid import Cell, Grid
@@ -174,8 +175,17 @@ def _run(grid: Grid, cell: Cell, seed: int, out: Path) -> tuple[int, float]:
         out / "runs",
     )
     (folder / _STATE).unlink()  # the folder is done with: a run of this name begins anew
+    _keep_recorded_steps(folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return 0, seconds
+
+
+def _keep_recorded_steps(folder: Path) -> None:
+    """Moves them out of the checkpoints, which go."""
+    recorded, kept = folder / "checkpoints" / RECORDED, folder / RECORDED
+    if recorded.is_dir():
+        shutil.rmtree(kept, ignore_errors=True)
+        recorded.rename(kept)
 
 
 def _begin(folder: Path, command: list[str]) -> tuple[float, list | None]:
