@@ -103,6 +103,9 @@ def _run(name: str, check: Callable[..., Result], *arguments: Any, fix: str = RE
             warnings.simplefilter("ignore")  # verl's own, of engines that are not installed
             return dataclasses.replace(check(*arguments), name=name)
     except (Exception, SystemExit) as error:
+        missing = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
+        if fix == REPAIR_IMPORT and missing.partition(".")[0] == "transfer_queue":
+            fix = f"{INSTALL_VERL}, which brings it"
         return Result(name, FAILED, _message(error), fix)
 
 

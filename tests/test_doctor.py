@@ -277,3 +277,10 @@ def test_versions_are_the_same_everywhere():
     section = (ROOT / "docs" / "use.md").read_text().split("## Supported versions")[1].split("\n## ")[0]
     assert re.findall(r"(?m)^\| (\d\S+) \|", section) == list(versions.TRIED_VERL)
     assert f"`{versions.SUPPORTED_VERL}`" in section and f"`{project['requires-python']}`" in section
+
+
+def test_what_verls_own_extra_brings_is_not_repaired_but_installed():
+    def check():
+        raise ModuleNotFoundError("No module named 'transfer_queue'", name="transfer_queue")
+
+    assert doctor._run("trainer bridge", check).fix == "pip install 'verl[verl-core]>=0.9', which brings it"

@@ -6,6 +6,7 @@ kept, folders are renamed. `OptionError` stands in a real traceback in place of 
 
 import csv
 import json
+import subprocess
 import sys
 
 import pytest
@@ -247,6 +248,13 @@ def write_metrics(path, rows):
 
 def row(step, reward, **more):
     return step, {"critic/score/mean": reward, "timing_s/step": 2.0, **more}
+
+
+def test_a_report_of_metrics_needs_no_torch():
+    """Its import takes a minute on a busy machine, and `run` and `report` show their tables without it."""
+    code = "import sys, egsw_plugin.report.write, egsw_plugin.runner; print({'torch', 'verl'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
 
 
 def test_reader_keeps_the_last_of_repeated_steps_and_tells_validation_apart(tmp_path):

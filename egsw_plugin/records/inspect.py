@@ -7,7 +7,6 @@ without `<`, and the page's policy allows its own script and style by their hash
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..content_policy import content_policy
 from ..errors import DataError, OptionError
 from ..methods.chain import Chain
 from . import whatif
@@ -57,22 +57,8 @@ def page(records: Sequence[Record], title: str, chain: Chain | None = None, seen
     return head + "".join(parts[name] + text for name, text in zip(rest[::2], rest[1::2], strict=True))
 
 
-def content_policy(style: str, script: str = "", images: bool = False) -> str:
-    """The Content-Security-Policy of a page that may use this style and script, pictures within itself, and no more."""
-    policy = {"default-src": "'none'", "style-src": _hash(style), "base-uri": "'none'", "form-action": "'none'"}
-    if script:
-        policy["script-src"] = _hash(script)
-    if images:
-        policy["img-src"] = "data:"
-    return "; ".join(f"{kind} {value}" for kind, value in policy.items())
-
-
 def _part(name: str) -> str:
     return resources.files(__package__).joinpath("page").joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _palette() -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..records.inspect import content_policy
+from ..content_policy import content_policy
 
 _STYLE = """
 body { margin: 0 auto; padding: 0 1rem 2rem; max-width: 75rem; color: #111; background: #fff; color-scheme: light;
