@@ -154,6 +154,7 @@ if saved.exists():
 else:
     row(1); row(2); row(3)
     saved.parent.mkdir(); saved.write_text("2")
+    (saved.parent / "records").mkdir(); (saved.parent / "records" / "step_000001.parquet").write_text("recorded")
     sys.exit(3)
 """
     out = tmp_path / "out"
@@ -163,6 +164,7 @@ else:
     assert [row["step"] for row in record.metrics.training] == [1, 2, 3, 4]
     assert len(record.lines) == 5  # raw: step 3 is there twice
     assert not (out / "work" / "grpo-seed1" / "checkpoints").exists()
+    assert (out / "work" / "grpo-seed1" / "records" / "step_000001.parquet").read_text() == "recorded"
 
 
 def test_a_run_whose_checkpoint_leads_nowhere_begins_anew(grid, tmp_path, capsys):
