@@ -31,7 +31,8 @@ BEFORE, AFTER = 4, 2  # tokens around an example
 
 def text_tables(records: Sequence[Record]) -> dict[str, str]:
     """`weights-on-text`, `tokens-METHOD` for the methods of `LISTED`, and `recorded-steps`."""
-    tables = {"recorded-steps": _steps(records), "weights-on-text": _weights(records)}
+    tables = {"weights-on-text": _weights(records)}  # first: it refuses records without an entropy
+    tables["recorded-steps"] = _steps(records)
     for name, method, options in SEEN:
         if name in LISTED:
             tables[f"tokens-{name}"] = tokens_table(method, options, records)

@@ -14,7 +14,7 @@ MODEL_PATH=${MODEL_PATH:-}         # empty: SmolLM2-135M-Instruct out of a Pytho
 TRAIN_FILES=${TRAIN_FILES:-}       # empty: the two tasks below
 VAL_FILES=${VAL_FILES:-}
 EXAMPLES=${EXAMPLES:-$HERE/examples.yaml}   # a worked example a task, put before the question
-CONFIG=${CONFIG:-reasoning_gym/smollm2_135m_cpu}
+CONFIG=${STUDY_CONFIG:-reasoning_gym/smollm2_135m_cpu}   # another file of recipes/, such as a study's
 NAME=${NAME:-smollm2-135m-$METHOD-seed${SEED:-1}}
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 # ----------------------------------------------------------------------------------------------------------------------

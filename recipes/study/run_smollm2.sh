@@ -4,6 +4,6 @@
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
-export CONFIG=study/smollm2_cpu EXAMPLES=$HERE/smollm2_examples.yaml
+export STUDY_CONFIG=study/smollm2_cpu EXAMPLES=$HERE/smollm2_examples.yaml
 export ASSETS=${ASSETS:-$ROOT/outputs/assets/study_smollm2} NAME=${NAME:-study-smollm2-${METHOD:-egsw}-seed${SEED:-1}}
 exec bash "$ROOT/recipes/reasoning_gym/run_smollm2_135m_cpu.sh" "$@"
