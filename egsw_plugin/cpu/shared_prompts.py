@@ -120,12 +120,16 @@ def attention(
     """Causal attention of every response to its prompt and itself, and of every prompt to itself.
 
     Args:
-        query: [1, heads, N, width]. key, value: [1, key heads, N, width]; heads is a multiple of key heads.
+        query: [1, heads, N, width], of any floating dtype; computed in at least float32. key, value: [1, key heads, N,
+            width]; heads is a multiple of key heads.
         scale: of the scores (default: 1 / sqrt(width)).
 
     Returns: [1, heads, N, width].
     """
     grouped = query.shape[1] != key.shape[1]
+    dtype = query.dtype
+    # In bfloat16 torch's gradient multiplies many small matrices, each with a set-up of its own, which costs far more.
+    query, key, value = (tensor.to(torch.promote_types(dtype, torch.float32)) for tensor in (query, key, value))
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **mask) -> torch.Tensor:
         """[responses, tokens, heads, width], tokens first."""
@@ -151,7 +155,7 @@ def attention(
         # shorter response is seen by nobody who counts.
         seen = torch.ones(longest, group.length + longest, dtype=torch.bool).tril(group.length)
         results.append(attend(own[0], key, value, attn_mask=seen)[group.alive])
-    return torch.cat(results).transpose(0, 1).unsqueeze(0)
+    return torch.cat(results).transpose(0, 1).unsqueeze(0).to(dtype)
 
 
 def log_probs_and_entropy(
