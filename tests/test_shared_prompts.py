@@ -74,6 +74,19 @@ def one_by_one(net, batch, lengths, temperature=1.0):
     return torch.cat(log_probs), torch.cat(entropies)
 
 
+def test_attention_is_float32_where_the_actor_is_autocast_to_bfloat16():
+    """As bfloat16 its gradient takes more than twice as long, and its scores have steps of a percent."""
+    batch, lengths = rows([(4, [2, 7]), (9, [1, 5])])
+    layout = Layout.of(batch, [torch.arange(len(row)) for row in batch], lengths)
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(1, heads, len(layout.input_ids), 8, generator=generator).bfloat16() for heads in (4, 2, 2)]
+    exact = shared_prompts.attention(*(tensor.float() for tensor in given), layout)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(shared_prompts.attention(*given, layout), exact.bfloat16(), rtol=0, atol=0)
+        wide = shared_prompts.attention(*(tensor.float() for tensor in given), layout)
+    torch.testing.assert_close(wide, exact, rtol=0, atol=0)
+
+
 BATCHES = {
     "one group": [(5, [3, 1, 4])],
     "groups of several lengths": [(4, [2, 7]), (9, [1, 1, 5]), (1, [6])],

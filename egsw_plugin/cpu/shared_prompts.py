@@ -114,6 +114,7 @@ class Layout:
         )
 
 
+@torch.autocast("cpu", enabled=False)  # it would make bfloat16 of the scores
 def attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, scale: float | None = None
 ) -> torch.Tensor:
