@@ -78,7 +78,7 @@ TESTS = {
     "rewards/reasoning_gym.py": "test_reasoning_gym.py",
     "rewards/gym_tasks.py": "test_reasoning_gym.py",
     "rewards/readings.py": "test_reasoning_gym.py",
-    "rewards/*": "test_rewards.py test_grading_kinds.py",
+    "rewards/*": "test_rewards.py test_grading_kinds.py test_grading_forms.py",
     "report/estimates.py": "test_boundaries.py test_estimates.py",
     "data/*": "test_data.py",
 }
