@@ -6,8 +6,10 @@ verl_runs/test_member_runs.py.
 
 import csv
 import math
+import re
 import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,10 +214,25 @@ def test_the_command(tmp_path, capsys):
         whatif.chain_of("egsw", {"alpha": 0.5, "temperature": 3.0}), read_records(tmp_path / "records")
     )
     assert float(lines[3]["effective_share"]) == expected["effective_share"]
-    assert tmp_path / "out" / "whatif.md"
     assert (tmp_path / "out" / "whatif.png").read_bytes().startswith(b"\x89PNG")
     assert main(["whatif", str(tmp_path), "--set", "alpha=0.5", "--target", "effective_share=0.9"]) == 0
     assert "temperature=" in capsys.readouterr().out
+
+
+def test_the_documentations_tables_are_those_of_the_recorded_steps_in_the_repository(monkeypatch, capsys):
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    page = Path("docs/records.md").read_text()
+    (command,) = re.findall(r"`(egsw-plugin whatif\s+docs/study_smollm2/steps [^`]*)`", page)
+    assert main(command.split()[1:]) == 0
+    table = capsys.readouterr().out.strip()
+    assert len(table.splitlines()) == 12 and table in page
+    chosen = re.findall(r"^\| ([\d.]+), ([\d.]+) \| ([\d.]+) \| (\d+) \|", Path("docs/study_smollm2.md").read_text(), re.M)
+    assert len(chosen) == 5
+    records = read_records(Path("docs/study_smollm2/steps"))
+    for alpha, temperature, share, uncertain in chosen:
+        options = {"alpha": float(alpha), "temperature": float(temperature)}
+        found = whatif.measure(whatif.chain_of("egsw", options), records)
+        assert (share, uncertain) == (f"{found['effective_share']:.2f}", f"{found['uncertain']:.0f}")
 
 
 @pytest.mark.parametrize(
