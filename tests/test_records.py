@@ -226,7 +226,8 @@ def test_the_documentations_tables_are_those_of_the_recorded_steps_in_the_reposi
     assert main(command.split()[1:]) == 0
     table = capsys.readouterr().out.strip()
     assert len(table.splitlines()) == 12 and table in page
-    chosen = re.findall(r"^\| ([\d.]+), ([\d.]+) \| ([\d.]+) \| (\d+) \|", Path("docs/study_smollm2.md").read_text(), re.M)
+    page = Path("docs/study_smollm2.md").read_text()
+    chosen = re.findall(r"^\| ([\d.]+), ([\d.]+) \| ([\d.]+) \| (\d+) \|", page, re.M)
     assert len(chosen) == 5
     records = read_records(Path("docs/study_smollm2/steps"))
     for alpha, temperature, share, uncertain in chosen:
