@@ -65,8 +65,9 @@ def _write(grid: Grid, runs: Path, page: Path | None, out: Path) -> list[Path]:
         raise ValueError(f"{runs} holds no record of a run; egsw-plugin study run writes them")
     check_records(grid, records)
     made = tables(grid, records)
-    if (steps := runs.parent / STEPS).is_dir():  # some recorded steps, chosen and put there by hand
-        made |= text_tables(recorded_steps(steps))
+    for steps in sorted(filter(Path.is_dir, runs.parent.glob(f"{STEPS}*"))):  # some recorded steps of a run, chosen and put there by hand
+        own = text_tables(recorded_steps(steps))
+        made |= {name + steps.name.removeprefix(STEPS): text for name, text in own.items()}
     target = page or out / "study.md"
     text = fill(page.read_text(encoding="utf-8"), made) if page else None
     out.mkdir(parents=True, exist_ok=True)
