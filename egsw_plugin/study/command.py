@@ -65,7 +65,8 @@ def _write(grid: Grid, runs: Path, page: Path | None, out: Path) -> list[Path]:
         raise ValueError(f"{runs} holds no record of a run; egsw-plugin study run writes them")
     check_records(grid, records)
     made = tables(grid, records)
-    for steps in sorted(filter(Path.is_dir, runs.parent.glob(f"{STEPS}*"))):  # some recorded steps of a run, chosen and put there by hand
+    # Some recorded steps of a run, chosen and put there by hand.
+    for steps in sorted(filter(Path.is_dir, runs.parent.glob(f"{STEPS}*"))):
         own = text_tables(recorded_steps(steps))
         made |= {name + steps.name.removeprefix(STEPS): text for name, text in own.items()}
     target = page or out / "study.md"
