@@ -74,6 +74,8 @@ TESTS = {
     "verl_adapter/worker.py": "test_policy_loss.py test_bridge.py",
     "verl_adapter/composition.py": "test_doctor.py",
     "verl_adapter/checks.py": "test_boundaries.py test_egsw.py test_shaped.py test_bridge.py",
+    "verl_adapter/__init__.py": "test_policy_loss.py test_bridge.py test_startup.py",
+    "verl_adapter/hooks.py": "test_policy_loss.py test_bridge.py test_startup.py test_controllers.py",
     "verl_adapter/*": "test_bridge.py test_startup.py test_controllers.py test_egsw.py",
     "rewards/reasoning_gym.py": "test_reasoning_gym.py",
     "rewards/gym_tasks.py": "test_reasoning_gym.py",

@@ -534,6 +534,13 @@ class TestRefusals:
         with pytest.raises(TensorError, match="base remax needs reward_baselines"):
             self.call({"egsw": {"base": "remax"}}, entropy=self.batch[3])
 
+    @pytest.mark.parametrize("shape", [(1,), (-1, 1)])
+    def test_baselines_that_are_not_one_a_row(self, shape):
+        """torch would broadcast a single one, or one a row as a column, without an error."""
+        baselines = torch.zeros(len(self.batch[3]))[: shape[0] if len(shape) == 1 else None].view(shape)
+        with pytest.raises(TensorError, match=r"reward_baselines must be a tensor \[rows\], with \d+ rows here"):
+            self.call({"egsw": {"base": "remax"}}, entropy=self.batch[3], reward_baselines=baselines)
+
     def test_scores_that_are_no_tensor(self):
         with pytest.raises(TensorError, match="token_level_scores is a ndarray"):
             self.call(entropy=self.batch[3], token_level_scores=self.batch[0].numpy())
