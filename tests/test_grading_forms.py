@@ -6,23 +6,17 @@ quantities,equivalence}.py. Not exercised: the grading processes (test_rewards.p
 
 import pytest
 
-from egsw_plugin.rewards import math as rewards
-from egsw_plugin.rewards.equivalence import equivalent_within
+from egsw_plugin.rewards.forms import usual
 from egsw_plugin.rewards.math import accuracy, dapo, multiple_choice
+
+pytestmark = pytest.mark.usefixtures("graded_in_this_process")
 
 RIGHT, WRONG = True, False
 
 
-@pytest.fixture(autouse=True, scope="module")
-def in_this_process():
-    """The comparison of a grading process, without the way there."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("egsw_plugin.rewards.equivalence.limit_time", lambda seconds: None)
-        patch.setattr(rewards, "grade", lambda answer, truth, seconds: equivalent_within(answer, truth, seconds))
-        yield
-
-
 BOXED = r"""
+3>|x|>1 == 1<|x|<3
+3>|x|>1 != 1<|x|<4
 3^{-61} != \frac{1}{3^{60}}
 1-\left(\frac{1}{6}\right)^{50} != 1-\left(\frac{1}{6}\right)^{49}
 1 != 1-\left(\frac{1}{6}\right)^{49}
@@ -322,6 +316,11 @@ RESPONSES = [
     ("Answer: 1.7 x 10^1", "17", RIGHT),
     ("Answer: 17\nAnswer: $Answer", "17", WRONG),
 ]
+
+
+@pytest.mark.parametrize("latex", [r"f(x)=\begin{cases}1&x>2\\0&x>5\end{cases}", "x>2 | 5>x"])
+def test_two_bounds_apart_are_no_chain(latex):
+    assert usual(latex) == latex
 
 
 @pytest.mark.parametrize("response,truth,right", RESPONSES)

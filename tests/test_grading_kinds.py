@@ -9,20 +9,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from egsw_plugin.rewards import answers
-from egsw_plugin.rewards import math as rewards
-from egsw_plugin.rewards.equivalence import equivalent, equivalent_within
+from egsw_plugin.rewards.equivalence import equivalent
 from egsw_plugin.rewards.math import accuracy, accuracy_and_format, dapo, multiple_choice
 
+pytestmark = pytest.mark.usefixtures("graded_in_this_process")
+
 RIGHT, WRONG = True, False
-
-
-@pytest.fixture(autouse=True, scope="module")
-def in_this_process():
-    """The comparison of a grading process, without the way there."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("egsw_plugin.rewards.equivalence.limit_time", lambda seconds: None)
-        patch.setattr(rewards, "grade", lambda answer, truth, seconds: equivalent_within(answer, truth, seconds))
-        yield
 
 
 def box(text):

@@ -82,7 +82,7 @@ def _chain(latex: str) -> str:
         for sign in _RELATION.finditer(latex)
     ]
     sides = [side.strip() for side in _RELATION.split(latex)]
-    if len(signs) != 2 or any("\\begin" in side or "|" in side for side in sides):
+    if len(signs) != 2 or any("\\begin" in side or side.count("|") % 2 for side in sides):
         return latex
     rising = [sign[0] in "<l" for sign in signs]
     middle = [part.strip() for part in _BOTH.split(sides[1])]
