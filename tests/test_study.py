@@ -23,7 +23,6 @@ import pytest
 import yaml
 
 from egsw_plugin.cli import main
-from egsw_plugin.records import read_records as recorded_steps
 from egsw_plugin.report.metrics import Metrics
 from egsw_plugin.study.command import report
 from egsw_plugin.study.compare import coverage, holm, paired
@@ -45,7 +44,7 @@ from egsw_plugin.study.measures import (
 from egsw_plugin.study.page import fill
 from egsw_plugin.study.record import Record, by_cell, read_record, read_records, write_record
 from egsw_plugin.study.tables import differences, tables
-from egsw_plugin.study.text import text_tables
+from egsw_plugin.study.text import tables_beside
 
 ROOT = Path(__file__).parents[1]
 SUCCESS = "val-core/egsw_plugin/target/acc/mean@2"
@@ -726,8 +725,7 @@ def test_the_shipped_grid_names_methods_that_exist():
 def test_the_published_tables_are_those_of_the_published_records(page, grid):
     records = read_records(ROOT / "docs" / page / "runs")
     made = tables(read_grid(ROOT / "recipes/study" / f"{grid}.yaml"), records)
-    if (steps := ROOT / "docs" / page / "steps").is_dir():
-        made |= text_tables(recorded_steps(steps))
+    made |= tables_beside(ROOT / "docs" / page / "runs")
     page = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     assert fill(page, made) == page
     assert not any("damaged" in note for record in records for note in record.metrics.left_out)

@@ -6,15 +6,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ..records.store import read_records as recorded_steps
 from .execute import check_records, execute
 from .grid import Grid, read_grid
 from .page import figures_of, fill, whole_page
 from .record import read_records
 from .tables import tables
-from .text import text_tables
-
-STEPS = "steps"
+from .text import tables_beside
 
 
 def run(path: Path, out: Path, quick: bool, only: list[str] | None, seeds: list[int] | None, extra: list[str]) -> int:
@@ -64,11 +61,7 @@ def _write(grid: Grid, runs: Path, page: Path | None, out: Path) -> list[Path]:
     if not records:
         raise ValueError(f"{runs} holds no record of a run; egsw-plugin study run writes them")
     check_records(grid, records)
-    made = tables(grid, records)
-    # Some recorded steps of a run, chosen and put there by hand.
-    for steps in sorted(filter(Path.is_dir, runs.parent.glob(f"{STEPS}*"))):
-        own = text_tables(recorded_steps(steps))
-        made |= {name + steps.name.removeprefix(STEPS): text for name, text in own.items()}
+    made = tables(grid, records) | tables_beside(runs)
     target = page or out / "study.md"
     text = fill(page.read_text(encoding="utf-8"), made) if page else None
     out.mkdir(parents=True, exist_ok=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..records.store import Record
+from ..records.store import Record, read_records
 from ..records.whatif import MEASURES, chain_of, measure, seen_as
 from .tables import table
 
@@ -23,10 +24,21 @@ SEEN: Sequence[tuple[str, str, Mapping[str, Any]]] = (
     ("high_entropy", "high_entropy", {}),
     ("entropy_advantage", "entropy_advantage", {}),
 )
+STEPS = "steps"
 LISTED = ("egsw", "gtpo")  # whose tokens are shown
 OFTEN = 10  # times that a token must be there to be listed
 EACH = 8  # tokens listed at each end
 BEFORE, AFTER = 4, 2  # tokens around an example
+
+
+def tables_beside(runs: Path) -> dict[str, str]:
+    """Tables of recorded steps, chosen and put beside the folder `runs` by hand: those of `steps`, and those of any
+    `steps-NAME` with `-NAME` behind their names."""
+    return {
+        name + folder.name.removeprefix(STEPS): text
+        for folder in sorted(filter(Path.is_dir, runs.parent.glob(f"{STEPS}*")))
+        for name, text in text_tables(read_records(folder)).items()
+    }
 
 
 def text_tables(records: Sequence[Record]) -> dict[str, str]:
