@@ -289,6 +289,28 @@ def test_missing_weights_are_an_error():
         Worker("vanilla").loss([0, 1], actor_config())
 
 
+def test_weights_of_fewer_rows_are_an_error():
+    """torch would weigh every response like the first."""
+
+    class Config:
+        clip_ratio, clip_ratio_low, clip_ratio_high, global_batch_info = 0.2, None, None, {}
+
+    arguments = *(torch.zeros(2, 3) for _ in range(3)), torch.ones(2, 3, dtype=torch.bool), "token-mean", Config
+    with (
+        arriving({Field.WEIGHT: torch.ones(1, 3)}),
+        pytest.raises(BridgeError, match=r"weights of shape \(1, 3\) for log-probabilities of \(2, 3\)"),
+    ):
+        get_policy_loss_fn("egsw")(*arguments)
+
+
+def test_a_loss_of_a_file_is_there_when_a_worker_looks_for_it(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from egsw_plugin.methods.losses import GTPOLoss\nclass Mine(GTPOLoss):\n    name = 'mine'\n")
+    worker = Worker("gtpo")
+    losses = [worker.loss([0, 1, 2, 3], actor_config(mode))[0] for mode in ("gtpo", f"{file}:Mine")]
+    torch.testing.assert_close(losses[0], losses[1], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("mode", ["vanilla", "gspo", "gtpo", "grpo_s"])
 def test_weights_that_the_loss_does_not_read_are_an_error(mode):
     """They would be dropped without a word, and another method trained."""
