@@ -66,7 +66,7 @@ TESTS = {
     "methods/pages.py": "test_docs.py",
     "methods/*": f"{FAMILY} test_family_losses.py test_startup.py",
     "controllers.py": "test_controllers.py",
-    "fields.py": "test_policy_loss.py test_family_losses.py test_bridge.py",
+    "fields.py": f"test_policy_loss.py test_family_losses.py {FAMILY}",
     "measure.py": "test_egsw.py test_shaped.py test_family.py",
     "options/*": "test_startup.py test_family_driver.py test_controllers.py",
     "verl_adapter/bases.py": "test_bridge.py test_egsw.py test_startup.py",
@@ -76,6 +76,7 @@ TESTS = {
     "verl_adapter/checks.py": "test_boundaries.py test_egsw.py test_shaped.py test_bridge.py",
     "verl_adapter/__init__.py": "test_policy_loss.py test_bridge.py test_startup.py",
     "verl_adapter/hooks.py": "test_policy_loss.py test_bridge.py test_startup.py test_controllers.py",
+    "verl_adapter/configuration.py": "test_startup.py test_messages.py test_bridge.py",
     "verl_adapter/*": "test_bridge.py test_startup.py test_controllers.py test_egsw.py",
     "rewards/reasoning_gym.py": "test_reasoning_gym.py",
     "rewards/gym_tasks.py": "test_reasoning_gym.py",
@@ -88,7 +89,7 @@ DEFAULT = ("kernels", "methods", "verl_adapter", "rewards", "report/estimates.py
 # Tests that start processes of their own: they take long, and look at whole programs.
 LEFT_OUT = (
     "not without_the_compiler and not numba and not compiled_as_the_trainer and not batch_alone and not same_bytes "
-    "and not left_behind and not before_ray_starts"
+    "and not left_behind and not before_ray_starts and not documentations_tables"
 )
 # What costs time to import and knows nothing of this package; verl does not if its plugins are left out.
 WARM = "pytest hypothesis scipy.stats pandas math_verify verl.trainer.main_ppo verl.trainer.ppo.v1"

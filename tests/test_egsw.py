@@ -491,6 +491,16 @@ def test_weights_that_go_nowhere_are_warned_of(capsys, monkeypatch):
     assert "what it publishes for the policy loss (weight) goes nowhere" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", [torch.tensor, list, tuple, lambda numbers: np.array(numbers, dtype=object)])
+def test_uids_of_any_kind_make_the_same_groups(kind):
+    """The elements of a tensor are different keys, and each response would be a group of its own."""
+    rewards, mask, _, entropy = random_batch(4, prompts=3, responses=4)
+    numbers = [row // 4 for row in range(len(mask))]
+    expected, _ = get_adv_estimator_fn("egsw")(rewards, mask, np.array(numbers), None, entropy=entropy)
+    found, _ = get_adv_estimator_fn("egsw")(rewards, mask, kind(numbers), None, entropy=entropy)
+    assert expected.any() and torch.equal(found, expected)
+
+
 class TestRefusals:
     """A tensor that is missing or wrong is an error that names it, never a guess."""
 
