@@ -536,6 +536,11 @@ class TestRefusals:
         with pytest.raises(TensorError, match=r"old_log_probs of row \d+, token \d+"):
             self.call({"egsw": {"entropy": "surprisal"}}, old_log_probs=torch.full_like(self.batch[3], value))
 
+    def test_an_option_that_has_no_value_yet(self):
+        config = OmegaConf.create({"egsw": {"alpha": "???"}})
+        with pytest.raises(OptionError, match=r"algorithm.egsw.alpha.*has no value yet"):
+            self.call(config, entropy=self.batch[3])
+
     def test_entropy_that_is_no_tensor(self):
         with pytest.raises(TensorError, match="entropy is a ndarray"):
             self.call(entropy=self.batch[3].numpy())

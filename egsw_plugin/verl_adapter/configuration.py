@@ -138,7 +138,12 @@ def _values(plain: Any, before: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def is_missing(config: Any, path: str) -> bool:
-    """Whether a value is still ???."""
+    """Whether a value is still ???.
+
+    >>> config = OmegaConf.create({"actor": {"policy_loss": "???"}})
+    >>> is_missing(config, "actor.policy_loss"), is_missing(config, "critic.model"), is_missing({}, "actor.policy_loss")
+    (True, False, False)
+    """
     place, _, name = path.rpartition(".")
     section = select(config, place)
     return OmegaConf.is_dict(section) and OmegaConf.is_missing(section, name)
