@@ -263,6 +263,11 @@ def test_boxed(answer, truth, right):
         assert accuracy("d", rf"So it is \boxed{{{truth}}}.", answer)["acc"] == right, "the other way round"
 
 
+@pytest.mark.parametrize("latex", [r"f(x)=\begin{cases}1&x>2\\0&x>5\end{cases}", "x>2 | 5>x"])
+def test_two_bounds_apart_are_no_chain(latex):
+    assert usual(latex) == latex
+
+
 RESPONSES = [
     (r"\boxed{204\ \ }", "204", RIGHT),
     (r"\boxed{204 \ }", "204", RIGHT),
@@ -316,11 +321,6 @@ RESPONSES = [
     ("Answer: 1.7 x 10^1", "17", RIGHT),
     ("Answer: 17\nAnswer: $Answer", "17", WRONG),
 ]
-
-
-@pytest.mark.parametrize("latex", [r"f(x)=\begin{cases}1&x>2\\0&x>5\end{cases}", "x>2 | 5>x"])
-def test_two_bounds_apart_are_no_chain(latex):
-    assert usual(latex) == latex
 
 
 @pytest.mark.parametrize("response,truth,right", RESPONSES)

@@ -26,7 +26,8 @@ _TRIES = 2
 _LIBRARIES = ("verl", "vllm", "torch", "transformers")
 _STATE = "study.json"  # in the folder of a run that has no record yet: its settings, the seconds spent on it
 _STOPPED = (129, 130, 143)  # exit codes after SIGHUP, Ctrl-C, SIGTERM
-_NOT_THE_USERS = ("QUICK", "ASSETS", "LOGGER", "NNODES", "NGPUS_PER_NODE")  # variables that would change the runs
+# Variables that would change the runs.
+_NOT_THE_USERS = ("QUICK", "ASSETS", "LOGGER", "MACHINE", "NNODES", "NGPUS_PER_NODE")
 
 
 class StudyError(ValueError):
