@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pyarrow as pa
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from egsw_plugin.cli import main
-from egsw_plugin.data import SCHEMA, SOURCES, files, loading, sources
+from egsw_plugin.data import SCHEMA, SOURCES, files, sources
 from egsw_plugin.data.boxed import last_boxed
 from egsw_plugin.data.prompts import DAPO
 from egsw_plugin.errors import DataError
@@ -104,7 +105,8 @@ MATH_ARENA = {"problem_idx": 3, "problem": "How many?", "answer": 25, "problem_t
 def _cache(tmp_path_factory, monkeypatch):
     import datasets
 
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    for name in ("HF_DATASETS_CACHE", "DOWNLOADED_DATASETS_PATH"):
+        monkeypatch.setattr(datasets.config, name, tmp_path_factory.mktemp("cache"))
 
 
 def save(path: Path, records: list[dict]) -> Path:
@@ -288,7 +290,7 @@ def test_verl_reads_all_of_them_together(tmp_path):
     "solution, answer",
     [
         (r"\boxed{1}", "1"),
-        (r"\boxed{1} then \boxed{ 2 }", "2"),
+        (r"\boxed{1} then \boxed{ 2 }", " 2 "),
         (r"\fbox{4}", "4"),
         (r"\boxed{1} or \fbox{5}", "5"),
         (r"\boxed {6}", "6"),
@@ -364,13 +366,14 @@ def test_number_of_rows(tmp_path, capsys):
     fails(capsys, 1, "no data", ["math", "--source", tmp_path / "empty.csv", "--out", tmp_path, "--rows", "any"])
 
 
-def test_no_rows_are_never_written(tmp_path, monkeypatch, capsys):
-    import datasets
-
-    empty = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"problem": [], "solution": []})})
-    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda where: ["default"])
-    monkeypatch.setattr(datasets, "load_dataset", lambda where, config: empty)
-    fails(capsys, 1, "no rows", ["math", "--out", tmp_path, "--rows", "any"])
+@pytest.mark.parametrize("folder", [False, True])
+def test_no_rows_are_never_written(tmp_path, capsys, folder):
+    path = tmp_path / "d" / "train.parquet"
+    path.parent.mkdir()
+    pq.write_table(pa.table({"problem": pa.array([], pa.string()), "solution": pa.array([], pa.string())}), path)
+    source = path.parent if folder else path
+    fails(capsys, 1, "train.parquet: it has no data", ["math", "--source", source, "--out", tmp_path, "--rows", "any"])
+    assert os.listdir(tmp_path) == ["d"]
 
 
 def test_a_failure_leaves_the_old_file(tmp_path, capsys):
@@ -530,26 +533,74 @@ def test_other_errors_of_the_hub(monkeypatch, tmp_path, capsys, error, words):
     def refuse(*args, **kwargs):
         raise error()
 
-    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    monkeypatch.setattr(datasets, "load_dataset_builder", refuse)
     monkeypatch.setattr(datasets, "get_dataset_config_names", lambda where: ["default"])
     fails(capsys, 1, words, ["math", "--source", "a/b", "--out", tmp_path])
 
 
-def test_what_the_hub_is_asked_for(monkeypatch, tmp_path):
+@pytest.fixture
+def hub(monkeypatch):
+    """A repository of the hub, as far as its files and what ``datasets`` finds in it: in memory, fetched by URL."""
     import datasets
+    import fsspec
 
-    asked = []
+    def put(splits: dict[str, dict[str, dict[str, str]]]):
+        """Text of files, by configuration, split and path."""
+        asked, memory = [], fsspec.filesystem("memory")
 
-    def answer(where, config):
-        asked.append((where, config))
-        rows = datasets.Dataset.from_list(RECORDS["math"][0])
-        return datasets.DatasetDict({"train": rows, "test": rows})
+        def builder(where, config):
+            asked.append((where, config))
+            for texts in splits[config].values():
+                for path, text in texts.items():
+                    memory.pipe(f"/datasets/{where}@abc/{path}", text.encode())
+            urls = {
+                split: [f"memory://datasets/{where}@abc/{path}" for path in texts]
+                for split, texts in splits[config].items()
+            }
+            return SimpleNamespace(config=SimpleNamespace(data_files=urls))
 
+        monkeypatch.setattr(datasets, "get_dataset_config_names", lambda where: list(splits))
+        monkeypatch.setattr(datasets, "load_dataset_builder", builder)
+        return asked
+
+    yield put
+    memory = fsspec.filesystem("memory")
+    if memory.exists("/datasets"):
+        memory.rm("/datasets", recursive=True)
+
+
+def lines(records):
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def test_what_the_hub_is_asked_for(hub, tmp_path):
     subjects = sorted(SOURCES["math"].configs[0])
-    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda where: subjects[::-1])
-    monkeypatch.setattr(datasets, "load_dataset", answer)
+    train, test = lines(RECORDS["math"][0]), lines(RECORDS["math"][0][:1])
+    asked = hub({name: {"train": {f"{name}/a.jsonl": train}, "test": {"b.jsonl": test}} for name in subjects[::-1]})
     assert main(["data", "math", "--out", str(tmp_path), "--rows", "14"]) == 0
     assert asked == [("EleutherAI/hendrycks_math", subject) for subject in subjects]
+
+
+@pytest.mark.parametrize(
+    "name,text,words",
+    [
+        ("d/a.csv", "problem,answer\np,3\nq,4,5\n", "a/b/d/a.csv, row 2 (which ends in line 3) has 3 fields"),
+        ("a.csv", "problem,answer\np,3\nq,\n", "a/b/a.csv, line 3, row 2: the field 'answer' is empty"),
+        ("a.tsv", "problem\tanswer\np\t3\n", "a/b/a.tsv is no data file; use .json, .jsonl, .csv, .parquet"),
+        ("a.csv.gz", "\x1f", "a/b/a.csv.gz is no data file"),
+    ],
+)
+def test_a_file_of_the_hub_is_read_as_strictly(hub, tmp_path, capsys, name, text, words):
+    hub({"default": {"test": {name: text}}})
+    fails(capsys, 1, words, ["math-500", "--source", "a/b", "--out", tmp_path / "out", "--rows", "any"])
+
+
+def test_files_of_the_hub_keep_their_text_and_order(hub, tmp_path):
+    files = {"2.csv": "problem,answer\nNA,007\n", "1.jsonl": lines([{"problem": "b", "answer": 12345678901234567890}])}
+    hub({"default": {"test": files}})
+    assert run("math-500", "a/b", tmp_path) == 0
+    answers = [row["reward_model"]["ground_truth"] for row in written(tmp_path, "math-500")]
+    assert answers == ["007", "12345678901234567890"]
 
 
 def test_without_network_the_command_ends_with_one_line(tmp_path):
@@ -581,7 +632,7 @@ def test_rows_and_header_of_a_csv_file_must_agree(tmp_path, capsys, row, fields)
     path = tmp_path / "aime.csv"
     path.write_text(f"ID,question,solution,answer\n{good}\n\n{row}\n{good}\n")
     message = (
-        f"aime.csv, row 7 (which ends in line {8 + row.count(chr(10))}) has {fields} fields, and the header names 4"
+        f"aime.csv, row 6 (which ends in line {8 + row.count(chr(10))}) has {fields} fields, and the header names 4"
     )
     fails(capsys, 1, message, ["aime-2024", "--source", path, "--out", tmp_path, "--rows", "any"])
 
@@ -623,7 +674,7 @@ MALFORMED = [  # the file's name and content, and what the one line says of it
     ("a.jsonl", "\n\n", "a.jsonl: it has no data"),
     ("a.json", '[{"problem": "p", "answer": "3"},', "a.json, character 34: no JSON: Expecting value"),
     ("a.json", "[" + GOOD + ", 5]", "a.json, row 2 is a number and no object"),
-    ("a.json", '{\n"data": []\n}', "a.json is one object with the keys data"),
+    ("a.json", '{\n"data": []\n}', "a.json has no field problem or Problem or question, answer or Answer; it has data"),
     ("a.parquet", "version https://git-lfs.github.com/spec/v1\noid x", "a.parquet: it is a Git LFS pointer"),
     ("a.csv", "problem,answer\np,3\nq\n", "a.csv, row 2 (which ends in line 3) has 1 fields, and the header names 2"),
     ("a.csv", "problem,answer\np,3\nq,4,5\n", "row 2 (which ends in line 3) has 3 fields, and the header names 2"),
@@ -639,6 +690,22 @@ MALFORMED = [  # the file's name and content, and what the one line says of it
     ("a.csv", "What is 1+1?,2\nWhat is 2+2?,4\n", "has no field problem or Problem or question"),
     ("a.csv", "problem,answer\np,3\n".encode("utf-16"), "a.csv, line 1: not UTF-8"),
     ("a.csv", "problem,answer\n", "a.csv: it has no data below its header"),
+    ("a.csv", "\n\nproblem,answer\n\np,3\nq\n", "a.csv, row 2 (which ends in line 6) has 1 fields"),
+    ("a.csv", "problem,answer\np,3\u2028q,4\n", "a.csv, row 1 (which ends in line 2) has 3 fields"),
+    ("a.csv", 'problem,answer\np,3\nq, "4"\n', "row 2 (which ends in line 3): the field 'answer' has a space before"),
+    ("a.csv", "problem,answer\np,3\n\ufeffproblem, answer\nq,4\n", "a.csv, row 2 (which ends in line 3) is the header"),
+    ("a.csv", '"prob\nlem",answer\np,3\n', "it has prob\\nlem, answer"),
+    ("a.csv", ",".join(f"f{i}" for i in range(99)) + "\n" + "1," * 98 + "1\n", "f11 and 87 more"),
+    ("a.csv", b"PK\x03\x04\x14\x00", "a.csv: it is compressed"),
+    ("a.csv", b"BZh91AY", "a.csv: it is compressed"),
+    ("a.jsonl", b"\xfd7zXZ\x00\x00", "a.jsonl: it is compressed"),
+    ("a.jsonl", b"\x28\xb5\x2f\xfd\x04", "a.jsonl: it is compressed"),
+    ("a.csv", b"PAR1\x15\x04", "a.csv: it is a parquet file"),
+    ("a.csv", "\ufeff<!DOCTYPE html>", "a.csv: it is a web page"),
+    ("a.jsonl", GOOD + '{"problem": "q", "answer": %s}' % ("1" * 5000), "a.jsonl, line 2, row 2 has a number of 5000"),
+    ("a.json", '\n\n\n[{"problem": "p",\n"answer": "3"},\n{x}]', "a.json, line 6, character 2: no JSON"),
+    ("a.jsonl", GOOD + '{"problem": "q", "answer": 12345678901234567890.0}', "the field 'answer' holds float"),
+    ("a.jsonl", GOOD + '{"problem": "q", "answer": "1°2"}', "the answer '1°2' is no integer"),
 ]
 
 
@@ -684,6 +751,8 @@ def test_a_parquet_file_with_a_column_twice(tmp_path, capsys):
         ("a.jsonl", "\n" + GOOD.replace('"3"', "3")),
         ("a.json", GOOD),
         ("a.json", "[\n" + GOOD + "]"),
+        ("a.csv", "problem,answer\np\u2028\x1c\x0b,3\n"),
+        ("a.csv", "\n\nproblem,answer\np,3\n"),
     ],
 )
 def test_files_that_are_dressed_otherwise(tmp_path, name, content):
@@ -704,6 +773,17 @@ def test_files_that_are_dressed_otherwise(tmp_path, name, content):
         ({"extra_info": "x"}, "the field 'extra_info' is no section"),
         ({"extra_info": [1]}, "the field 'extra_info' is no section"),
         ({"extra_info": {"index": {}}}, "the field 'index' holds dict"),
+        ({"prompt": None}, "the field 'prompt' is empty"),
+        ({"reward_model": None}, "the field 'reward_model' is empty"),
+        ({"extra_info": []}, "the field 'extra_info' is no section"),
+        ({"prompt": [{"role": "assistant", "content": "x"}]}, "the field 'prompt' has a message with role 'assistant'"),
+        ({"prompt": [{"content": "x"}]}, "the field 'prompt' has a message with content; expected role user"),
+        (
+            {"prompt": [{"role": "user", "content": "x", "images": "y"}]},
+            "the field 'prompt' has a message with role",
+        ),
+        ({"prompt": [{"role": "user", "content": "x\ud800"}]}, "the question has half of a surrogate pair"),
+        ({"prompt": dapo_row(" ", "2", 1)["prompt"]}, "the question has no text"),
         ({"reward_model": {"ground_truth": "\x0crac{1}{2}"}}, "the answer '\\x0crac{1}{2}' has the control"),
     ],
 )
@@ -713,15 +793,131 @@ def test_nested_fields_of_another_form(tmp_path, capsys, change, words):
     fails(capsys, 1, f"raw.jsonl, line 2, row 2: {words}", command)
 
 
-def test_a_csv_file_in_a_folder_is_read_as_strictly(tmp_path, capsys):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "train.csv").write_text("problem,answer\np,3\nq,4,5\n")
-    words = "train.csv, row 2 (which ends in line 3) has 3 fields"
-    fails(capsys, 1, words, ["aime-2024", "--source", tmp_path / "data", "--out", tmp_path, "--rows", "any"])
+TEXT = r"\frac{1}{2}"
+FOLDERS = [  # files of a folder, and the answers, or what the one line says
+    ({"train.jsonl": lines([{"problem": "p", "answer": TEXT}, {"problem": "q", "answer": 4}])}, [TEXT, "4"]),
+    ({"train.json": json.dumps([{"problem": "p", "answer": TEXT}, {"problem": "q", "answer": 4}])}, [TEXT, "4"]),
+    ({"train.json": '[{"problem": "p", "answer": 12345678901234567890}]'}, ["12345678901234567890"]),
+    (
+        {"train-1.jsonl": lines([{"problem": "p", "answer": 33}]), "train-2.jsonl": GOOD.replace("3", "007")},
+        ["33", "007"],
+    ),
+    ({"train-1.csv": "problem,answer\np,3\n", "train-2.csv": "answer,problem,more\n04,q,x\n"}, ["3", "04"]),
+    ({"train.csv": "problem,answer\nNA,007\nb,1.50\n"}, ["007", "1.50"]),
+    ({"train.csv": "problem, answer\n2020-01-01, 3\n"}, ["3"]),
+    ({"train.jsonl": GOOD, ".cache/x.jsonl": "{", "dataset_infos.json": "{}", "validation.jsonl": "no"}, ["3"]),
+    ({"train.jsonl": lines([{"problem": "p", "answer": "x"}, {"problem": "q", "answer": True}])}, "holds bool"),
+    ({"train.json": '[{"problem": "p", "answer": "3", "answer": "4"}]'}, "'answer' comes more than once"),
+    ({"train.json": '[{"problem": "p", "answer": "3\\ud800"}]'}, "the answer has half of a surrogate pair"),
+    ({"train.csv": "problem,answer\np,3\nq,4,5\n"}, "d/train.csv, row 2 (which ends in line 3) has 3 fields"),
+    (
+        {"train-1.csv": "problem,answer\np,3\n", "train-2.csv": "problem,answer\np,3\nq,\n"},
+        "d/train-2.csv, line 3, row 2: the field 'answer' is empty",
+    ),
+    ({"train-1.jsonl": GOOD, "train-2.jsonl": '{"problem": "p"}'}, "d/train-2.jsonl has no field answer; it has prob"),
+    ({"train.csv": "problem,answer\np,3\n", "more.jsonl": GOOD}, "d has more.jsonl, which would not be read"),
+    ({"train.jsonl": GOOD, "extra.jsonl.gz": "x"}, "d has extra.jsonl.gz, which would not be read"),
+    ({"train.tsv": "problem\tanswer\np\t3\n"}, "d/train.tsv is no data file"),
+    ({"train.jsonl": b"\x1f\x8b\x08"}, "d/train.jsonl: it is compressed"),
+    ({"readme": "words"}, "cannot load"),
+]
 
 
-def test_a_csv_file_in_a_folder_keeps_its_text(tmp_path):
-    """As the hub's files do: pandas makes 7 of 007, and nothing of NA."""
-    (tmp_path / "test.csv").write_text("problem,answer\nNA,007\nb,1.50\n")
-    (table,) = loading.load(SOURCES["math-500"], str(tmp_path))
-    assert [tuple(record.values()) for _, record in table.records()] == [("NA", "007"), ("b", "1.50")]
+@pytest.mark.parametrize("content,expected", FOLDERS)
+def test_a_folder_is_read_as_strictly_as_a_file(tmp_path, capsys, content, expected):
+    for name, text in content.items():
+        path = tmp_path / "d" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    command = ["math-500", "--source", tmp_path / "d", "--out", tmp_path / "out", "--rows", "any"]
+    if isinstance(expected, str):
+        fails(capsys, 1, expected, command)
+        return
+    assert main(["data", *map(str, command)]) == 0
+    assert [row["reward_model"]["ground_truth"] for row in written(tmp_path / "out", "math-500")] == expected
+
+
+UNREADABLE = [  # columns whose values Python does not have
+    pa.array([0, 253402300800 * 10**6], pa.timestamp("us")),
+    pa.array([0, 2932897], pa.date32()),
+    pa.array([0, 1], pa.timestamp("us", tz="Mars/Phobos")),
+    pa.array([0, 2**63 - 1], pa.duration("s")),
+]
+
+
+@pytest.mark.parametrize("column", UNREADABLE, ids=lambda column: str(column.type))
+def test_a_parquet_value_that_python_does_not_have(tmp_path, capsys, column):
+    pq.write_table(pa.table({"problem": ["p", "q"], "answer": ["3", "4"], "made": column}), tmp_path / "a.parquet")
+    words = f"a.parquet, row {1 if 'Mars' in str(column.type) else 2}, column 'made' ({column.type}): "
+    fails(capsys, 1, words, ["math-500", "--source", tmp_path / "a.parquet", "--out", tmp_path, "--rows", "any"])
+
+
+def test_a_parquet_file_with_bytes_that_are_no_text(tmp_path, capsys):
+    text = pa.array([b"p", b"\xff"]).view(pa.string())
+    pq.write_table(pa.table({"problem": text, "answer": ["3", "4"]}), tmp_path / "a.parquet")
+    words = "a.parquet, row 2, column 'problem' (string): UnicodeDecodeError"
+    fails(capsys, 1, words, ["math-500", "--source", tmp_path / "a.parquet", "--out", tmp_path, "--rows", "any"])
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "a.jsonl"
+    path.write_text(GOOD)
+    read = files.read
+
+    def grow(*args):
+        table = read(*args)
+        path.write_text(GOOD * 2)
+        return table
+
+    monkeypatch.setattr(files, "read", grow)
+    command = ["math-500", "--source", path, "--out", tmp_path / "out", "--rows", "any"]
+    fails(capsys, 1, "a.jsonl had 1 rows at first, and then 2", command)
+    monkeypatch.setattr(files, "read", lambda *args: (read(*args), path.unlink())[0])
+    fails(capsys, 1, "cannot load", command)
+
+
+def test_control_characters_in_a_question_are_told(tmp_path, capsys):
+    path = tmp_path / "a.jsonl"
+    path.write_text(GOOD + r'{"problem": "What is \frac{1}{2}?", "answer": "3"}')
+    assert run("math-500", path, tmp_path / "out") == 0
+    assert "control characters in the text of 1 questions, first in" in capsys.readouterr().out
+
+
+def test_a_source_that_is_the_file_to_write(tmp_path, capsys):
+    assert run("math-500", save(tmp_path / "a.jsonl", [{"problem": "p", "answer": "3"}]), tmp_path) == 0
+    path = tmp_path / "math-500.parquet"
+    before = path.read_bytes()
+    fails(capsys, 1, "is the file to write", ["math-500", "--source", path, "--out", tmp_path])
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("source", ["", " "])
+def test_an_empty_source(tmp_path, monkeypatch, capsys, source):
+    """As an unset variable of the shell leaves it: the current folder is not meant."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.jsonl").write_text(GOOD)
+    fails(capsys, 2, "--source is empty", ["math-500", "--source", source, "--out", "o", "--rows", "any"])
+
+
+@pytest.mark.parametrize("source", ["~nobody-of-this-name/a.csv", "x" * 5000])
+def test_sources_that_no_file_system_has(tmp_path, capsys, source):
+    fails(capsys, 1, "cannot load", ["math", "--source", source, "--out", tmp_path])
+
+
+@pytest.mark.parametrize(
+    "answer", [r"\text{even}", r"2\theta", r"\nu", r"a \times b", r"\frac{1}{2}", r"\rho", r"\neq 3"]
+)
+@pytest.mark.parametrize("name", ["math", "math-500", "dapo-math-17k"])
+def test_an_undoubled_backslash_is_told(tmp_path, capsys, name, answer):
+    """JSON reads a tab, a line feed or a form feed there, and what is left looks like an answer."""
+    record = {
+        "math": {"problem": "p", "solution": "\\boxed{ANSWER}"},
+        "math-500": {"problem": "p", "answer": "ANSWER"},
+        "dapo-math-17k": dapo_row("p", "ANSWER", 1),
+    }[name]
+    (tmp_path / "a.jsonl").write_text(json.dumps(record).replace("ANSWER", answer))
+    words = "row 1: the answer"
+    fails(capsys, 1, words, [name, "--source", tmp_path / "a.jsonl", "--out", tmp_path / "o", "--rows", "any"])
+    (tmp_path / "a.jsonl").write_text(json.dumps(record).replace("ANSWER", answer.replace("\\", "\\\\")))
+    assert run(name, tmp_path / "a.jsonl", tmp_path / "o") == 0
+    assert written(tmp_path / "o", name)[0]["reward_model"]["ground_truth"] == answer

@@ -632,6 +632,14 @@ def test_options_of_many_kinds(tmp_path):
         (["chain_sum:max_terms"], "write NAME:key=value"),
         (["chain_sum:max_terms=3,max_terms=4"], "each key once"),
         (["basic_arithmetic:operators=[*]"], "is no YAML value; put quotes around signs"),
+        (["gcd:min_value=2024-02-30"], "is no YAML value"),
+        (["gcd:min_value={2020-01-01: 3}"], "is no YAML value"),
+        (["gcd:min_value=&a [*a]"], "is no YAML value"),
+        (["gcd:min_value=!!int x"], "is no YAML value"),
+        (["gcd:min_value=" + "1" * 5000], "is no YAML value"),
+        (["gcd:min_value=" + "[" * 3000], "is no YAML value"),
+        (["gcd:min_value=010"], "YAML reads '010' as 8"),
+        (["gcd:min_value=1:30"], "YAML reads '1:30' as 90"),
     ],
 )
 def test_tasks_that_are_refused(tmp_path, capsys, tasks, words):
@@ -756,6 +764,13 @@ def test_examples_are_asked_in_the_same_style(shown, tmp_path):
         ("gcd: [", "cannot be read"),
         ("omit: all\ngcd: [{question: a, response: b}]", "write a list of texts"),
         ("omit: [no such text]\ngcd: [{question: a, response: b}]", "no question has this text"),
+        ("gcd: [{question: a, response: b}]\ngcd: [{question: c, response: d}]", "line 2: 'gcd' comes more than once"),
+        ("gcd: [{question: a, question: c, response: b}]", "'question' comes more than once"),
+        ("gcd: [{question: 2024-02-30, response: b}]", "cannot be read: day is out of range"),
+        ("gcd: [{question: !!int x, response: b}]", "cannot be read"),
+        ("gcd: [{question: !!bool x, response: b}]", "cannot be read"),
+        ("gcd: " + "[" * 3000, "cannot be read"),
+        ('gcd: [{question: "a\\ud83d\\ude00", response: b}]', "has half of a surrogate pair"),
     ],
 )
 def test_examples_that_are_refused(shown, capsys, text, words):

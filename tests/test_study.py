@@ -683,6 +683,14 @@ def test_controls_and_settings_have_tables(grid):
         read_grid(grid(cells={**cells, "egsw": {"method": "egsw", "control": "gpro"}}))
 
 
+def test_a_cell_that_comes_twice_is_refused(tmp_path):
+    """YAML's readers keep the last one."""
+    path = tmp_path / "grid.yaml"
+    path.write_text("cells:\n  grpo: {method: grpo}\n  egsw: {method: egsw}\n  egsw: {method: gtpo}\n")
+    with pytest.raises(GridError, match=r"grid.yaml: not YAML \(line 4: 'egsw' comes more than once\)"):
+        read_grid(path)
+
+
 def test_only_the_marked_parts_of_a_page_change():
     page = "# A\n\n<!-- table: x -->\nold | text\n<!-- end -->\nwords\n<!-- table: y.z -->\n<!-- end -->\n"
     filled = fill(page, {"x": "new\n", "y.z": "also\n"})

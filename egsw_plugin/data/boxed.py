@@ -18,7 +18,7 @@ def last_boxed(solution: str) -> str:
         solution: LaTeX.
 
     Returns:
-        The content without white space around it; never empty.
+        The content with the white space that it has; never blank.
 
     Raises:
         DataError: No box, a brace that is never closed, or an empty box.
@@ -38,7 +38,7 @@ def last_boxed(solution: str) -> str:
     content = bare[0] if bare and not solution.startswith("{", start) else _braced(solution, start)
     if not content.strip():
         raise DataError(r"the last \boxed{} of the solution is empty")
-    return content.strip()
+    return content
 
 
 def _braced(text: str, start: int) -> str:

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from ..console import one_line
 from ..errors import DataError
 from .sources import SOURCES
 from .writer import write
@@ -26,6 +27,8 @@ def run(name: str, out: Path, origin: str | None, style: str | None, rows: int |
         return _refuse(f"no data set {name!r}; use {', '.join(SOURCES)} or all")
     if name == "all" and (origin is not None or isinstance(rows, int)):
         return _refuse("--source and --rows N are for one data set, not for all")
+    if origin is not None and not origin.strip():
+        return _refuse("--source is empty; name a hub id, a file or a folder, or leave it out")
     sources = [SOURCES[name] for name in names]
     for source in sources:
         if style is not None and style not in source.styles:
@@ -33,11 +36,11 @@ def run(name: str, out: Path, origin: str | None, style: str | None, rows: int |
     code = 0
     for source in sources:
         expected = source.rows if rows is None else rows if isinstance(rows, int) else None
-        print(f"{source.name}: loading {origin or source.hub}", flush=True)
+        print(one_line(f"{source.name}: loading {origin or source.hub}"), flush=True)
         try:
-            print(write(source, out, origin, style, expected), flush=True)
+            print(one_line(write(source, out, origin, style, expected)), flush=True)
         except DataError as error:
-            print(f"egsw-plugin data: {source.name}: {error}", file=sys.stderr)
+            print(f"egsw-plugin data: {source.name}: {one_line(str(error))}", file=sys.stderr)
             code = 1
         except KeyboardInterrupt:
             print(f"egsw-plugin data: {source.name}: interrupted, nothing written", file=sys.stderr)
@@ -46,5 +49,5 @@ def run(name: str, out: Path, origin: str | None, style: str | None, rows: int |
 
 
 def _refuse(why: str) -> int:
-    print(f"egsw-plugin data: {why}", file=sys.stderr)
+    print(f"egsw-plugin data: {one_line(why)}", file=sys.stderr)
     return 2

@@ -8,7 +8,9 @@ from pathlib import Path
 from ..errors import OptionError
 from ..rewards import gym_tasks
 from ..rewards.readings import FORMS, stated_answer
+from ..strict_yaml import read_yaml
 from .prompts import Style
+from .sources import half_pair
 
 _KEY = "--examples"
 _OMIT = "omit"
@@ -71,12 +73,10 @@ def read_examples(path: Path, tasks: Sequence[str]) -> Examples:
     Raises:
         OptionError: The file cannot be read, is of another form, names no task, or lacks one.
     """
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise OptionError(_KEY, str(path), f"cannot be read: {' '.join(str(error).split())}") from error
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OptionError(_KEY, str(path), f"cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise OptionError(_KEY, str(path), "write a task's name, and below it a list of question and response")
     omit = content.pop(_OMIT, [])
@@ -103,4 +103,6 @@ def _turn(name: str, item: object) -> tuple[str, str]:
     for text in item.values():
         if not isinstance(text, str) or not text.strip():
             raise OptionError(f"{_KEY} {name}", text, "write a text, in quotes if YAML reads it otherwise")
+        if half_pair(text):
+            raise OptionError(f"{_KEY} {name}", text, "has half of a surrogate pair; write the character itself")
     return item["question"], item["response"]

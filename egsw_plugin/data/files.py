@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,135 +17,179 @@ from ..errors import DataError
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 _BATCH = 10_000  # records turned into Python objects at a time
+_COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")  # gzip, zip, bzip2, xz, zstd
+_PARQUET = b"PAR1"
 _NO_DATA = {
     b"version https://git-lfs": "a Git LFS pointer and not the data: fetch the file itself (git lfs pull)",
-    b"\x1f\x8b": "compressed: unpack it first",
-    b"PK\x03\x04": "compressed: unpack it first",
     b"<!doctype": "a web page and not the data: download the file itself",
     b"<html": "a web page and not the data: download the file itself",
 }
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_SHOWN = 12  # fields that an error lists
+# What ends a line of CSV; str.splitlines has more, such as U+2028, which are text.
+_CSV_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_SPACE_AND_QUOTES = re.compile(r'\s+".*"\s*', re.DOTALL)
+
+Records = Iterator[tuple[str, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Records, each with what an error calls it. `records` reads them anew at each call."""
+    """Records of a file, each with what an error calls it. `records` reads them anew at each call."""
 
+    name: str
     fields: list[str]
     rows: int
-    records: Callable[[], Iterator[tuple[str, Mapping[str, Any]]]]
+    records: Callable[[], Records]
 
 
-def read(path: Path) -> Table:
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    name: str  # what errors call it; its suffix says what it is
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def read(path: Path, name: str | None = None) -> Table:
     """The records of a .json, .jsonl, .csv or .parquet file, all of them looked at once.
+
+    Args:
+        path: of the file.
+        name: what it is called in errors, with the suffix that counts: a download may have another path.
 
     Raises:
         DataError: with the file, and the row and line where there is one.
     """
-    with path.open("rb") as file:
-        start = file.read(64)
+    file, suffix = _File(path, name or str(path)), Path(name or path).suffix
+    with path.open("rb") as opened:
+        start = opened.read(64)
+    if start.startswith(_COMPRESSED):
+        raise DataError(f"cannot load {file}: it is compressed: unpack it first")
+    begins = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for mark, what in _NO_DATA.items():
-        if start.lstrip().lower().startswith(mark):
-            raise DataError(f"cannot load {path}: it is {what}")
-    if path.suffix == ".parquet":
-        return _parquet(path)
+        if begins.startswith(mark):
+            raise DataError(f"cannot load {file}: it is {what}")
+    if suffix not in SUFFIXES:
+        raise DataError(f"{file} is no data file; use {', '.join(SUFFIXES)}")
+    if suffix == ".parquet":
+        return _parquet(file)
+    if start.startswith(_PARQUET):
+        raise DataError(f"cannot load {file}: it is a parquet file: call it .parquet")
 
-    def records() -> Iterator[tuple[str, Mapping[str, Any]]]:
-        return _csv(path) if path.suffix == ".csv" else _json(path)
+    def records() -> Records:
+        return _csv(file) if suffix == ".csv" else _json(file)
 
-    fields, rows = dict.fromkeys(_header(path) if path.suffix == ".csv" else ()), 0
+    fields, rows = dict.fromkeys(_header(_rows(file), file) if suffix == ".csv" else ()), 0
     for _, record in records():
         fields |= dict.fromkeys(record)
         rows += 1
     if not rows:
-        raise DataError(f"cannot load {path}: it has no data{' below its header' if fields else ''}")
-    return Table(list(fields), rows, records)
+        raise DataError(f"cannot load {file}: it has no data{' below its header' if fields else ''}")
+    return Table(file.name, list(fields), rows, records)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def listed(fields: Iterable[str]) -> str:
+    """Names of fields for an error, cut where they are many."""
+    names = [name if len(name) <= 40 else f"{name[:37]}..." for name in fields]
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _lines(file: _File) -> Iterator[str]:
     """The lines of a text file, with their ends."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path}, line {number}: not UTF-8 ({error.reason}); save it as UTF-8") from None
-            yield text
+    try:
+        with file.path.open("rb") as opened:
+            for number, line in enumerate(opened, 1):
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}, line {number}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"cannot load {file}: {error.strerror or error}") from None
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV file, the header and blank ones too, each with the line that it ends in."""
+def _rows(file: _File) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file, the header first and without blank ones, each with the line that it ends in."""
     csv.field_size_limit(2**31 - 1)
     # One line of text may hold several of the reader's, where a lone carriage return ends them.
-    reader = csv.reader((part for line in _lines(path) for part in line.splitlines(keepends=True)), strict=True)
+    reader = csv.reader((part for line in _lines(file) for part in _CSV_LINE.findall(line)), strict=True)
     begun = 1
     try:
         for row in reader:
-            yield reader.line_num, row
+            if row:
+                yield reader.line_num, row
             begun = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{path}, the row that begins in line {begun}: {error}; correct its quotes") from None
+        raise DataError(f"{file}, the row that begins in line {begun}: {error}; correct its quotes") from None
 
 
-def _header(path: Path) -> list[str]:
-    _, names = next(_rows(path), (0, []))
+def _header(rows: Iterator[tuple[int, list[str]]], file: _File) -> list[str]:
+    _, names = next(rows, (0, []))
     if not names:
-        raise DataError(f"cannot load {path}: it is empty")
+        raise DataError(f"cannot load {file}: it is empty")
     names = [name.strip() for name in names]
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
-        raise DataError(f"{path}, the header names {', '.join(twice)} more than once; rename or remove one")
+        raise DataError(f"{file}, the header names {listed(twice)} more than once; rename or remove one")
     if len(names) == 1 and (mark := next((mark for mark in _SEPARATORS if mark in names[0]), None)):
         raise DataError(
-            f"{path}, the header {names[0]!r} has {_SEPARATORS[mark]} where commas belong; save it with commas"
+            f"{file}, the header {names[0]!r} has {_SEPARATORS[mark]} where commas belong; save it with commas"
         )
     return names
 
 
-def _csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _csv(file: _File) -> Records:
     """All values as text: 033 stays 033, and None is no gap."""
-    header = _header(path)
-    for number, (line, row) in enumerate(_rows(path)):
-        if not number or not row:
-            continue
+    rows = _rows(file)
+    header = _header(rows, file)
+    for number, (line, row) in enumerate(rows, 1):
+        where = f"{file}, row {number} (which ends in line {line})"
         if len(row) != len(header):
             raise DataError(
-                f"{path}, row {number} (which ends in line {line}) has {len(row)} fields, and the header names "
-                f"{len(header)}: {', '.join(header)}; correct the file"
+                f"{where} has {len(row)} fields, and the header names {len(header)}: {listed(header)}; correct the file"
             )
+        if [value.strip("\ufeff \t\r\n") for value in row] == header:
+            raise DataError(f"{where} is the header once more; remove it, if this is one file put behind another")
+        # A writer of CSV puts a value with a quote into quotes: these belong to the file and not to the value.
+        if place := next((name for name, v in zip(header, row, strict=True) if _SPACE_AND_QUOTES.fullmatch(v)), None):
+            raise DataError(f"{where}: the field {place!r} has a space before its quotes; remove the space")
         yield f"line {line}, row {number}", dict(zip(header, row, strict=True))
 
 
-def _json(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """A list of objects, or an object a line."""
-    lines = _lines(path)
-    first = next((line for line in lines if line.strip()), "")
-    if first.lstrip().startswith("["):
-        for number, record in enumerate(_loads(first + "".join(lines), f"{path}"), 1):
-            yield f"row {number}", _object(record, f"{path}, row {number}")
+def _json(file: _File) -> Records:
+    """A list of objects, an object a line, or one over several lines."""
+    before = ""
+    for line in _lines(file):
+        before += line  # blank lines and the first one that is not
+        if line.strip():
+            break
+    if before.lstrip().startswith("["):
+        for number, record in enumerate(_loads("".join(_lines(file)), str(file)), 1):
+            yield f"row {number}", _object(record, f"{file}, row {number}")
         return
     row = 0
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(_lines(file), 1):
         if line.strip():
             row += 1
-            where = f"{path}, line {number}, row {row}"
+            where = f"{file}, line {number}, row {row}"
             try:
                 record = _loads(line, where)
             except DataError as error:
-                if isinstance(error.__context__, json.JSONDecodeError):
-                    _check_whole(path, row)
-                raise
+                broken = isinstance(error.__context__, json.JSONDecodeError)
+                if row > 1 or not broken or (whole := _whole(file)) is None:
+                    raise
+                yield "row 1", whole
+                return
             yield f"line {number}, row {row}", _object(record, where)
 
 
-def _check_whole(path: Path, row: int) -> None:
-    """Refuse a file that is one object over several lines as what it is."""
+def _whole(file: _File) -> Mapping[str, Any] | None:
+    """The one object that a file is, over several lines; None if it is no JSON."""
     try:
-        whole = json.loads("".join(_lines(path))) if row == 1 else None
-    except (ValueError, RecursionError):
-        return
-    if isinstance(whole, dict):
-        keys = ", ".join(map(str, whole))
-        raise DataError(f"{path} is one object with the keys {keys}, and not a list of records or one a line")
+        return _object(_loads("".join(_lines(file)), str(file)), str(file))
+    except DataError as error:
+        if isinstance(error.__context__, json.JSONDecodeError):
+            return None
+        raise
 
 
 def _loads(text: str, where: str) -> Any:
@@ -154,8 +199,14 @@ def _loads(text: str, where: str) -> Any:
             raise DataError(f"{where}: the field {twice[0]!r} comes more than once")
         return dict(items)
 
+    def whole(digits: str) -> int:
+        try:
+            return int(digits)
+        except ValueError:  # Python's limit of digits
+            raise DataError(f"{where} has a number of {len(digits)} digits; write it as text") from None
+
     try:
-        return json.loads(text, object_pairs_hook=pairs)
+        return json.loads(text, object_pairs_hook=pairs, parse_int=whole)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, character {error.colno}" if "\n" in text.strip() else f"character {error.colno}"
         raise DataError(f"cannot load {where}, {place}: no JSON: {error.msg}") from None
@@ -174,28 +225,45 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _parquet(path: Path) -> Table:
+def _parquet(file: _File) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
-        names = file.schema_arrow.names
+        opened = pq.ParquetFile(file.path)
+        names = opened.schema_arrow.names
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"cannot load {path}: {str(error).splitlines()[0]}") from None
+        raise DataError(f"cannot load {file}: {str(error).splitlines()[0]}") from None
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"{path} has the column {', '.join(twice)} more than once; rename or remove one")
+        raise DataError(f"{file} has the column {listed(twice)} more than once; rename or remove one")
 
-    def records() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def records() -> Records:
         number = 0
         try:
-            for batch in pq.ParquetFile(path).iter_batches(_BATCH):
-                for record in batch.to_pylist():
+            for batch in pq.ParquetFile(file.path).iter_batches(_BATCH):
+                for record in _records(batch, file, number):
                     number += 1
                     yield f"row {number}", record
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot load {path}, after row {number}: {str(error).splitlines()[0]}") from None
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"cannot load {file}, after row {number}: {str(error).splitlines()[0]}") from None
 
-    if not file.metadata.num_rows:
-        raise DataError(f"cannot load {path}: it has no data")
-    return Table(names, file.metadata.num_rows, records)
+    if not opened.metadata.num_rows:
+        raise DataError(f"cannot load {file}: it has no data")
+    return Table(file.name, names, opened.metadata.num_rows, records)
+
+
+def _records(batch: Any, file: _File, before: int) -> list[dict[str, Any]]:
+    """A batch's rows as Python has them, or an error with the value that it does not have, such as the year 10000."""
+    try:
+        return batch.to_pylist()
+    except Exception:  # of as many kinds as there are types of columns
+        for row in range(batch.num_rows):
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                try:
+                    column[row].as_py()
+                except Exception as error:
+                    words = " ".join(f"{type(error).__name__}: {error}".split())
+                    raise DataError(
+                        f"cannot load {file}, row {before + row + 1}, column {name!r} ({column.type}): {words}"
+                    ) from None
+        raise

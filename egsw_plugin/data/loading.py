@@ -1,106 +1,114 @@
-"""Loads a source's records with ``datasets``: from the hub, or from a local file or folder."""
+"""A source's files and their records: from the hub, or from a local file or folder.
+
+``datasets`` finds and fetches the files, with their configurations and splits. It does not read them: it takes the
+types of all values from the first few, and rewrites what comes later.
+"""
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from . import files
 from .files import Table
 from .sources import Source
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_BATCH = 10_000  # records turned into Python objects at a time
 
 
 def load(source: Source, origin: str | None = None) -> list[Table]:
-    """The tables of a data set, one a configuration, with its fields checked.
+    """The tables of a data set, one a file, with their fields checked.
 
     Args:
         source: The data set.
         origin: A hub id, or a local folder or file (.json, .jsonl, .csv, .parquet); by default the source's hub id.
 
     Returns:
-        The tables, in the order of ``source.configs``.
+        The tables, in the order of ``source.configs``, and of the files as ``datasets`` has them.
 
     Raises:
         DataError: It cannot be had, is not a data set, or lacks a split, a configuration or a field.
     """
     origin = source.hub if origin is None else origin
-    path = Path(origin).expanduser()
-    known = path.exists()
-    if known and path.is_file() and path.suffix not in files.SUFFIXES:
-        raise DataError(f"{origin} is no data file; use {', '.join(files.SUFFIXES)}")
+    try:
+        path = Path(origin).expanduser()
+        known = path.exists()
+    except (OSError, RuntimeError) as error:  # too long a name; the home of nobody
+        raise DataError(f"cannot load {origin[:80]}: {getattr(error, 'strerror', None) or error}") from None
     if not known and (path.suffix in files.SUFFIXES or not _HUB_ID.fullmatch(origin)):
         raise DataError(f"there is no file or folder {origin}, and it is no hub id (owner/name)")
     with _quiet():
         try:
-            where = str(path.resolve()) if known else origin
-            if path.is_file():
-                tables = [files.read(path)]
-            else:
-                for file in sorted(path.rglob("*")) if known else ():
-                    if file.suffix in (".csv", ".jsonl"):
-                        files.read(file)  # which refuses what pandas would shift
-                tables = [_table(one) for one in _repository(source, origin, where)]
+            found = {str(path): path} if path.is_file() else _files(source, origin, path if known else None)
+            tables = [files.read(file, name) for name, file in found.items()]
         except DataError:
             raise
         except Exception as error:  # datasets, huggingface_hub, httpx, pyarrow and pandas each have their own
             raise DataError(_reason(error, origin, known)) from error
     for table in tables:
-        _check_fields(source, origin, table.fields)
+        _check_fields(source, table)
     return tables
 
 
-def _table(dataset: "Dataset") -> Table:
-    """What ``datasets`` has loaded, as records."""
+def _files(source: Source, origin: str, folder: Path | None) -> dict[str, Path]:
+    """The files of a folder or of the hub's repository, by what errors call them.
 
-    def records() -> Iterator[tuple[str, Mapping[str, Any]]]:
-        number = 0
-        for batch in dataset.with_format("arrow").iter(_BATCH):
-            for record in batch.to_pylist():
-                number += 1
-                yield f"row {number}", record
+    ``datasets`` looks for configurations and splits in both in the same way.
+    """
+    from datasets import DownloadManager, get_dataset_config_names, load_dataset_builder
 
-    return Table(dataset.column_names, len(dataset), records)
-
-
-def _repository(source: Source, origin: str, where: str) -> list["Dataset"]:
-    """From the hub or a folder; ``datasets`` looks for configurations and splits in both in the same way."""
-    from datasets import Features, Value, get_dataset_config_names, load_dataset
-
+    where = str(folder.resolve()) if folder else origin
     available = get_dataset_config_names(where)
     alternatives = [*source.configs, *([tuple(available)] if len(available) == 1 else [])]
     configs = next((group for group in alternatives if set(group) <= set(available)), None)
     if configs is None:
         wanted = " or ".join(", ".join(group) for group in source.configs)
         raise DataError(f"{origin} has the configurations {', '.join(available)}; expected {wanted}")
-    tables = []
-    for config in configs:
-        splits = load_dataset(where, config)
-        first = next(iter(splits.values()))
-        if first.info.builder_name == "csv":
-            # pandas makes 7 of 007 and nothing of NA, in a folder's files as in the hub's, unless all is text.
-            names = first.column_names
-            features = Features({name: Value("string") for name in names})
-            splits = load_dataset(where, config, features=features, keep_default_na=False)
-        split = next((split for split in source.splits if split in splits), None)
+    found = {name: load_dataset_builder(where, name).config.data_files for name in (available if folder else configs)}
+    chosen: list[str] = []
+    for name in configs:
+        split = next((split for split in source.splits if split in found[name]), None)
         if split is None:
-            raise DataError(f"{origin} has the splits {', '.join(splits)}; expected {' or '.join(source.splits)}")
-        tables.append(splits[split])
-    return tables
+            splits = ", ".join(map(str, found[name]))
+            raise DataError(f"{origin} has the splits {splits}; expected {' or '.join(source.splits)}")
+        chosen += found[name][split]
+    if folder:
+        everything = {Path(file).resolve() for splits in found.values() for paths in splits.values() for file in paths}
+        _check_none_is_left(origin, folder, everything)
+    fetched = DownloadManager().download(chosen)
+    return {_name(origin, where, file): Path(path) for file, path in zip(chosen, fetched, strict=True)}
 
 
-def _check_fields(source: Source, origin: str, fields: list[str]) -> None:
-    missing = [" or ".join(group) for group in source.fields if not set(group) & set(fields)]
+def _check_none_is_left(origin: str, folder: Path, found: Set[Path]) -> None:
+    """Refuse a folder with data that ``datasets`` passes over: files of a second kind, or beside those of a split."""
+    from datasets.data_files import FILES_TO_IGNORE
+
+    for file in sorted(folder.rglob("*")):
+        below = file.relative_to(folder)
+        hidden = any(part.startswith((".", "__")) for part in below.parts)
+        if hidden or not set(file.suffixes) & set(files.SUFFIXES) or file.name in FILES_TO_IGNORE:
+            continue
+        if file.is_file() and file.resolve() not in found:
+            raise DataError(
+                f"{origin} has {below}, which would not be read: it is in no split that datasets finds there; "
+                "give --source the file, or a folder with nothing but the files that count"
+            )
+
+
+def _name(origin: str, where: str, file: str) -> str:
+    """What errors call a file: its path below what the user named."""
+    path = file.removeprefix(f"{where}/")
+    if path == file and "://" in file:  # hf://datasets/OWNER/NAME@REVISION/PATH
+        path = file.partition("://")[2].removeprefix(f"datasets/{where}").partition("/")[2]
+    return f"{origin.rstrip('/')}/{path}"
+
+
+def _check_fields(source: Source, table: Table) -> None:
+    missing = [" or ".join(group) for group in source.fields if not set(group) & set(table.fields)]
     if missing:
-        raise DataError(f"{origin} has no field {', '.join(missing)}; it has {', '.join(fields)}")
+        raise DataError(f"{table.name} has no field {', '.join(missing)}; it has {files.listed(table.fields)}")
 
 
 def _reason(error: Exception, origin: str, local: bool) -> str:

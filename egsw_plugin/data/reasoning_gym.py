@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..console import one_line
 from ..errors import DataError, OptionError
 from ..rewards import gym_tasks
+from ..strict_yaml import read_yaml
 from .examples import Examples, read_examples
 from .generate import Problem, Task, draw
 from .prompts import Style
@@ -126,12 +129,13 @@ def _parts(text: str) -> list[str]:
 
 
 def _value(task: str, text: str) -> Any:
-    import yaml
-
     try:
-        return json.loads(json.dumps(yaml.safe_load(text), default=str))  # dates as text
-    except yaml.YAMLError as error:
-        raise OptionError("--tasks", task, f"{text!r} is no YAML value; put quotes around signs") from error
+        value = json.loads(json.dumps(read_yaml(text), default=str))  # dates as text
+    except (ValueError, TypeError, RecursionError) as error:
+        raise OptionError("--tasks", task, f"{text!r:.80} is no YAML value; put quotes around signs") from error
+    if type(value) is int and not re.fullmatch(r"\s*[-+]?(0|[1-9]\d*)\s*", text):
+        raise OptionError("--tasks", task, f"YAML reads {text!r} as {value}; write it so, or as text in quotes")
+    return value
 
 
 def write(
@@ -147,7 +151,7 @@ def write(
     """
     shown = shown or Examples()
     shares = [(_share(size, len(tasks), i), _share(test_size, len(tasks), i)) for i in range(len(tasks))]
-    files = {split: out / f"{split}.parquet" for split in ("train", "test")}
+    files = {split: out.expanduser() / f"{split}.parquet" for split in ("train", "test")}
     # opened first, so that a folder that cannot be written to shows at once
     with _replacing(files["train"]) as train_file, _replacing(files["test"]) as test_file:
         # as many more as may be among the examples, and are left out
@@ -198,5 +202,5 @@ def _row(split: str, index: int, task: Task, problem: Problem, asking: Asking, s
 
 
 def _refuse(why: str, code: int) -> int:
-    print(f"egsw-plugin data: {NAME}: {why}", file=sys.stderr)
+    print(f"egsw-plugin data: {NAME}: {one_line(why)}", file=sys.stderr)
     return code

@@ -23,9 +23,16 @@ _MATH_STYLES = {"boxed": BOXED, "think": THINK, "dapo": DAPO, "plain": PLAIN}
 _AIME_FIELDS = (("problem", "Problem", "question"), ("answer", "Answer"))
 _CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 _BLANK = " \t\r\n"
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_EXACT = 2**53  # a float beyond may be another number than the one in the file
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+# What JSON makes of LaTeX commands whose backslash is not doubled and is a control character that text may have.
+_BROKEN = re.compile(
+    r"\t(?:ext\w*|heta|imes|au|an|anh|o|op|frac|riangle\w*|ilde)(?![A-Za-z])"
+    r"|\n(?:u|eq|e|ot|otin|abla|i|eg|mid|leq|geq|subseteq)(?![A-Za-z])"
+    r"|\r(?:ho|ight\w*|angle|m|ceil|floor)(?![A-Za-z])"
+)
 _HALF = re.compile(r"[\ud800-\udfff]")
-_DEGREES = re.compile(r"\^\\circ|\^\{\\circ\}|°")
+_DEGREES = re.compile(r"(?:\^\\circ|\^\{\\circ\}|°)$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +49,11 @@ class Example:
     subject: str = ""
     level: str = ""
     published: list[dict[str, str]] | None = None
+
+    @property
+    def asked(self) -> list[str]:
+        """The text of the question, in each of its forms."""
+        return [*([self.question] if self.question else []), *(one["content"] for one in self.published or ())]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +96,7 @@ def aime_answer(text: str) -> str:
     >>> aime_answer("033"), aime_answer(r"$336^\circ$")
     ('33', '336')
     """
-    number = _DEGREES.sub("", text.strip("$ "))
+    number = _DEGREES.sub("", text.strip(f"${_BLANK}")).rstrip()
     if not re.fullmatch(r"\d{1,3}", number, re.ASCII):
         raise DataError(f"the answer {text!r} is no integer from 0 to 999")
     return str(int(number))
@@ -113,7 +125,7 @@ def _text(record: Mapping[str, Any], *names: str) -> str:
     """The first of these fields that the record has, as text that is not blank."""
     name = next((name for name in names if name in record), names[0])
     value = record.get(name)
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
         value = int(value)  # a column of numbers with a gap
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -138,27 +150,42 @@ def _optional(record: Mapping[str, Any], *names: str) -> str:
     return ""
 
 
-def checked(example: Example) -> Example:
-    """The example, if it can be written and its answer is whole.
+def half_pair(text: str) -> str:
+    """The first half of a surrogate pair in a text, which no file can hold; "" without one."""
+    found = _HALF.search(text)
+    return found[0] if found else ""
+
+
+def _answer(text: str) -> str:
+    """An answer without white space around it, if it is whole.
 
     Raises:
-        DataError: an answer with control characters, which are what is left of LaTeX whose backslashes were not
-            doubled in JSON, or text with half of a surrogate pair.
+        DataError: it has control characters, which are what JSON leaves of LaTeX whose backslashes are not doubled.
     """
-    if found := _CONTROL.search(example.answer):
-        raise DataError(
-            f"the answer {example.answer!r} has the control character {found[0]!r}: an undoubled backslash?"
-        )
-    for name, text in (("question", example.question), ("answer", example.answer), ("id", example.id)):
-        if text and (half := _HALF.search(text)):
-            raise DataError(f"the {name} has half of a surrogate pair, {half[0]!r}")
+    if found := CONTROL.search(text) or _BROKEN.search(text):
+        raise DataError(f"the answer {text!r} has the control character {found[0][0]!r}: an undoubled backslash?")
+    return text.strip(_BLANK)
+
+
+def checked(example: Example) -> Example:
+    """The example, if it can be written.
+
+    Raises:
+        DataError: a question without text, or text with half of a surrogate pair.
+    """
+    if example.question is not None and not example.question.strip():
+        raise DataError("the question has no text")
+    texts = {name: getattr(example, name) for name in ("answer", "id", "subject", "level")}
+    for name, text in [*(("question", text) for text in example.asked), *texts.items()]:
+        if half := half_pair(text):
+            raise DataError(f"the {name} has half of a surrogate pair, {half!r}")
     return example
 
 
 def _read_math(record: Mapping[str, Any]) -> Example:
     return Example(
         question=_text(record, "problem"),
-        answer=last_boxed(_text(record, "solution")),
+        answer=_answer(last_boxed(_text(record, "solution"))),
         subject=_optional(record, "type"),
         level=_optional(record, "level").removeprefix("Level "),
     )
@@ -167,7 +194,7 @@ def _read_math(record: Mapping[str, Any]) -> Example:
 def _read_math_500(record: Mapping[str, Any]) -> Example:
     return Example(
         question=_text(record, "problem"),
-        answer=_text(record, "answer").strip(_BLANK),
+        answer=_answer(_text(record, "answer")),
         id=_optional(record, "unique_id"),
         subject=_optional(record, "subject"),
         level=_optional(record, "level").removeprefix("Level "),
@@ -185,20 +212,30 @@ def _read_aime(record: Mapping[str, Any]) -> Example:
 
 def _read_dapo(record: Mapping[str, Any]) -> Example:
     # open-r1's copy has the bare question in "prompt" and the published messages in "source_prompt"
+    for name in ("prompt", "reward_model"):
+        if record.get(name) is None:
+            raise DataError(f"the field {name!r} is empty")
     published = record.get("source_prompt") if isinstance(record["prompt"], str) else record["prompt"]
     if not isinstance(published, list) or len(published) != 1 or not isinstance(published[0], dict):
         raise DataError("the field 'prompt' is not one message, a list of one {role, content}")
     content = _text({"content": None, **published[0]}, "content")
+    if set(published[0]) != {"role", "content"} or published[0]["role"] != "user":
+        raise DataError(f"the field 'prompt' has a message with {_shown(published[0])}; expected role user and content")
     if not isinstance(record["reward_model"], dict):
-        raise DataError(f"the field 'reward_model' is {'no section' if record['reward_model'] else 'empty'}")
-    if not isinstance(record["extra_info"] or {}, dict):
+        raise DataError("the field 'reward_model' is no section")
+    extra_info = {} if record.get("extra_info") is None else record["extra_info"]
+    if not isinstance(extra_info, dict):
         raise DataError("the field 'extra_info' is no section")
     return Example(
         question=DAPO.question(content),
-        answer=_text({"ground_truth": None, **record["reward_model"]}, "ground_truth").strip(_BLANK),
-        id=_optional(record["extra_info"] or {}, "index"),
+        answer=_answer(_text({"ground_truth": None, **record["reward_model"]}, "ground_truth")),
+        id=_optional(extra_info, "index"),
         published=[{"role": "user", "content": content}],
     )
+
+
+def _shown(message: Mapping[str, Any]) -> str:
+    return ", ".join(name if name == "content" else f"{name} {message[name]!r:.40}" for name in message)
 
 
 def _read_gpqa(record: Mapping[str, Any]) -> Example:

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DataError
-from .files import Table
+from .files import Table, listed
 from .loading import load
-from .sources import Example, Source, checked
+from .sources import CONTROL, Example, Source, checked
 
 # The same for every data set: verl concatenates its train files, and its validation files, into one table each.
 SCHEMA = pa.schema(
@@ -51,12 +51,12 @@ def write(source: Source, out: Path, origin: str | None, style: str | None, rows
     Raises:
         DataError: The data set cannot be had or is not as expected, or the file cannot be written.
     """
-    path = out / f"{source.name}.parquet"
+    path = out.expanduser() / f"{source.name}.parquet"
+    if origin is not None and Path(origin).resolve() == path.resolve():
+        raise DataError(f"--source {origin} is the file to write; name another folder with --out")
     # opened before the download, which may take minutes, so that a folder that cannot be written to shows at once
     with _replacing(path) as file:
-        examples, notes = _examples(source, origin or source.hub, load(source, origin))
-        if not examples:
-            raise DataError("no rows")
+        examples, notes = _examples(source, load(source, origin))
         if rows is not None and len(examples) != rows:
             raise DataError(f"{len(examples)} rows, not {rows}; for a selection of your own say --rows N or --rows any")
         style = style or next(iter(source.styles))
@@ -65,27 +65,31 @@ def write(source: Source, out: Path, origin: str | None, style: str | None, rows
     return f"{source.name}: {len(examples)} rows in {path}{notes}"
 
 
-def _examples(source: Source, origin: str, tables: list[Table]) -> tuple[list[Example], str]:
+def _examples(source: Source, tables: list[Table]) -> tuple[list[Example], str]:
     """All examples, repeats dropped where the source has them, and a note on what was dropped."""
     from tqdm import tqdm
 
     kept: list[Example] = []
     answers: dict[str, str] = {}
     repeated, contradicted = 0, set()
+    odd: list[str] = []  # questions with control characters, by their places
     with tqdm(total=sum(table.rows for table in tables), desc=source.name, unit=" rows", disable=None) as bar:
-        for number, table in enumerate(tables, 1):
-            name = origin if len(tables) == 1 else f"{origin}, table {number}"
+        for table in tables:
+            rows = 0
             for where, record in table.records():
+                rows += 1
                 try:
                     example = checked(source.read(record))
                 except DataError as error:
-                    raise DataError(f"{name}, {where}: {error}") from error
+                    raise DataError(f"{table.name}, {where}: {error}") from error
                 except Exception as error:  # of a form that the reader did not think of
                     what = f"{type(error).__name__}: {error}"
                     raise DataError(
-                        f"{name}, {where}: cannot be read ({what}); its fields are {', '.join(record)}"
+                        f"{table.name}, {where}: cannot be read ({what}); its fields are {listed(record)}"
                     ) from error
                 bar.update()
+                if any(CONTROL.search(text) for text in example.asked):
+                    odd.append(f"{table.name}, {where}")
                 if source.repeats and example.published:
                     key = example.published[0]["content"]
                     if key in answers:
@@ -95,9 +99,13 @@ def _examples(source: Source, origin: str, tables: list[Table]) -> tuple[list[Ex
                         continue
                     answers[key] = example.answer
                 kept.append(example)
+            if rows != table.rows:
+                raise DataError(f"{table.name} had {table.rows} rows at first, and then {rows}: it changed meanwhile")
     notes = f", {repeated} repeats dropped" if repeated else ""
     if contradicted:
         notes += f" ({len(contradicted)} questions had several answers; the first was kept)"
+    if odd:
+        notes += f"; control characters in the text of {len(odd)} questions, first in {odd[0]}: undoubled backslashes?"
     return kept, notes
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
+from ..strict_yaml import read_yaml
 
 T = TypeVar("T")
 
@@ -96,9 +96,9 @@ def read_grid(path: Path, quick: bool = False) -> Grid:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise GridError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise GridError(f"{path}: not YAML ({error})") from None
     content = _section(
         content, str(path), {"launcher", "steps", "time_limit", "baseline", "cells", "experiments"}, {"quick"}
     )

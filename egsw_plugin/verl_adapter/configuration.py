@@ -141,7 +141,7 @@ def is_missing(config: Any, path: str) -> bool:
     """Whether a value is still ???.
 
     >>> config = OmegaConf.create({"actor": {"policy_loss": "???"}})
-    >>> is_missing(config, "actor.policy_loss"), is_missing(config, "critic.enable"), is_missing({}, "actor.policy_loss")
+    >>> is_missing(config, "actor.policy_loss"), is_missing(config, "critic.enable"), is_missing({}, "critic.enable")
     (True, False, False)
     """
     place, _, name = path.rpartition(".")
