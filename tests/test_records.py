@@ -21,7 +21,7 @@ from egsw_plugin.errors import DataError, OptionError
 from egsw_plugin.kernels.group_relative import group_relative
 from egsw_plugin.kernels.groups import dense_group_ids
 from egsw_plugin.records import Record, Recorder, read_records, store, whatif
-from egsw_plugin.study.text import correlations, text_tables, tokens_table
+from egsw_plugin.study.text import correlations, steps_table, text_tables, tokens_table
 from egsw_plugin.verl_adapter.recording import RecordOptions, options_of
 
 
@@ -272,16 +272,20 @@ def response(tokens, weights, success, base=1.0):
 def test_correlations_against_numpy():
     rng = np.random.default_rng(3)
     rows, columns = [], []
-    for length in (3, 5, 9):
-        one = response(["x"] * length, rng.uniform(0, 3, length).tolist(), True)
+    for length, success in ((3, True), (5, False), (9, True), (6, False)):
+        one = response(["x"] * length, rng.uniform(0, 3, length).tolist(), success)
         one["policy"][1], one["weight"][2] = False, math.nan
         rows.append(one)
-        columns += [(one["weight"][t], t, length, one["entropy"][t]) for t in range(length) if t not in (1, 2)]
-    weight, *others = np.array(columns).T
-    names = ("place", "length", "entropy")
-    expected = {name: np.corrcoef(weight, other)[0, 1] for name, other in zip(names, others, strict=True)}
+        columns += [(one["weight"][t], t, length, one["entropy"][t], success) for t in range(length) if t not in (1, 2)]
+    table = np.array(columns)
+    names = ("place", "length", "entropy", "success")
+    expected = {name: np.corrcoef(table[:, 0], table[:, at])[0, 1] for at, name in enumerate(names, 1)}
+    for name, success in (("in successes", 1), ("in failures", 0)):
+        part = table[table[:, 4] == success]
+        expected[name] = np.corrcoef(part[:, 0], part[:, 3])[0, 1]
     assert correlations(rows) == pytest.approx(expected)
     assert math.isnan(correlations([response(["a"] * 4, [0.3] * 4, True)])["place"])
+    assert all(math.isnan(value) for value in correlations([]).values())
 
 
 def test_tables_of_recorded_steps():
@@ -291,14 +295,24 @@ def test_tables_of_recorded_steps():
             row["tokens"] = ["|" if t % 2 else "`\n" for t in range(len(row["ids"]))]
     tables = text_tables(records)
     lines = {line.split(" | ")[0].removeprefix("| "): line for line in tables["weights-on-text"].splitlines()}
-    assert lines["grpo"].startswith("| grpo | 1.00 | 1.00 | 1.00 |") and lines["grpo"].endswith("|  |  |  |")
+    assert lines["grpo"].startswith("| grpo | 1.00 | 1.00 | 1.00 |")
     assert " 100 |" in lines["high_entropy"]
     assert "steps (1, 20)" in tables["weights-on-text"]
-    steps = tables["recorded-steps"].splitlines()
+    follows = next(line for line in tables["weight-follows"].splitlines() if line.startswith("| egsw |")).split(" | ")
+    means = []
+    for success in (True, False):
+        each = []
+        for record in records:
+            seen = whatif.seen_as(record, whatif.chain_of("egsw"))
+            rows = [r for r in seen if any(r["base"]) and r["success"] == success]
+            each.append(np.mean([w for r in rows for w, p in zip(r["weight"], r["policy"], strict=True) if p]))
+        means.append(f"{np.mean(each):.2f}")
+    assert follows[1:3] == means
+    steps = steps_table({"egsw": records[:1], "gtpo": records[1:]}).splitlines()
     rows = records[1].rows
     entropy = [e for row in rows if row["success"] for e, p in zip(row["entropy"], row["policy"], strict=True) if p]
     rate = 100 * sum(row["success"] for row in rows) / len(rows)
-    assert steps[3].startswith(f"| 20 | {rate:.0f} | {np.mean(entropy):.2f} |")
+    assert steps[3].startswith(f"| gtpo | 20 | {rate:.0f} | {np.mean(entropy):.2f} |")
     tokens = tables["tokens-egsw"].splitlines()[2:]
     assert {line.split(" | ")[0] for line in tokens} == {r"| `\|`", r"| `'\n`"}
 

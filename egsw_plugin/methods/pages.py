@@ -67,7 +67,7 @@ def family_page(chosen: Iterable[Member[Any]]) -> str:
         "source",
         "without effect",
         "cost",
-        "status",
+        "how tested",
     ]
     rows = [
         [

@@ -101,8 +101,8 @@ def _results(cells: dict[str, list[Record]], start: float | None) -> str:
         rows.append(row)
     titles = ["cell", "seeds", *(m.title for m in SUCCESS), *(measure.title for _, measure in levels)]
     legend = (
-        "Mean over seeds [minimum to maximum]. Steps to a level: mean (how many runs reached it); a run that did not "
-        "counts with its last step, so that the mean is above the number"
+        "Mean over seeds [minimum to maximum]. Steps to a level: mean (how many runs reached it), on a straight line "
+        "between validations; a run that did not reach it counts as if it had at its last step: the mean is then larger"
     )
     legend += f". The start model succeeds at {start:.1%} on the training prompts." if start is not None else "."
     seeds = {name: sorted(record.seed for record in records) for name, records in cells.items()}
@@ -194,10 +194,15 @@ def _runs(records: list[Record]) -> str:
         files = ", ".join(f"{name} {value}" for name, value in digests.items())
         together[record.machine, versions, files, record.steps].append(record)
     rows = [
-        [len(members), steps, format_seconds(sum(r.seconds for r in members)), machine, versions, files]
+        [_named(members), steps, format_seconds(sum(r.seconds for r in members)), machine, versions, files]
         for (machine, versions, files, steps), members in sorted(together.items())
     ]
     return table(["runs", "steps each", "time", "machine", "versions", "SHA-256 of"], rows)
+
+
+def _named(members: list[Record]) -> str | int:
+    """Which runs these are, where they are few."""
+    return ", ".join(record.name for record in members) if len(members) <= 4 else len(members)
 
 
 def _spread(values: list[float | None], measure: Measure) -> str:

@@ -32,19 +32,21 @@ BEFORE, AFTER = 4, 2  # tokens around an example
 
 
 def tables_beside(runs: Path) -> dict[str, str]:
-    """Tables of recorded steps, chosen and put beside the folder `runs` by hand: those of `steps`, and those of any
-    `steps-NAME` with `-NAME` behind their names."""
-    return {
-        name + folder.name.removeprefix(STEPS): text
-        for folder in sorted(filter(Path.is_dir, runs.parent.glob(f"{STEPS}*")))
-        for name, text in text_tables(read_records(folder)).items()
-    }
+    """Tables of recorded steps, chosen and put beside the folder `runs` by hand: those of `steps`, those of any
+    `steps-NAME` with `-NAME` behind their names, and `recorded-steps` of all these folders."""
+    tables: dict[str, str] = {}
+    recorded: dict[str, Sequence[Record]] = {}
+    for folder in sorted(filter(Path.is_dir, runs.parent.glob(f"{STEPS}*"))):
+        name, records = folder.name.removeprefix(STEPS), read_records(folder)
+        tables |= {f"{key}{name}": text for key, text in text_tables(records).items()}
+        recorded[name.removeprefix("-") or records[0].about["algorithm"]["adv_estimator"]] = records
+    return tables | ({"recorded-steps": steps_table(recorded)} if recorded else {})
 
 
 def text_tables(records: Sequence[Record]) -> dict[str, str]:
-    """`weights-on-text`, `tokens-METHOD` for the methods of `LISTED`, and `recorded-steps`."""
+    """`weights-on-text`, `weight-follows`, and `tokens-METHOD` for the methods of `LISTED`."""
     tables = {"weights-on-text": _weights(records)}  # first: it refuses records without an entropy
-    tables["recorded-steps"] = _steps(records)
+    tables["weight-follows"] = _follows(records)
     for name, method, options in SEEN:
         if name in LISTED:
             tables[f"tokens-{name}"] = tokens_table(method, options, records)
@@ -52,34 +54,36 @@ def text_tables(records: Sequence[Record]) -> dict[str, str]:
 
 
 def correlations(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Pearson's correlations of the policy tokens' weights with place, length of the response, and entropy.
+    """Pearson's correlations of the policy tokens' weights with entropy, success, place and length of the response.
 
-    NaN where either is the same for all tokens.
+    With the entropy also over successes and over failures alone. NaN where either is the same for all tokens.
 
     Args:
         rows: responses as a record has them. Tokens whose weight is no number do not count.
 
-    >>> row = {"policy": [True] * 3, "weight": [0.5, 1.0, 1.5], "entropy": [2.0, 1.0, 0.0]}
+    >>> row = {"policy": [True] * 3, "weight": [0.5, 1.0, 1.5], "entropy": [2.0, 1.0, 0.0], "success": True}
     >>> correlations([row])
-    {'place': 1.0, 'length': nan, 'entropy': -1.0}
+    {'entropy': -1.0, 'in successes': -1.0, 'in failures': nan, 'success': nan, 'place': 1.0, 'length': nan}
     """
-    found = defaultdict(list)
+    found = []
     for row in rows:
         for place, (policy, weight) in enumerate(zip(row["policy"], row["weight"], strict=True)):
             if policy and math.isfinite(weight):
                 entropy = math.nan if row["entropy"] is None else row["entropy"][place]
-                for name, value in (
-                    ("weight", weight),
-                    ("place", place),
-                    ("length", len(row["weight"])),
-                    ("entropy", entropy),
-                ):
-                    found[name].append(value)
-    weights = found.pop("weight", [])
-    return {name: _correlation(weights, found.get(name, [])) for name in ("place", "length", "entropy")}
+                found.append((weight, entropy, row["success"], place, len(row["weight"])))
+    weight, entropy, success, place, length = np.asarray(found, float).reshape(-1, 5).T
+    of_success = success == 1
+    return {
+        "entropy": _correlation(weight, entropy),
+        "in successes": _correlation(weight[of_success], entropy[of_success]),
+        "in failures": _correlation(weight[~of_success], entropy[~of_success]),
+        "success": _correlation(weight, success),
+        "place": _correlation(weight, place),
+        "length": _correlation(weight, length),
+    }
 
 
-def _correlation(first: Sequence[float], second: Sequence[float]) -> float:
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     if len(first) < 2:
         return math.nan
     a, b = (np.asarray(values, float) - np.mean(values) for values in (first, second))
@@ -99,18 +103,35 @@ def _counting(record: Record) -> Sequence[Mapping[str, Any]]:
 def _weights(records: Sequence[Record]) -> str:
     lines = []
     for name, method, options in SEEN:
-        chain = chain_of(method, options)
-        measures = measure(chain, records)
-        each = [correlations(_counting(Record(seen_as(record, chain), record.about))) for record in records]
-        means = [_mean([one[key] for one in each]) for key in ("entropy", "place", "length")]
+        measures = measure(chain_of(method, options), records)
         numbers = [measures[key] for key in ("effective_share", "weight_min", "weight_max", "uncertain")]
-        formats = ("{:.2f}", "{:.2f}", "{:.2f}", "{:.0f}", "{:+.2f}", "{:+.2f}", "{:+.2f}")
-        shown = ["" if math.isnan(x) else f.format(x) for f, x in zip(formats, [*numbers, *means], strict=True)]
+        formats = ("{:.2f}", "{:.2f}", "{:.2f}", "{:.0f}")
+        shown = ["" if math.isnan(x) else f.format(x) for f, x in zip(formats, numbers, strict=True)]
         lines.append([name, *shown])
-    head = ["method", "effective share", "weight, min", "weight, max"]
-    head += [MEASURES["uncertain"], "correlation of weight with entropy", "with place", "with length"]
+    head = ["method", "effective share", "weight, min", "weight, max", MEASURES["uncertain"]]
     steps = ", ".join(str(record.step) for record in records)
     return table(head, lines) + f"\nMeans over the recorded steps ({steps}); extremes over all.\n"
+
+
+def _follows(records: Sequence[Record]) -> str:
+    """What a token's weight goes with, where the weight is its advantage as a multiple of GRPO's."""
+    lines = []
+    for name, method, options in SEEN[1:]:  # GRPO's own is 1 everywhere
+        chain = chain_of(method, options)
+        each = [_counting(Record(seen_as(record, chain), record.about)) for record in records]
+        means = [[_mean(_weights_of(rows, success)) for rows in each] for success in (True, False)]
+        found = [correlations(rows) for rows in each]
+        numbers = [_mean([one[key] for one in found]) for key in found[0]]
+        shown = ["" if math.isnan(x) else f"{x:+.2f}" for x in numbers]
+        lines.append([name, *(f"{_mean(one):.2f}" for one in means), *shown])
+    head = ["method", "mean weight in successes", "in failures", "correlation with entropy", "in successes alone"]
+    return table([*head, "in failures alone", "with success", "with place", "with length"], lines)
+
+
+def _weights_of(rows: Sequence[Mapping[str, Any]], success: bool) -> list[float]:
+    return [
+        w for row in rows if row["success"] == success for w, p in zip(row["weight"], row["policy"], strict=True) if p
+    ]
 
 
 def _mean(numbers: Sequence[float]) -> float:
@@ -118,9 +139,10 @@ def _mean(numbers: Sequence[float]) -> float:
     return sum(there) / len(there) if there else math.nan
 
 
-def _steps(records: Sequence[Record]) -> str:
+def steps_table(recorded: Mapping[str, Sequence[Record]]) -> str:
+    """How successes and failures differ over the training of each run, by its name."""
     lines = []
-    for record in records:
+    for run, record in ((run, record) for run, records in recorded.items() for record in records):
         entropies: dict[bool, list[float]] = {True: [], False: []}
         for row in record.rows:
             entropies[row["success"]] += [e for e, p in zip(row["entropy"], row["policy"], strict=True) if p]
@@ -128,8 +150,8 @@ def _steps(records: Sequence[Record]) -> str:
         lengths = [len(row["ids"]) for row in record.rows]
         shown = ["" if not values else f"{sum(values) / len(values):.2f}" for values in entropies.values()]
         rate, length = (sum(values) / len(values) for values in (successes, lengths))
-        lines.append([record.step, f"{100 * rate:.0f}", *shown, f"{length:.1f}"])
-    return table(["step", "success (%)", "entropy of successes (nats)", "of failures", "length (tokens)"], lines)
+        lines.append([run, record.step, f"{100 * rate:.0f}", *shown, f"{length:.1f}"])
+    return table(["run", "step", "success (%)", "entropy of successes (nats)", "of failures", "length (tokens)"], lines)
 
 
 def tokens_table(method: str, options: Mapping[str, Any], records: Sequence[Record]) -> str:
