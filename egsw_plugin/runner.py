@@ -311,7 +311,8 @@ def _problem(code: int | None, screen: _Screen, time_limit: float | None) -> str
     if code is None:
         return f"the time limit of {time_limit:g} s passed"
     if code < 0:
-        return f"the launcher was killed by {signal.Signals(-code).name}"
+        known = -code in {int(one) for one in signal.Signals}  # those for real time have no name
+        return f"the launcher was killed by {signal.Signals(-code).name if known else f'signal {-code}'}"
     if code == TIME_LIMIT_EXIT:
         return "exit code 124, as of a time limit inside the launcher"
     if code - 128 in (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS):

@@ -1,63 +1,108 @@
 """Why a verl run failed, found in its log: by an exception, or by what a process says that dies without one."""
 
+import itertools
 import re
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_SOURCE = re.compile(r"\(((?:[\w.:<>-]+ )?pid=\d+(?:, ip=[^)]*)?|raylet|autoscaler|gcs_server)\) ?")
+# Ray's prefixes, with the name that an actor gives itself, and those of torch.distributed and torchrun.
+_SOURCE = re.compile(
+    r"\(((?:[^\s()]+(?:\([^()]*\))? )?pid=\d+(?:, ip=[^)]*)?|"
+    r"(?:raylet|autoscaler|gcs_server)(?: \+\w+)?(?:, ip=[^)]*)?)\) ?|"
+    r"\[((?:rank|default)\d+)\]: ?"
+)
 _VLLM_PREFIX = re.compile(
-    r"(?:ERROR|WARNING|INFO) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]+\] ?(?=Traceback|\s|[\w.]+(?:Error|Exception)\b)"
+    r"(?:ERROR|WARNING|INFO) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]+\] ?"
+    r"(?=Traceback|\s|The above|During handling|\w+(?:\.\w+)*\.[A-Z]\w+: |[\w.]+(?:Error|Exception)\b)"
 )
 _RAY_DEDUP = re.compile(r" \[repeated \d+x across cluster\].*$")
 _FRAME = re.compile(r'\s+File "([^"]+)", line (\d+)(?:, in (.+))?$')
 _LIBRARY = re.compile(r"  (?:ray/|hydra/_internal/|.*/lib/python3\.\d+/)")  # frames that tell a reader nothing
 _FAULT_FRAME = re.compile(r'\s+File "([^"]+)", line (\d+) in (.+)$')
 _CARETS = re.compile(r"[\s~^]+$")
-_EXCEPTION = re.compile(r"((?:\w+\.)*[A-Z]\w*)(?:\([\w., ]*\))?(?::\s|:?$)")
+# The class, which a module's name may stand before; few have a small letter first, as socket.gaierror.
+_EXCEPTION = re.compile(
+    r"(?!(?:WARNING|INFO|ERROR|NOTE|Note|Warning)\b)"
+    r"((?:(?:\w+|<locals>)\.)*[A-Z]\w*|(?:\w+\.)+[a-z]\w*(?=: ))(?:\([\w., ]*\))?(?::\s|:?$)"
+)
+# The same where other lines stood between the frames and it, or where there are no frames.
+_SURE_EXCEPTION = re.compile(r"(?:(?:\w+|<locals>)\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)(?:: |:?$)")
+_BARE_EXCEPTION = re.compile(r"(?:\w+\.)+[A-Z]\w*(?:Error|Exception): ")
+_GROUP = re.compile(r" +\| ?")  # before each line of an ExceptionGroup
+_TORN = 50  # lines of its own that a process may print within a traceback
+# What begins a traceback of an exception that ended nothing.
+_IGNORED = re.compile(
+    r"Exception ignored (?:in|while)|Error in atexit|Exception in thread|--- Logging error ---|"
+    r"(?:Task|Future) exception was never retrieved|Error in sys\.excepthook"
+)
+_PROGRESS = re.compile(r"step:\d+ - ")  # verl's line after a step: what was said before it ended nothing
 _RAY_HEADER = re.compile(r"(?:ray\.exceptions\.RayTaskError(?:\([\w., ]*\))?: )?ray::\S+")
 _CHAIN = re.compile(r"The above exception was the direct cause|During handling of the above exception")
 _NOT_A_MESSAGE = re.compile(
     r"(?:INFO|WARNING|ERROR|DEBUG|CRITICAL)\b|\d{4}-\d\d-\d\d|\[|Traceback|Training Progress|step:\d|"
-    r"Error executing job|Set the environment variable HYDRA|The above exception|During handling"
+    r"Error executing job|Set the environment variable HYDRA|The above exception|During handling|Exception ignored|"
+    r"wandb:|make(?:\[\d+\])?: |srun: |bash: |Call stack:|\S+\.sh: line |/\S+:\d+: \w*Warning|\([\w.+ ]+\) "
 )
+_MESSAGE = 12  # lines of a message
 _GLOG = re.compile(r"\[\d{4}-\d\d-\d\d [\d:,]+ [A-Z] \d+ \d+\] (?:\([\w-]+\) )?[\w.]+:\d+: ?")
-_IDENTIFIER = re.compile(r"\s*(?:class_name|name|repr|namespace|pid|ip|node_ip|\w+_id):\s")
-_PLUGIN_ERROR = re.compile(r"egsw_plugin\.[\w.]+: ")
-_HYDRA_BEGIN = re.compile(r"(?:In '.*': )?Could not (?:override|find|load)|Error merging override")
+_SAYS_NOTHING = re.compile(r"\s*(?:class_name|name|repr|namespace|pid|ip|node_ip|\w+_id):\s|[=-]+$|\s*$")
+_COMPILER = re.compile(r"fatal error: |\berror: |cannot find -l")
+_PLUGIN_ERROR = re.compile(r"egsw_plugin\.(?:\w+\.)*[A-Z]\w*: ")
+_HYDRA_BEGIN = re.compile(
+    r"(?:In '.*': )?Could not (?:override|find|load)|Error merging override|Cannot find primary config"
+)
 _HYDRA_END = "Set the environment variable HYDRA_FULL_ERROR"
 _WORKER_DEATH = re.compile(
     r"A worker died or was killed|killed due to (?:the node running low on memory|memory pressure)"
 )
 # What a process says that dies without an exception of Python: its own last words, C's, CUDA's, NCCL's, a shell's, the
 # kernel's and a scheduler's.
-_NATIVE = re.compile(
-    r"\*\*\* SIG[A-Z]+ \(?.*received|Fatal Python error: |terminate called |Unhandled exception: |LLVM ERROR: |"
+_NATIVE = re.compile(  # at the beginning of a line
+    r"\*\*\* SIG(?!TERM)[A-Z]+ \(?.*received|Fatal Python error: |terminate called |Unhandled exception: |LLVM ERROR: |"
     r"(?:free|malloc|realloc|munmap_chunk)\(\): |double free or corruption|corrupted (?:size|double-linked)|"
-    r"\*\*\* stack smashing detected|.*\bAssertion [`'].*' failed|.*\bAssertion `.*` failed|"
-    r".*\bWatchdog caught collective operation timeout|.*\bCheck failed: |"
+    r"\*\*\* stack smashing detected|pure virtual method called|thread '.*' panicked at |"
+    r"\[\d{4}-\d\d-\d\d [\d:,]+ [CF] \d+ \d+\] |F\d{4,8} [\d:.]+ |"
     r"(?:Segmentation fault|Bus error|Aborted|Illegal instruction|Killed)\b(?: *\(core dumped\))?$|"
-    r".*: line \d+: +\d+ (?:Killed|Segmentation fault|Aborted|Bus error|Illegal instruction|Floating point exception)|"
-    r"slurmstepd: error: |.*\bOut of memory: Killed process|.*\boom[-_]kill(?:er)?\b|"
-    r".*pthread_create failed|libgomp: |.*symbol lookup error: "
+    r"(?:zsh: )?killed\b|slurmstepd: error: .*(?:CANCELLED|[Kk]illed|oom)|"
+    r"srun: error: .*(?:Out Of Memory|Killed|Segmentation fault|Aborted)|libgomp: Thread creation failed"
 )
+_NATIVE_WITHIN = re.compile(
+    r"\bAssertion [`'].*[`'] failed|\bWatchdog caught collective operation timeout|\bCheck failed: |"
+    r": line \d+: +\d+ (?:Killed|Segmentation fault|Aborted|Bus error|Illegal instruction|Floating point exception)|"
+    r"\bOut of memory: Killed process|\boom[-_]kill event|\binvoked oom-killer|pthread_create failed|"
+    r"symbol lookup error: "
+)
+_WATCHDOG = re.compile(r"Watchdog caught collective operation timeout")  # another process's fault, mostly
 # The machine ran out of something: whatever else the log says comes of that.
 _EXHAUSTED = re.compile(
     r"No space left on device|Disk quota exceeded|OutOfDiskError|killed due to memory pressure|"
-    r"killed due to the node running low on memory|Out of memory: Killed process|\boom[-_]kill|OOM[ -]Killed"
+    r"killed due to the node running low on memory|Out of memory: Killed process|\boom[-_]kill event|OOM[ -]Killed|"
+    r"out of shared memory|insufficient shared memory"
 )
 
-# What the rest of the job says after something else has gone wrong.
-_CONSEQUENCES = re.compile(
-    r"no materializable trajectories|ActorDiedError|ActorUnavailableError|WorkerCrashedError|RayActorError|"
-    r"EngineDeadError|EngineCore encountered an issue|KeyboardInterrupt|SystemExit|CancelledError|"
-    r"CalledProcessError|BrokenPipeError|Engine core initialization failed|Engine core proc|WorkerProc initialization|"
-    r"EngineGenerateError|ChildFailedError|LocalRayletDiedError|NodeDiedError|BrokenProcessPool|GetTimeoutError|"
-    r"ConnectionResetError|ConnectionRefusedError|EOFError|[Cc]onnection (?:closed|reset) by peer|[Bb]roken pipe|"
-    r"ncclRemoteError|remote process exited|recvValue failed|Socket closed|after shutdown|"
-    r"DataLoader worker \(pid.*\) (?:exited unexpectedly|is killed by signal)|"
-    r"Session was reset|failed to connect to all addresses"
+# What the rest of the job says after something else has gone wrong: by class, and by what it says.
+_CONSEQUENCE = re.compile(
+    r"(?:[\w.]+\.)?(?:ActorDiedError|ActorUnavailableError|WorkerCrashedError|RayActorError|EngineDeadError|"
+    r"KeyboardInterrupt|EngineGenerateError|ChildFailedError|LocalRayletDiedError|NodeDiedError|"
+    r"BrokenProcessPool|OwnerDiedError|ObjectLostError|TaskCancelledError)\b|SystemExit(?:: -?\d+)?$|"
+    r".*(?:no materializable trajectories|EngineCore encountered an issue|Engine core initialization failed|"
+    r"Engine core proc|WorkerProc initialization|Worker failed with error|ncclRemoteError|after shutdown|"
+    r"DataLoader worker \(pid.*\) (?:exited unexpectedly|is killed by signal))",
+    re.DOTALL,
 )
+# The same, but if nothing died it may be what went wrong itself.
+_WEAK_CONSEQUENCE = re.compile(
+    r"(?:[\w.]+\.)?(?:CancelledError|CalledProcessError|BrokenPipeError|GetTimeoutError|ConnectionResetError|"
+    r"ConnectionRefusedError|EOFError|ServerDisconnectedError)\b|"
+    r".*(?:CalledProcessError|[Bb]roken pipe|[Cc]onnection (?:closed|reset) by|Connection was likely closed|"
+    r"closed by remote peer|communicator was aborted|remote process exited|recvValue failed|Socket closed|"
+    r"Session was reset|failed to connect to all addresses)",
+    re.DOTALL,
+)
+_NCCL = re.compile(r"nccl\w+: |Last error:|socket\w+: ")
+_ENGINE = re.compile(r"EngineDead|Engine ?[Cc]ore")
+_ENGINE_SOURCE = re.compile(r"EngineCore|Worker_|VllmWorker")
 
 
 @dataclass
@@ -71,9 +116,12 @@ class Cause:
 @dataclass
 class _Error:
     start: int
+    end: int  # the line of its class
     message: list[str]
     frames: list[list[str]] = field(default_factory=list)
     earlier: "_Error | None" = None  # the exception this one was raised from
+    ignored: bool = False  # it was printed, and ended nothing
+    bare: bool = False  # without frames: Ray prints equal lines of several processes once
 
     def chain(self) -> list["_Error"]:
         return [self, *(self.earlier.chain() if self.earlier else [])]
@@ -88,46 +136,74 @@ def clean(line: str) -> str:
 
 
 def _split(line: str) -> tuple[str, str]:
-    line = _ANSI.sub("", line).rstrip("\r\n").rsplit("\r", 1)[-1]
+    line = _ANSI.sub("", line).rstrip("\r\n")
     source = ""
     while match := _SOURCE.match(line):
-        source += match.group(1) + " "
+        source += (match[1] or match[2]) + " "
         line = line[match.end() :]
+    line = line.rsplit("\r", 1)[-1]
     return source.strip(), _RAY_DEDUP.sub("", _VLLM_PREFIX.sub("", line)).rstrip()
 
 
 class _Parser:
     """Collects the exceptions of one process: lines of several processes are interleaved in the log."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: str) -> None:
+        self.source = source
         self.errors: list[_Error] = []
         self.frames: list[list[str]] = []
-        self.start = 0
-        self.in_ray_header = self.chained = self.in_message = False
+        self.start = self.last = 0
+        self.torn = 0  # lines since the last frame that belong to no traceback
+        self.in_ray_header = self.chained = self.in_message = self.ignored = self.in_logging = False
 
     def feed(self, number: int, line: str) -> None:
-        if match := _FRAME.match(line):
-            self.start = self.start if self.frames else number
+        line = _GROUP.sub("", line)
+        if _IGNORED.match(line):
+            self.ignored, self.in_message, self.in_logging = True, False, line.startswith("--- Logging")
+        if self.in_logging and self.errors and self.errors[-1].ignored and not self.frames:
+            self.in_logging = not line.startswith("Arguments:")  # the stack of the call that logged
+        elif match := _FRAME.match(line):
+            self.start = self.start if self.frames and not self.torn else number
             self.frames.append([_place(*match.groups())])
-            self.in_message = False
+            self.in_message, self.torn = False, 0
         elif _RAY_HEADER.match(line):  # the frames so far only called ray.get; those of the remote task follow
-            self.frames, self.in_ray_header, self.in_message, self.start = [], True, False, number
+            self.frames, self.in_ray_header, self.in_message, self.start, self.torn = [], True, False, number, 0
         elif (self.frames or self.in_ray_header) and line[:1].isspace():
             if self.frames and len(self.frames[-1]) == 1 and not _CARETS.match(line):
                 self.frames[-1].append("    " + line.strip())
-        elif _PLUGIN_ERROR.match(line) or ((self.frames or self.in_ray_header) and _EXCEPTION.match(line)):
+        elif _PLUGIN_ERROR.match(line) or (
+            (self.frames or self.in_ray_header) and (_SURE_EXCEPTION if self.torn else _EXCEPTION).match(line)
+        ):
             self._close(number, line)
-        elif self.in_message and line.strip() and not _NOT_A_MESSAGE.match(line):
+        elif self.in_message and self._goes_on(number, line):
             self.errors[-1].message.append(line.rstrip())
+            self.last = number
+        elif "pid=" in self.source and not self.frames and _BARE_EXCEPTION.match(line):
+            self._close(number, line)
+            self.errors[-1].bare = True
         else:
-            self.frames, self.in_ray_header, self.in_message = [], False, False
+            self.in_message = False
+            self.torn += bool(self.frames)
+            if "Traceback" in line or self.torn > _TORN or "pid=" not in self.source:
+                self.frames, self.in_ray_header, self.torn = [], False, 0
             self.chained = self.chained if not line.strip() or "Traceback" in line else bool(_CHAIN.match(line))
+
+    def _goes_on(self, number: int, line: str) -> bool:
+        if "pid=" in self.source and number > self.last + 1:  # Ray prints what a process says at once in one piece
+            return False
+        message = self.errors[-1].message
+        if "ChildFailedError" in message[0]:  # torchrun's table
+            return len(message) < 40 and "Traceback" not in line
+        empty = len(message) == 1 and message[0].endswith(":")
+        return len(message) < _MESSAGE and bool(line.strip() or empty) and not _NOT_A_MESSAGE.match(line)
 
     def _close(self, number: int, line: str) -> None:
         earlier = self.errors.pop() if self.chained and self.errors else None
         start = earlier.start if earlier else (self.start if self.frames or self.in_ray_header else number)
-        self.errors.append(_Error(start, [line], self.frames, earlier))
+        ignored = self.ignored or (bool(self.frames) and self.frames[-1][0].endswith(" in __del__"))
+        self.errors.append(_Error(start, number, [line], self.frames, earlier, ignored))
         self.frames, self.in_ray_header, self.chained, self.in_message = [], False, False, True
+        self.ignored, self.torn, self.last = False, 0, number
 
 
 def _place(path: str, line: str, function: str | None) -> str:
@@ -138,9 +214,9 @@ def _place(path: str, line: str, function: str | None) -> str:
 def find_cause(log: str, limit: int = 15) -> Cause:
     """The cause of a failed run, in at most `limit` lines: see `_choose` for the order of preference."""
     lines = [_split(line) for line in log.split("\n")]
-    parsers: dict[str, _Parser] = defaultdict(_Parser)
+    parsers: dict[str, _Parser] = {}
     for number, (source, line) in enumerate(lines):
-        parsers[source].feed(number, line)
+        parsers.setdefault(source, _Parser(source)).feed(number, line)
     errors = sorted((e for p in parsers.values() for e in p.errors), key=lambda e: e.start)
     cause = _choose(errors, lines)
     return Cause(cause.kind, [_shorten(line) for line in cause.lines[:limit]])
@@ -148,42 +224,113 @@ def find_cause(log: str, limit: int = 15) -> Cause:
 
 def _choose(errors: list[_Error], lines: list[tuple[str, str]]) -> Cause:
     """Our own error; a configuration error; a full disk or memory; the error that ended the run, or a process's last
-    words before it; the death of a worker; a consequence; the log's end."""
-    for error in (link for e in errors for link in e.chain()):
+    words before it; the death of a worker; a consequence; the log's end. Of what came after the last step."""
+    sources = [source for source, _ in lines]
+    alive = max((n for n, (_, line) in enumerate(lines) if _PROGRESS.match(line)), default=-1)
+    dead = _dead(errors, lines)
+    last_words = {source: n for n, (source, line) in enumerate(lines) if line.strip()}
+
+    def of_dead(number: int) -> bool:
+        source = sources[number]
+        return bool(dead & set(re.findall(r"pid=(\d+)", source))) or (
+            "engine" in dead and bool(_ENGINE_SOURCE.search(source))
+        )
+
+    def counts(error: _Error) -> bool:
+        # Ray prints the lines of several processes out of order: the last words of one that died count before the step.
+        ended = error.end + len(error.message) > last_words[sources[error.end]]
+        return error.end > alive or (of_dead(error.end) and ended)
+
+    found = [e for e in errors if counts(e) and not e.ignored]
+    if not found and alive < 0:
+        found = errors
+    for error in (link for e in found for link in e.chain()):
         if error.says(_PLUGIN_ERROR.pattern):
             return Cause("plugin", _show(error))
     if message := _hydra_message(lines):
         return Cause("config", message)
-    for error in errors:
+    for error in found:
         if error.says(r"(?:omegaconf|hydra)\."):
             return Cause("config", _show(error))
-    sources = [source for source, _ in lines]
-    real = [e for e in errors if not _CONSEQUENCES.search(" ".join(e.message))]
-    natives = [n for n, (_, line) in enumerate(lines) if _NATIVE.match(_GLOG.sub("", line))]
-    deaths = [n for n, (_, line) in enumerate(lines) if _WORKER_DEATH.search(line)]
+    natives = [n for n in range(alive + 1, len(lines)) if _is_native(lines[n][1])]
+    deaths = [n for n in range(alive + 1, len(lines)) if _WORKER_DEATH.search(lines[n][1])]
     # A report of the raylet may come late, and the exception that others made of a full disk earlier.
-    exhausted = [link for e in errors for link in e.chain() if _EXHAUSTED.search(" ".join(link.message))]
+    exhausted = [link for e in found for link in e.chain() if _EXHAUSTED.search(link.message[0])]
     if exhausted:
         return Cause("traceback", _show(exhausted[0]))
-    if found := [n for n in sorted({*natives, *deaths}) if _EXHAUSTED.search(lines[n][1])]:
-        return Cause("worker", _show_death(lines[found[0]][1], sources))
-    if natives and not (real and _fatal(real, errors, sources).start < natives[0]):
-        return Cause("native", _show_native(natives[0], lines))
-    if deaths and (not real or deaths[0] < real[0].start):
-        return Cause("worker", _show_death(lines[deaths[0]][1], sources))
-    if errors:
-        return Cause("traceback", _show(_fatal(real, errors, sources) if real else errors[0]))
+    last = next((e for e in reversed(found) if not sources[e.end] and not e.bare), None)
+    shells = [n for n in range(alive + 1, len(lines)) if last is None and not sources[n]]
+    if full := [n for n in sorted({*natives, *deaths, *shells}) if _EXHAUSTED.search(lines[n][1])]:
+        return Cause("worker", _show_death(lines[full[0]][1], sources))
+
+    real = [e for e in found if not e.bare and not _is_consequence(e)]
+    if real:  # it may be what a timeout waited for
+        natives = [n for n in natives if not _WATCHDOG.search(lines[n][1])]
+    if last is not None and (last in real or (not dead and not deaths and not natives and _is_weak(last))):
+        cause = _as_first_said(last, found)
+        device = [n for n in natives if n < last.end and "block: [" in lines[n][1]]
+        if device and re.search("CUDA error|device-side", " ".join(last.message)):
+            return Cause("native", _show_native(device[0], lines))
+        earlier = _earlier(real, sources) if last not in real else []
+        return Cause("traceback", _show(cause, lines, earlier))
+    doomed = [e for e in found if of_dead(e.end) and not _is_consequence(e)]
+    fatal = doomed[-1] if doomed else real[0] if real and not dead else None
+    words = [n for n in natives if of_dead(n)] or natives
+    if last is None and (own := [n for n in natives if not sources[n]]):  # a shell's or the kernel's word on the driver
+        fatal, words = None, own
+    if words and not (fatal and fatal.start < words[0]):
+        return Cause("native", _show_native(words[0], lines))
+    if fatal and not (not doomed and deaths and deaths[0] < fatal.start):
+        end = [lines[n][1] for n in shells if n > fatal.end and lines[n][1].strip()][-1:]
+        return Cause("traceback", _show(fatal, lines, [f"The log ends with: {line}" for line in end]))
+    more = _earlier(real, sources)
+    for n in range(len(lines) - 1, alive, -1):
+        if sources[n] and (of_dead(n) or not dead) and re.match(r"(?:ERROR|CRITICAL)\b", lines[n][1]):
+            more.insert(0, f"Before that, {sources[n]} said: {lines[n][1]}")
+            break
+    if deaths:
+        return Cause("worker", _show_death(lines[deaths[0]][1], sources) + more)
+    if found:
+        return Cause("traceback", _show(last or found[0], lines, more))
     return Cause("tail", [line for _, line in lines if line.strip()][-10:])
 
 
-def _fatal(real: list[_Error], errors: list[_Error], sources: list[str]) -> _Error:
-    """The exception that ended the run: the driver's last, where it is no consequence, as it was first said; else the
-    first of all, since what was caught earlier is not known."""
-    last = next((e for e in reversed(errors) if not sources[e.start]), None)
-    if last is None or last not in real:
-        return real[0]
+def _is_weak(error: _Error) -> bool:
+    return bool(_WEAK_CONSEQUENCE.match(_judged(error))) and not _CONSEQUENCE.match(_judged(error))
+
+
+def _is_consequence(error: _Error) -> bool:
+    return bool(_WEAK_CONSEQUENCE.match(_judged(error)) or _CONSEQUENCE.match(_judged(error)))
+
+
+def _judged(error: _Error) -> str:
+    """The first line, and what NCCL says below: anything else there may have been printed by chance."""
+    return " ".join([error.message[0], *filter(_NCCL.match, error.message[1:])])
+
+
+def _is_native(line: str) -> bool:
+    if _PROGRESS.match(line):
+        return False
+    return bool(_NATIVE.match(line) or _NATIVE.match(_GLOG.sub("", line)) or _NATIVE_WITHIN.search(line))
+
+
+def _dead(errors: list[_Error], lines: list[tuple[str, str]]) -> set[str]:
+    """The process ids that Ray or the raylet says to have died, and "engine" for vLLM's."""
+    said = [line for e in errors if _is_consequence(e) for line in e.message]
+    dead = {pid for line in said for pid in re.findall(r"^\s*pid: (\d+)", line)}
+    dead |= {pid for _, line in lines if _WORKER_DEATH.search(line) for pid in re.findall(r"Worker PID: (\d+)", line)}
+    return dead | ({"engine"} if any(_ENGINE.search(line) for line in said) else set())
+
+
+def _as_first_said(last: _Error, found: list[_Error]) -> _Error:
+    """The driver's exception, where another process raised it: with that one's frames."""
     root = last.chain()[-1].message[0]
-    return next((e for e in real if root in (link.message[0] for link in e.chain())), last)
+    return next((e for e in found if root in (link.message[0] for link in e.chain())), last)
+
+
+def _earlier(real: list[_Error], sources: list[str]) -> list[str]:
+    """An error of another process, which may be the cause or have been caught: nobody says."""
+    return [f"Before that, {sources[e.end] or 'the driver'} said: {' '.join(e.message[:2])}" for e in real[-1:]]
 
 
 def _show_native(number: int, lines: list[tuple[str, str]]) -> list[str]:
@@ -191,6 +338,8 @@ def _show_native(number: int, lines: list[tuple[str, str]]) -> list[str]:
     source = lines[number][0]
     own = [_GLOG.sub("", line) for other, line in lines[number + 1 :] if other == source]
     said, shown = _GLOG.sub("", lines[number][1]), []
+    if " panicked at " in said:
+        shown += own[:1]
     for place, line in enumerate(own[:60]):
         what = re.match(r"\s*what\(\):\s+(.*)", line)
         if what:
@@ -216,8 +365,11 @@ def _show_death(line: str, sources: list[str]) -> list[str]:
 def _hydra_message(lines: list[tuple[str, str]]) -> list[str]:
     """The paragraph hydra prints instead of a traceback when it cannot build the configuration."""
     texts = [line for _, line in lines]
-    if any(line.startswith("Error executing job") for line in texts):  # the configuration was built
-        return []
+    job = next((n for n, line in enumerate(texts) if line.startswith("Error executing job")), None)
+    if job is not None:  # the configuration was built; hydra itself may still say why in a paragraph and without frames
+        said = list(itertools.takewhile(str.strip, texts[job + 1 :]))
+        own = said and not re.match(r"Traceback|ray\.|\s", said[0]) and any(_HYDRA_END in line for line in texts[job:])
+        return said[:8] if own and not any(map(_FRAME.match, said)) else []
     end = next((n for n, line in enumerate(texts) if line.startswith(_HYDRA_END)), 0)
     while end and not texts[end - 1].strip():
         end -= 1
@@ -232,16 +384,27 @@ def _hydra_message(lines: list[tuple[str, str]]) -> list[str]:
     return texts[start:end][-8:]
 
 
-def _show(error: _Error) -> list[str]:
-    """The message, what it was raised from if that says more, and the three innermost frames."""
+def _show(error: _Error, lines: Sequence[tuple[str, str]] = (), more: Sequence[str] = ()) -> list[str]:
+    """The message, what it was raised from if that says more, `more`, and the three innermost frames."""
     # An identifier more or less says nothing; Ray's sentence on why an actor died stands behind five of them.
-    message = [error.message[0], *(line for line in error.message[1:] if not _IDENTIFIER.match(line))][:5]
-    root = error.chain()[-1]
-    text = root.message[0].partition(": ")[2]
-    raised_from = [f"raised from {root.message[0]}"] if text and text not in " ".join(error.message) else []
+    message = [error.message[0], *(line for line in error.message[1:] if not _SAYS_NOTHING.match(line))]
+    if error.says(r"\S*ChildFailedError"):  # torchrun's table
+        message = message[:1] + [line for line in message if re.match(r"\s*(?:exitcode|traceback) *:", line)]
+    if message[0].endswith(":") and len(message) > 5:  # code, and then what is wrong with it
+        message = [*message[:2], "...", *message[-2:]]
+    message = message[:5]
+    raised_from: list[str] = []
+    for link in error.chain()[1:]:
+        text = link.message[0].partition(": ")[2]
+        if text and text not in " ".join([*error.message, *raised_from]):
+            raised_from.append(f"raised from {link.message[0]}")
+    if error.says(r"\S*CalledProcessError|.*CalledProcessError: "):  # what the compiler said before
+        source = lines[error.end][0] if lines else ""
+        said = [line for other, line in lines[: error.start] if other == source and _COMPILER.search(line)]
+        raised_from += said[-1:]
     frames = [frame for frame in error.frames if not _LIBRARY.match(frame[0])] or error.frames
-    return message + raised_from + [line for frame in frames[-3:] for line in frame]
+    return message + raised_from[:3] + list(more) + [line for frame in frames[-3:] for line in frame]
 
 
 def _shorten(line: str, width: int = 500) -> str:
-    return line if len(line) <= width else line[: width - 3] + "..."
+    return line if len(line) <= width else f"{line[: width - 153]}...{line[-150:]}"
