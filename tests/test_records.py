@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from batches import random_batch
@@ -129,6 +131,80 @@ def test_files_that_are_no_records(tmp_path):
         read_records(tmp_path)
 
 
+def drop(name):
+    return lambda table: table.drop_columns([name])
+
+
+def put(name, values):
+    return lambda table: table.set_column(table.schema.get_field_index(name), name, values(table))
+
+
+def shorter(name):
+    def values(table):
+        lists = table[name].to_pylist()
+        return pa.array([lists[0][:-1], *lists[1:]], table.schema.field(name).type)
+
+    return put(name, values)
+
+
+def holed(name):
+    def values(table):
+        lists = table[name].to_pylist()
+        return pa.array([[None, *lists[0][1:]], *lists[1:]], table.schema.field(name).type)
+
+    return put(name, values)
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        *((drop(name), f"has no column {name}") for name in ("entropy", "reward", "uid", "step", "tokens")),
+        *((shorter(name), f"values of {name} in row 0, for") for name in ("entropy", "base", "tokens", "policy")),
+        *((holed(name), f"has a gap in a row of {name}") for name in ("entropy", "weight", "tokens")),
+        (put("success", lambda t: pa.array(["False"] * t.num_rows)), "has a column success of string, not of bool"),
+        (put("reward", lambda t: pa.array([None] * t.num_rows, pa.float64())), "has no reward in row 0"),
+        (put("reward", lambda t: pa.array([math.nan] * t.num_rows)), "has a reward that is no finite number"),
+        (put("step", lambda t: pa.array([1, 2] * (t.num_rows // 2))), "has rows of step 1, 2"),
+        (put("step", lambda t: pa.array([7] * t.num_rows)), "has rows of step 7"),
+        (lambda t: t.slice(0, 0), "has no rows"),
+        (lambda t: t.replace_schema_metadata({b"egsw_plugin": b"[1]"}), "is not a record of egsw-plugin"),
+        (lambda t: t.replace_schema_metadata({b"egsw_plugin": b"[" * 100_000}), "is not a record of egsw-plugin"),
+        (lambda t: t.replace_schema_metadata({b"egsw_plugin": b'{"version": 2}'}), "another version (2, here 1)"),
+    ],
+)
+def test_a_record_that_was_changed_is_refused(tmp_path, change, words):
+    record = record_of(1)
+    for row in record.rows:
+        row["weight"] = row["entropy"]
+    path = store.write_record(record, tmp_path)
+    read_records(path)
+    pq.write_table(change(pq.read_table(path)), path)
+    with pytest.raises(DataError, match=re.escape(words)):
+        read_records(path)
+
+
+def test_a_record_that_was_cut_is_refused(tmp_path):
+    path = store.write_record(record_of(1), tmp_path)
+    whole = path.read_bytes()
+    for size in (0, 3, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(DataError, match="is not a record"):
+            read_records(path)
+    damaged = bytearray(whole)
+    damaged[20:60] = bytes(40)
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match="is not a record"):
+        read_records(path)
+
+
+def test_records_of_two_runs_are_no_run(tmp_path):
+    for run in ("a", "b"):
+        store.write_record(record_of(1), tmp_path / run / "records")
+    with pytest.raises(DataError, match=r"records of 2 runs; choose one, such as .*/a/records"):
+        read_records(tmp_path)
+    assert len(read_records(tmp_path / "a")) == 1
+
+
 def test_options():
     assert options_of({"adv_estimator": "grpo"}) is None
     assert options_of({"record": {"every": 5}}) == RecordOptions(5, 4)
@@ -243,6 +319,13 @@ def test_the_documentations_tables_are_those_of_the_recorded_steps_in_the_reposi
         (["--set", "alpha"], "write OPTION=VALUE"),
         (["--target", "distance=1"], "use effective_share=NUMBER"),
         (["--target", "effective_share=much"], "write effective_share=NUMBER"),
+        (["--target", "effective_share=nan"], "above 0 and at most 1"),
+        (["--target", "effective_share=5"], "above 0 and at most 1"),
+        (["--target", "effective_share=0.5", "--set", "temperature=3"], "--target searches the temperature"),
+        (["--target", "effective_share=0.5", "--method", "gtpo"], "gtpo has no temperature to search"),
+        (["--method", "grpo", "--set", "alpha=3"], "grpo has no options"),
+        (["--method", "grpo", "--target", "effective_share=0.5"], "grpo has no temperature to search"),
+        (["--set", "alpha=0", "--set", "alpha=2"], "alpha comes twice; write alpha=VALUE,VALUE"),
         (["--method", "egws"], "egsw"),
         (["--step", "3"], "no record of step 3"),
     ],
@@ -251,6 +334,26 @@ def test_the_command_refuses(tmp_path, capsys, arguments, fix):
     store.write_record(record_of(9, 10), tmp_path / "records")
     assert main(["whatif", str(tmp_path), *arguments]) == 2
     assert fix in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--set", "alpha=0,1", "--set", "temperature=auto,3"],
+        ["--method", "gtpo", "--set", "alpha2=0.1,0.2", "--set", "norm_set=joint,none"],
+        ["--method", "batch_clip_cov", "--set", "seed=3"],
+    ],
+)
+def test_values_that_are_no_fractions(tmp_path, capsys, arguments):
+    store.write_record(record_of(9, 10), tmp_path / "records")
+    assert main(["whatif", str(tmp_path), *arguments, "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.count("\n") >= 3
+
+
+def test_a_target_that_is_not_reached_is_said(tmp_path, capsys):
+    store.write_record(record_of(9, 10), tmp_path / "records")
+    assert main(["whatif", str(tmp_path), "--set", "alpha=0", "--target", "effective_share=0.01"]) == 0
+    assert "effective_share=0.01 is not reached; the nearest is" in capsys.readouterr().out
 
 
 def test_torch_and_whole_groups():

@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -683,6 +684,82 @@ def test_controls_and_settings_have_tables(grid):
         read_grid(grid(cells={**cells, "egsw": {"method": "egsw", "control": "gpro"}}))
 
 
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"cells": {"grpo": {"method": "grpo", "control": "grpo"}}}, "grpo -> grpo: a cell is no control of itself"),
+        (
+            {
+                "cells": {
+                    "grpo": {"method": "grpo", "control": "egsw"},
+                    "egsw": {"method": "egsw", "control": "grpo"},
+                }
+            },
+            "grpo -> egsw -> grpo",
+        ),
+        ({"cells": {"grpo": {"method": "grpo", "control": "nope"}, 1: {"method": "x"}}}, "cells.1: a name has letters"),
+        ({"cells": {"grpo": {"method": "grpo", "overrides": {"x": {1, 2}}}}}, "cells.grpo.overrides.x="),
+        ({"experiments": {"methods": {"seeds": 10**10, "cells": ["grpo"]}}}, "at most 1000"),
+        ({"experiments": {"others": {"seeds": 1, "cells": ["grpo"]}}}, "choose another name"),
+    ],
+)
+def test_grids_that_are_refused(grid, tmp_path, change, words):
+    content = {
+        "launcher": str(grid()),  # any file
+        "steps": 4,
+        "time_limit": 60,
+        "baseline": "grpo",
+        "cells": {"grpo": {"method": "grpo"}},
+        "experiments": {"methods": {"seeds": 1, "cells": ["grpo"]}},
+    }
+    path = tmp_path / "other.yaml"
+    path.write_text(yaml.safe_dump(content | change))
+    with pytest.raises(GridError, match=re.escape(words)):
+        read_grid(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seconds": "12"},
+        {"seconds": math.nan},
+        {"machine": None},
+        {"versions": []},
+        {"inputs": None},
+        {"configuration": None},
+        {"lines": None},
+        {"lines": [1, 2]},
+        {"cell": None},
+        {"seed": "1"},
+        {"seed": -1},
+        {"seed": True},
+    ],
+)
+def test_a_record_with_a_field_of_another_kind_is_refused(tmp_path, change):
+    path = write_record(record(), tmp_path)
+    content = json.loads(gzip.decompress(path.read_bytes())) | change
+    path.write_bytes(gzip.compress(json.dumps(content).encode()))
+    with pytest.raises(ValueError, match="is no record of a run that this version reads"):
+        read_record(path)
+
+
+@pytest.mark.parametrize(
+    "lines,words",
+    [
+        (lambda lines: lines[:2], "no metrics of step 3, 4"),
+        (lambda lines: lines[1:], "no metrics of step 1"),
+        (lambda lines: [*lines[:3], lines[3][:20]], "damaged line"),
+        (lambda lines: [], "no metrics of step 1"),
+    ],
+)
+def test_a_record_that_is_not_whole_is_in_no_table(grid, tmp_path, capsys, lines, words):
+    whole = record()
+    write_record(replace(whole, lines=tuple(lines(list(whole.lines)))), tmp_path / "runs")
+    assert report(grid(), tmp_path / "runs", None, tmp_path / "out", False, []) == 1
+    error = capsys.readouterr().err
+    assert "the record grpo-seed1 is not whole" in error and words in error
+
+
 def test_a_cell_that_comes_twice_is_refused(tmp_path):
     """YAML's readers keep the last one."""
     path = tmp_path / "grid.yaml"
@@ -801,4 +878,4 @@ def test_a_page_gets_the_figures_that_it_shows(grid, tmp_path):
     page.write_text("![x](figures/methods-success.png)\n<!-- table: runs -->\n<!-- end -->\n")
     assert report(grid(), tmp_path / "runs", page, tmp_path / "figures", False, []) == 0
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["methods-success.png"]
-    assert "| 2 | 4 |" in page.read_text()
+    assert "| grpo-seed1, grpo-seed2 | 4 |" in page.read_text()

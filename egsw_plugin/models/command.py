@@ -88,7 +88,7 @@ def _local(folder: Path, out: Path) -> str:
     source = {"folder": str(folder)}
     if holds(out, source):
         return f"{out} has it already"
-    with building(out, sum(path.stat().st_size for path in folder.iterdir())) as scratch:
+    with building(out, sum(path.stat().st_size for path in folder.iterdir() if path.is_file())) as scratch:
         hub.copy(folder, scratch)
         write_record(scratch, source)
     return _done(out)

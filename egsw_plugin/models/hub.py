@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ..errors import ModelError
 
@@ -64,25 +65,61 @@ def check(folder: Path, origin: str) -> None:
         ModelError: What is missing.
     """
     try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{origin} is no model for transformers: it has no readable config.json") from error
-    if not isinstance(config, dict) or "model_type" not in config:
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ModelError(f"{origin} is no model for transformers: its config.json names no model_type")
-    if not any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()):
+    weights = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in (".safetensors", ".bin")]
+    if not any("adapter" not in path.name for path in weights):
         raise ModelError(f"{origin} has no weights, *.safetensors or *.bin")
-    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+    for path in weights:
+        if path.suffix == ".safetensors" and (wrong := _wrong_weights(path)):
+            raise ModelError(f"{origin}: {path.name} {wrong}; fetch it again")
+    kind = next((".safetensors" for path in weights if path.suffix == ".safetensors"), ".bin")
+    for index in folder.glob(f"*{kind}.index.json"):
+        if absent := sorted(name for name in _shards(index) if not (folder / name).is_file()):
+            raise ModelError(f"{origin}: {index.name} names {absent[0]}, which is not there; fetch it again")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(f"{origin} has no tokenizer")
+    if (folder / "tokenizer.json").exists() and not _section(folder / "tokenizer.json"):
+        raise ModelError(f"{origin}: tokenizer.json cannot be read; fetch it again")
+
+
+def _wrong_weights(path: Path) -> str | None:
+    """What a file of weights that was cut, or never fetched, lacks: by its header, without reading it all."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length <= size - 8:
+            return "is no safetensors file (a Git LFS pointer?)"
+        try:
+            header = json.loads(file.read(length))
+            end = max((one["data_offsets"][1] for name, one in header.items() if name != "__metadata__"), default=0)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+            return "is no safetensors file"
+    return None if 8 + length + end == size else f"has {size} bytes, not the {8 + length + end} that its header names"
+
+
+def _shards(index: Path) -> set[str]:
+    names = _section(index).get("weight_map", {})
+    return {name for name in names.values() if isinstance(name, str)} if isinstance(names, dict) else set()
+
+
+def _section(path: Path) -> dict[str, Any]:
+    """A JSON file's section; empty if it cannot be read or holds another thing."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def has_chat_template(folder: Path) -> bool:
     """Whether its tokenizer can turn messages into a prompt, as verl asks it to."""
     if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
         return True
-    try:
-        return bool(json.loads((folder / "tokenizer_config.json").read_text()).get("chat_template"))
-    except (OSError, ValueError):
-        return False
+    return bool(_section(folder / "tokenizer_config.json").get("chat_template"))
 
 
 def _reason(error: Exception, hub_id: str, revision: str | None) -> Exception:

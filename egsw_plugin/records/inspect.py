@@ -232,9 +232,9 @@ def run(
     """
     records = whatif.of_step(read_records(place), step, place)
     options = {}
-    for text in given:
-        key, values = whatif.values_of(text)
+    for key, values in whatif.options_of(given).items():
         if len(values) != 1:
+            text = f"{key}={','.join(map(str, values))}"
             raise OptionError("--set", text, "the page shows one value; `egsw-plugin whatif` compares several")
         options[key] = values[0]
     if options and method is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..console import warn_once
+from ..console import one_line, warn_once
 from ..errors import DataError
 
 FOLDER = "records"
@@ -95,12 +96,14 @@ def read_records(place: Path) -> list[Record]:
     """The records of a run (its folder, its checkpoints' folder, or the folder of records) or one file, by step.
 
     Raises:
-        DataError: there are none, or a file is not one.
+        DataError: there are none, a file is not one or not whole, or they are of several runs.
     """
     paths = [place] if place.is_file() else sorted(place.glob("step_*.parquet"))
     paths = paths or sorted(place.glob(f"**/{FOLDER}/step_*.parquet"))
     if not paths:
         raise DataError(f"{place} has no records; a run writes them with +algorithm.record.every=10")
+    if len(folders := sorted({str(path.parent) for path in paths})) > 1:
+        raise DataError(f"{place} has records of {len(folders)} runs; choose one, such as {folders[0]}")
     return [_read(path) for path in paths]
 
 
@@ -111,11 +114,48 @@ def _read(path: Path) -> Record:
     try:
         table = pq.read_table(path)
         about = json.loads(table.schema.metadata[b"egsw_plugin"])
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is not a record of egsw-plugin: {error}") from error
-    if about.get("version") != VERSION or not table.num_rows:
-        raise DataError(f"{path} is a record of another version ({about.get('version')}, here {VERSION}), or empty")
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not a record of egsw-plugin: {one_line(str(error))}") from error
+    if not isinstance(about, dict) or not isinstance(about.get("algorithm", {}), dict):
+        raise DataError(f"{path} is not a record of egsw-plugin: what it says about itself is no section")
+    if about.get("version") != VERSION:
+        raise DataError(f"{path} is a record of another version ({about.get('version')}, here {VERSION})")
+    if wrong := _wrong(table, path):
+        raise DataError(f"{path} {wrong}; record the step again")
     return Record(table.to_pylist(), about)
+
+
+def _wrong(table: Any, path: Path) -> str | None:
+    """What a file that was changed or cut lacks: kernels read its columns as tensors of one shape."""
+    import pyarrow.compute as pc
+
+    if not table.num_rows:
+        return "has no rows"
+    for field in _schema():
+        if field.name not in table.schema.names:
+            return f"has no column {field.name}"
+        if table.schema.field(field.name).type != field.type:
+            return f"has a column {field.name} of {table.schema.field(field.name).type}, not of {field.type}"
+    for name in ("step", "uid", "ids", "tokens", "policy", "base", "advantage", "reward", "score", "success"):
+        if table[name].null_count:
+            return f"has no {name} in row {table[name].is_null().to_pylist().index(True)}"
+    for name in ("reward", "score"):
+        if not pc.all(pc.is_finite(table[name])).as_py():
+            return f"has a {name} that is no finite number"
+    lengths = pc.list_value_length(table["ids"]).to_pylist()
+    for name in ("tokens", *PER_TOKEN):
+        for row, (length, tokens) in enumerate(
+            zip(pc.list_value_length(table[name]).to_pylist(), lengths, strict=True)
+        ):
+            if length not in (None, tokens):
+                return f"has {length} values of {name} in row {row}, for {tokens} tokens"
+        if pc.list_flatten(table[name]).null_count:
+            return f"has a gap in a row of {name}"
+    steps = set(table["step"].to_pylist())
+    named = re.fullmatch(r"step_(\d+)", path.stem)
+    if len(steps) > 1 or (named and steps != {int(named[1])}):
+        return f"has rows of step {', '.join(map(str, sorted(steps)))}"
+    return None
 
 
 class Recorder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ..console import say
 from ..errors import DataError, OptionError
 from ..fields import Field
 from ..kernels.groups import dense_group_ids
@@ -61,9 +63,13 @@ def chain_of(method: str, options: Mapping[str, Any] | None = None) -> Chain:
     Raises:
         OptionError: no such method or option.
     """
-    if method == "grpo":
-        return Chain(CHAIN, "grpo")
     options = dict(options or {})
+    if method == "grpo":
+        if options:
+            raise OptionError(
+                "--set", " ".join(f"{key}={value}" for key, value in options.items()), "grpo has no options"
+            )
+        return Chain(CHAIN, "grpo")
     sections = {method: options} if method in ("egsw", "gtpo", "grpo_s") else {"credit": {method: options}}
     return read(sections, method)
 
@@ -168,14 +174,16 @@ def search(
     return lines
 
 
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def table(lines: Iterable[Line]) -> str:
     """Markdown."""
     head = ["method", *MEASURES.values()]
     rows = []
     for line in lines:
-        options = " ".join(
-            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in line.options.items()
-        )
+        options = " ".join(f"{key}={_shown(value)}" for key, value in line.options.items())
         numbers = (line.measures[name] for name in MEASURES)
         rows.append([f"{line.method} {options}".strip(), *("" if math.isnan(x) else f"{x:.3g}" for x in numbers)])
     rule = ["---", *["---:"] * len(MEASURES)]
@@ -202,14 +210,14 @@ def heat_map(lines: Sequence[Line], name: str, path: Path) -> None:
     from matplotlib import pyplot
 
     first, second = lines[0].options
-    rows, columns = (sorted({line.options[key] for line in lines}) for key in (first, second))
+    rows, columns = (list(dict.fromkeys(line.options[key] for line in lines)) for key in (first, second))
     values = [[0.0] * len(columns) for _ in rows]
     for line in lines:
         values[rows.index(line.options[first])][columns.index(line.options[second])] = line.measures[name]
     figure, axes = pyplot.subplots(figsize=(1.2 + 0.9 * len(columns), 1.2 + 0.6 * len(rows)), layout="constrained")
     axes.imshow(values, aspect="auto", cmap="cividis")
-    axes.set_xticks(range(len(columns)), [f"{x:g}" for x in columns])
-    axes.set_yticks(range(len(rows)), [f"{y:g}" for y in rows])
+    axes.set_xticks(range(len(columns)), [_shown(x) for x in columns])
+    axes.set_yticks(range(len(rows)), [_shown(y) for y in rows])
     axes.set(xlabel=second, ylabel=first, title=MEASURES[name])
     middle = (min(map(min, values)) + max(map(max, values))) / 2
     for (i, row), j in itertools.product(enumerate(values), range(len(columns))):
@@ -243,13 +251,16 @@ def run(
         OptionError: a method, option or target that is not there.
     """
     records = of_step(read_records(place), step, place)
-    options: dict[str, Sequence[Any]] = dict(map(values_of, given)) or (dict(GRID) if method == "egsw" else {})
+    options = options_of(given)
     if target is None:
+        options = options or ({key: list(values) for key, values in GRID.items()} if method == "egsw" else {})
         lines = grid(method, options, records)
     else:
-        name, _, number = target.partition("=")
-        options.pop("temperature", None)
-        lines = search(method, options, (name, _number(number, target)), records)
+        if "temperature" in options:
+            raise OptionError("--set", " ".join(given), "--target searches the temperature: leave it out")
+        if not options and method == "egsw":
+            options = {"alpha": list(GRID["alpha"])}
+        lines = _reach(method, options, target, records)
     others = [Line(other, {}, measure(chain_of(other), records)) for other in against]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -258,6 +269,40 @@ def run(
         if len(options) == 2 and len(lines) > 1 and target is None:
             heat_map(lines, "effective_share", out / "whatif.png")
     return [*lines, *others]
+
+
+def _reach(method: str, options: dict[str, list[Any]], target: str, records: Sequence[Record]) -> list[Line]:
+    name, _, text = target.partition("=")
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= 1:
+        raise OptionError("--target", target, "write effective_share=NUMBER, above 0 and at most 1")
+    try:
+        chain_of(method, {"temperature": 1.0})
+    except OptionError:
+        raise OptionError("--target", target, f"{method} has no temperature to search") from None
+    lines = search(method, options, (name, number), records)
+    for line in lines:
+        if abs(line.measures[name] - number) > 0.005:
+            say(f"{name}={text} is not reached; the nearest is {line.measures[name]:.3g}")
+    return lines
+
+
+def options_of(given: Sequence[str]) -> dict[str, list[Any]]:
+    """Options as KEY=VALUE,VALUE, each with its values.
+
+    Raises:
+        OptionError: a text of another form, or an option that comes twice.
+    """
+    options: dict[str, list[Any]] = {}
+    for text in given:
+        key, values = values_of(text)
+        if key in options:
+            raise OptionError("--set", text, f"{key} comes twice; write {key}=VALUE,VALUE")
+        options[key] = values
+    return options
 
 
 def of_step(records: Sequence[Record], step: int | None, place: Path) -> list[Record]:
@@ -273,7 +318,7 @@ def values_of(text: str) -> tuple[str, list[Any]]:
     """An option and its values.
 
     >>> values_of("alpha=0,0.5")
-    ('alpha', [0.0, 0.5])
+    ('alpha', [0, 0.5])
     """
     key, equals, rest = text.partition("=")
     if not (key and equals and rest):
@@ -281,14 +326,7 @@ def values_of(text: str) -> tuple[str, list[Any]]:
     values: list[Any] = []
     for value in rest.split(","):
         try:
-            values.append(float(value))
+            values.append(int(value) if re.fullmatch(r"[-+]?\d+", value, re.ASCII) else float(value))
         except ValueError:
             values.append({"true": True, "false": False, "null": None}.get(value.lower(), value))
     return key, values
-
-
-def _number(text: str, whole: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise OptionError("--target", whole, "write effective_share=NUMBER") from None

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from glob import escape
 from itertools import chain, islice, pairwise
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def parse_row(line: str) -> dict:
         raise ValueError("not a row of metrics")
     if (step := step_number(record.get("step"))) is None:
         raise ValueError("not a row of metrics")
-    return {"step": step, **{k: v for k, v in record["data"].items() if finite_number(v) is not None}}
+    values = {k: v for k, v in record["data"].items() if k != "step" and finite_number(v) is not None}
+    return {"step": step, **values}
 
 
 def finite_number(value: object) -> float | None:
@@ -107,7 +109,7 @@ def read_metrics(path: Path) -> Metrics:
 
 def parts_of(path: Path) -> list[Path]:
     """The metrics file and, before it, what the launchers set aside of it when the run went on."""
-    earlier = [p for p in path.parent.glob(f"{path.stem}.*{path.suffix}") if p.suffixes[0][1:].isdecimal()]
+    earlier = [p for p in path.parent.glob(f"{escape(path.stem)}.*{path.suffix}") if p.suffixes[0][1:].isdecimal()]
     parts = sorted(earlier, key=lambda p: int(p.suffixes[0][1:]))
     return parts + ([path] if path.exists() or not parts else [])  # a run that went on may have died at once
 

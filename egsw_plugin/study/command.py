@@ -6,10 +6,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from ..console import one_line
 from .execute import check_records, execute
 from .grid import Grid, read_grid
 from .page import figures_of, fill, whole_page
-from .record import read_records
+from .record import read_records, run_name
 from .tables import tables
 from .text import tables_beside
 
@@ -23,7 +24,7 @@ def run(path: Path, out: Path, quick: bool, only: list[str] | None, seeds: list[
             return code
         _show(_write(grid, out / "runs", None, out / "report"))
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        print(f"egsw-plugin study: {error}", file=sys.stderr)
+        print(f"egsw-plugin study: {one_line(str(error))}", file=sys.stderr)
         return 2
     return 0
 
@@ -42,7 +43,7 @@ def report(path: Path, runs: Path, page: Path | None, out: Path, quick: bool, ex
     try:
         _show(_write(_grid(path, quick, extra), runs, page, out))
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        print(f"egsw-plugin study: {error}", file=sys.stderr)
+        print(f"egsw-plugin study: {one_line(str(error))}", file=sys.stderr)
         return 1
     return 0
 
@@ -61,9 +62,20 @@ def _write(grid: Grid, runs: Path, page: Path | None, out: Path) -> list[Path]:
     if not records:
         raise ValueError(f"{runs} holds no record of a run; egsw-plugin study run writes them")
     check_records(grid, records)
+    there = {record.name for record in records}
+    runs_of_grid = [run_name(cell.name, seed) for cell, seed in grid.runs()]
+    if missing := [name for name in runs_of_grid if name not in there]:
+        print(
+            f"study: {len(missing)} of the grid's {len(runs_of_grid)} runs have no record: {', '.join(missing[:6])}"
+            f"{', ...' if len(missing) > 6 else ''}",
+            file=sys.stderr,
+        )
     made = tables(grid, records) | tables_beside(runs)
     target = page or out / "study.md"
-    text = fill(page.read_text(encoding="utf-8"), made) if page else None
+    try:
+        text = fill(page.read_text(encoding="utf-8"), made) if page else None
+    except ValueError as error:
+        raise ValueError(f"{page}: {error}") from None
     out.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     try:

@@ -15,7 +15,7 @@ from statistics import fmean
 
 from .. import runner
 from ..records.store import FOLDER as RECORDED
-from ..report.metrics import metrics_of, some
+from ..report.metrics import Metrics, metrics_of, some
 from ..report.summary import format_seconds
 from .grid import Cell, Grid
 from .inputs import FILES, read_inputs
@@ -96,6 +96,8 @@ def check_records(grid: Grid, records: list[Record]) -> None:
                 f"the record {record.name} was made with method, overrides and steps {found}, not with {wanted}; "
                 "choose another folder, or move the record elsewhere to run it again"
             )
+        if lack := _lacks(record.metrics, record.steps):
+            raise StudyError(f"the record {record.name} is not whole: {lack}; move it elsewhere to run it again")
     for members in by_cell(records).values():
         _check_equal(members, "configuration", [record.configuration for record in members])
     for seed in {record.seed for record in records}:
@@ -227,7 +229,12 @@ def _missing(folder: Path, steps: int) -> str | None:
     """What the metrics of a run lack to be complete, if anything."""
     if not folder.exists():
         return "no metrics"
-    metrics = metrics_of(read_lines(folder))
+    return _lacks(metrics_of(read_lines(folder)), steps)
+
+
+def _lacks(metrics: Metrics, steps: int) -> str | None:
+    if damaged := [note for note in metrics.left_out if "damaged" in note]:
+        return damaged[0]
     logged = [row["step"] for row in metrics.training]
     if absent := sorted(set(range(1, steps + 1)) - set(logged)):
         return f"no metrics of step {some(absent)}"

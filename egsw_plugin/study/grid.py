@@ -14,6 +14,7 @@ from ..strict_yaml import read_yaml
 
 T = TypeVar("T")
 
+_MOST_SEEDS = 1000
 _NAME = re.compile(r"[A-Za-z][\w.]*", re.ASCII)
 
 
@@ -106,7 +107,10 @@ def read_grid(path: Path, quick: bool = False) -> Grid:
     if not launcher.is_file():
         raise GridError(f"launcher={content['launcher']!r}: there is no {launcher}")
     named = _of_kind(content["cells"], dict, "cells")
+    for name in named:
+        _check_name(name, f"cells.{name}")
     cells = {name: _cell(name, value, named) for name, value in named.items()}
+    _check_controls(cells)
     baseline = _known(content["baseline"], cells, "baseline")
     experiments = {
         name: _experiment(name, f"experiments.{name}", value, cells, baseline)
@@ -135,7 +139,6 @@ def read_grid(path: Path, quick: bool = False) -> Grid:
 
 def _cell(name: object, value: object, cells: dict) -> Cell:
     key = f"cells.{name}"
-    _check_name(name, key)
     value = _section(value, key, {"method"}, {"overrides", "control"})
     overrides = _overrides(value.get("overrides", {}), key)
     control = _known(value["control"], cells, f"{key}.control") if "control" in value else None
@@ -145,9 +148,25 @@ def _cell(name: object, value: object, cells: dict) -> Cell:
 def _overrides(value: object, key: str) -> tuple[str, ...]:
     """As hydra reads them: null, true and lists are not what Python prints."""
     section = _of_kind(value, dict, f"{key}.overrides")
-    return tuple(
-        f"{name}={setting if isinstance(setting, str) else json.dumps(setting)}" for name, setting in section.items()
-    )
+    texts = []
+    for name, setting in section.items():
+        try:
+            texts.append(f"{name}={setting if isinstance(setting, str) else json.dumps(setting)}")
+        except (TypeError, ValueError):
+            raise GridError(f"{key}.overrides.{name}={setting!r}: must be a number, text, list or section") from None
+    return tuple(texts)
+
+
+def _check_controls(cells: dict[str, Cell]) -> None:
+    """A control lacks one thing of its cell, so that none can be, in the end, its own."""
+    for name in cells:
+        path = [name]
+        while (control := cells[path[-1]].control) is not None:
+            if control in path:
+                raise GridError(
+                    f"cells.{name}.control: {' -> '.join([*path, control])}: a cell is no control of itself"
+                )
+            path.append(control)
 
 
 def _check_name(name: object, key: str) -> None:
@@ -157,6 +176,8 @@ def _check_name(name: object, key: str) -> None:
 
 def _experiment(name: str, key: str, value: object, cells: dict[str, Cell], baseline: str) -> Experiment:
     _check_name(name, key)
+    if name == "others":
+        raise GridError(f"{key}: choose another name; this one is that of the runs in no experiment")
     value = _section(value, key, {"seeds", "cells"}, {"baseline"})
     names = _of_kind(value["cells"], list, f"{key}.cells")
     if not names:
@@ -175,6 +196,8 @@ def _experiment(name: str, key: str, value: object, cells: dict[str, Cell], base
 def _seeds(value: object, key: str) -> tuple[int, ...]:
     """Those from 1 to a number, or those of a list."""
     if not isinstance(value, list):
+        if _count(value, key) > _MOST_SEEDS:
+            raise GridError(f"{key}={value!r}: at most {_MOST_SEEDS}, or a list of seeds")
         return tuple(range(1, _count(value, key) + 1))
     seeds = tuple(_count(seed, f"{key}[{i}]") for i, seed in enumerate(value))
     if not seeds or len(set(seeds)) < len(seeds):

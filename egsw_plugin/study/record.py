@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import platform
 import zlib
@@ -46,6 +47,16 @@ class Record:
         return metrics_of(self.lines)
 
 
+# Of what type each field is in a file.
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("cell", "method", "machine"), (str,)),
+    **dict.fromkeys(("seed", "steps"), (int,)),
+    **dict.fromkeys(("versions", "configuration", "inputs"), (dict,)),
+    **dict.fromkeys(("overrides", "lines"), (tuple,)),
+    "seconds": (int, float),
+}
+
+
 def run_name(cell: str, seed: int) -> str:
     """The name of a run's folder and record.
 
@@ -83,7 +94,15 @@ def read_record(path: Path) -> Record:
         content = json.loads(gzip.decompress(path.read_bytes()))
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         record = Record(**fields)
-    except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, TypeError, AttributeError) as error:
+        if wrong := [name for name, kind in _KINDS.items() if type(fields[name]) not in kind]:
+            raise ValueError(f"its {wrong[0]} is {fields[wrong[0]]!r:.60}")
+        if (
+            record.seed < 1
+            or not math.isfinite(record.seconds)
+            or not all(isinstance(line, str) for line in record.lines)
+        ):
+            raise ValueError("its seed, seconds or lines are none")
+    except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} is no record of a run that this version reads ({error}); move it elsewhere and run the study again"
         ) from None
