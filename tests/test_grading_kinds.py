@@ -4,6 +4,8 @@ Dressing a number in any of the ways that models use must not change its verdict
 egsw_plugin/rewards/{answers,equivalence,math}.py. Not exercised: the grading processes (test_rewards.py).
 """
 
+import time
+
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -131,6 +133,67 @@ SPACES = [
     ("2e^3", "2e^3", RIGHT),
     (r"\begin{pmatrix}1 & 2 \\ 3 & 4\end{pmatrix}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", RIGHT),
     (r"\begin{pmatrix}1 & 2 \\ 3 & 5\end{pmatrix}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", WRONG),
+]
+
+
+MORE = [  # a last letter, both signs, vectors, bases, braces, sets and pairs, lists, words, repeating decimals
+    ("a + b + c", "a+b+c", RIGHT),
+    ("c + x^2", "x^2 + c", RIGHT),
+    ("a + b - c", "a + b + c", WRONG),
+    ("2 + c", "2 + d", WRONG),
+    ("a - c", "a - m", WRONG),
+    (r"\pi r^2 h", r"\pi r^2", WRONG),
+    (r"2\pi r h", r"2\pi rh", RIGHT),
+    ("a b c", "abc", RIGHT),
+    ("2a b", "2", WRONG),
+    ("a^2 b^2 - c", "(ab)^2-c", RIGHT),
+    ("5 m", "5", RIGHT),
+    ("x = 5 m", "5", RIGHT),
+    (r"\frac{1}{2} m", r"\frac12", RIGHT),
+    (r"\{-2,1-\sqrt5,1+\sqrt5\}", r"\{1\pm\sqrt{5},-2\}", RIGHT),
+    (r"-2, 1+\sqrt5, 1-\sqrt5", r"\{1\pm\sqrt{5},-2\}", RIGHT),
+    (r"\{0,\pm1\}", r"\{0,1,-1\}", RIGHT),
+    (r"\{\pm1,3\}", r"\{-1,1,3\}", RIGHT),
+    (r"\{\pm1,3\}", r"\{1,3\}", WRONG),
+    (r"1\pm\sqrt5", r"1+\sqrt5,1-\sqrt5", RIGHT),
+    (r"x=\pm 2", "2,-2", RIGHT),
+    (r"(\pm 1, 2)", "(1,2),(-1,2)", RIGHT),
+    ("11111111100", r"11,\! 111,\! 111,\! 100", RIGHT),
+    ("11,111,111,100", r"11,\! 111,\! 111,\! 100", RIGHT),
+    ("11111111101", r"11,\! 111,\! 111,\! 100", WRONG),
+    (r"(-\tfrac13,\tfrac23,\tfrac53)", r"\begin{pmatrix} -1/3 \\ 2/3 \\ 5/3 \end{pmatrix}", RIGHT),
+    ("(-1,2)", r"\begin{pmatrix}-1\\2\end{pmatrix}", RIGHT),
+    (r"\langle 1,2\rangle", r"\begin{pmatrix}1\\2\end{pmatrix}", RIGHT),
+    ("(2,-1)", r"\begin{pmatrix}-1\\2\end{pmatrix}", WRONG),
+    ("(-1,3)", r"\begin{pmatrix}-1\\2\end{pmatrix}", WRONG),
+    (r"\begin{pmatrix}-1\\2\end{pmatrix}", "(-1,2)", RIGHT),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", "(1,2,3,4)", WRONG),
+    ("[-1,2]", r"\begin{pmatrix}-1\\2\end{pmatrix}", WRONG),
+    (r"4210_{\text{five}}", "4210_5", RIGHT),
+    ("(4210)_5", "4210_5", RIGHT),
+    ("4210_5", "(4210)_5", RIGHT),
+    ("2516_8", r"2516_{\text{eight}}", RIGHT),
+    ("2517_8", r"2516_{\text{eight}}", WRONG),
+    ("4210_6", "4210_5", WRONG),
+    (r"\mathbf{(2,3)}", "(2,3)", RIGHT),
+    (r"\boldsymbol{(1,2)}", "(1,2)", RIGHT),
+    ("{(1,2)}", "(1,2)", RIGHT),
+    (r"{\{1,2\}}", r"\{1,2\}", RIGHT),
+    (r"\mathbf{[0,1]}", "[0,1]", RIGHT),
+    (r"\{1,2\}", "(1,2)", WRONG),
+    ("1,2", "(1,2)", RIGHT),
+    ("(1,2)", r"\{1,2\}", WRONG),
+    (r"1,2,3 \text{, and } 4", "1,2,3,4", RIGHT),
+    ("1,2,3,4", r"1,2,3 \text{, and } 4", RIGHT),
+    ("North", "north", RIGHT),
+    (r"\text{True}", "true", RIGHT),
+    ("YES", "yes", RIGHT),
+    ("south", "north", WRONG),
+    ("June 20", r"\text{June 20}", RIGHT),
+    (r"0.\bar{3}", r"\frac13", RIGHT),
+    (r"0.\dot{3}", r"\frac13", RIGHT),
+    ("0,001", "1", WRONG),
+    ("1,000", "1000", RIGHT),
 ]
 
 
@@ -274,6 +337,97 @@ DECIDED = [
     (r"\boxed{5}", "5 4.6", WRONG),
     (r"\boxed{4 2}", "6", WRONG),
 ]
+
+
+BESIDE_A_FORMULA = [  # the rest of the number, or a word that makes another of it; boxes with signs and names
+    (r"The answer is $\{1\pm\sqrt{5},-2\}$.", r"\{1\pm\sqrt{5},-2\}", RIGHT),
+    ("The answer is -$3$.", "3", WRONG),
+    ("The answer is -$3$.", "-3", RIGHT),
+    ("The answer is negative $3$.", "3", WRONG),
+    ("The answer is negative $3$.", "-3", RIGHT),
+    ("Answer: not $113$", "113", WRONG),
+    ("Answer: at least $113$", "113", WRONG),
+    ("Answer: 112, $113$", "113", WRONG),
+    ("Answer: $113$ or 114", "113", WRONG),
+    ("Answer: 5 $113$ 7", "113", WRONG),
+    ("The answer is 2 times $3$", "3", WRONG),
+    ("The answer is twice $3$", "3", WRONG),
+    ("The answer is half of $3$", "3", WRONG),
+    ("The answer is the square root of $3$", "3", WRONG),
+    ("The answer is $3$ squared", "3", WRONG),
+    ("The answer is $3$ plus $5$", "3", WRONG),
+    ("The answer is $3$ or more", "3", WRONG),
+    ("The answer is $3$, 4 or 5", "3", WRONG),
+    ("The answer is not $3$ but $4$", "3", WRONG),
+    ("The answer is between $3$ and $5$", "3,5", WRONG),
+    (r"The answer is 12$\pi$.", r"12\pi", RIGHT),
+    (r"The answer is 5$\sqrt{2}$", r"5\sqrt2", RIGHT),
+    ("Final Answer: 12 cm$^2$", "12", RIGHT),
+    (r"Answer: 12 $\text{cm}$", "12", RIGHT),
+    ("The answer is $3$.", "3", RIGHT),
+    ("The answer is $x=3$, since it is.", "3", RIGHT),
+    ("The answer is approximately $3.5$", "3.5", RIGHT),
+    ("The answer is $3$ and $4$", "3,4", RIGHT),
+    ("The answer is $3$ or $4$", "3,4", RIGHT),
+    ("The answer is $5$ apples", "5", RIGHT),
+    ("The answer is the number $113$.", "113", RIGHT),
+    (r"$-\boxed{3}$", "3", WRONG),
+    (r"$-\boxed{3}$", "-3", RIGHT),
+    (r"$x=\boxed{3}$ or $x=\boxed{4}$", "4", WRONG),
+    (r"$x=\boxed{3}$ or $x=\boxed{4}$", "3,4", RIGHT),
+    (r"x=\boxed{3}, y=\boxed{4}", "3,4", RIGHT),
+    (r"So 5-\boxed{3}", "3", RIGHT),
+    ("Answer: 113\nAnswer: ", "113", RIGHT),
+    ("Answer: 113\nAnswer: 5", "113", WRONG),
+]
+
+
+@pytest.mark.parametrize("answer,truth,right", MORE)
+def test_more_boxed_answers(answer, truth, right):
+    assert accuracy("data", box(answer), truth)["acc"] == right
+
+
+@pytest.mark.parametrize("response,truth,right", BESIDE_A_FORMULA)
+def test_what_stands_beside_a_formula_or_a_box(response, truth, right):
+    grade = dapo if response.startswith("Answer") else accuracy
+    assert grade("data", response, truth)["acc"] == right
+
+
+@pytest.mark.parametrize(
+    "response,letter",
+    [
+        ("Answer: B (5 A)", "B"),
+        ("Answer: C (25 C)", "C"),
+        ("Answer: B. Or C.", None),
+        ("Answer: B. Also C.", None),
+        ("Answer: B. Alternatively, C.", None),
+        ("Answer: B. Or so I think.", "B"),
+    ],
+)
+def test_a_second_letter_behind_the_stop(response, letter):
+    assert answers.letter(answers.stated(response)) == letter
+
+
+@pytest.mark.parametrize("run", [" ", "~", "$", ":", "* ", " $", "\n", "}", "_"])
+@pytest.mark.parametrize("form", ["Answer: 5 {}!", r"\boxed{{5{} x}}", r"\boxed{{1}}{}x\boxed{{2}}", "Answer: {}"])
+def test_a_long_run_of_anything_takes_no_longer_than_its_length(form, run):
+    """The text is read in the reward's own process, where nothing ends what takes long."""
+
+    def seconds(length):
+        response = form.format(run * length)
+        times = []
+        for _ in range(3):
+            answers.in_box.cache_clear()
+            begun = time.perf_counter()
+            for grade in (accuracy, dapo):
+                grade("data", response, "7")
+            multiple_choice("data", response, "C")
+            times.append(time.perf_counter() - begun)
+        return min(times)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("egsw_plugin.rewards.math.grade", lambda *given: False)
+        assert seconds(3600 // len(run)) < 24 * max(seconds(450 // len(run)), 2e-4)
 
 
 @pytest.mark.parametrize("response,truth,right", DECIDED)

@@ -695,7 +695,7 @@ def test_controls_and_settings_have_tables(grid):
                     "egsw": {"method": "egsw", "control": "grpo"},
                 }
             },
-            "grpo -> egsw -> grpo",
+            "egsw -> grpo -> egsw",
         ),
         ({"cells": {"grpo": {"method": "grpo", "control": "nope"}, 1: {"method": "x"}}}, "cells.1: a name has letters"),
         ({"cells": {"grpo": {"method": "grpo", "overrides": {"x": {1, 2}}}}}, "cells.grpo.overrides.x="),

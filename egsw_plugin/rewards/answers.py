@@ -18,7 +18,12 @@ TAIL = 4096  # characters: a final answer has a few hundred at most, and the tim
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is no brace
 _EDGES = r"(?:[\s$]|\\[()\[\]])*"
-_JOINED = re.compile(rf"{_EDGES}(?:,|;|,?\s*(?:\\text\{{\s*)?(?:and|or)\s*\}}?){_EDGES}")
+_JOINED = re.compile(
+    rf"{_EDGES}(?:,|;|,?\s*(?:\\text\{{\s*)?(?:and|or)\s*\}}?){_EDGES}(?:[A-Za-z](?:_\{{?\w\}}?)?\s*=\s*)?"
+)
+_JOINT = 60  # characters between two boxes of one answer, at most
+_MINUS = re.compile(r"(?:^|[$=(,])\s*-\s*$")  # before a box, to which it belongs
+_RUN = re.compile(r"[^\S\n]{9,}|([~$:;,*_])\1{8,}|\n{4,}")  # which says nothing, and costs time
 _FILLER = (
     r"(?:(?:therefore|thus|hence|then|simply|just|exactly|indeed|clearly|equal to|"
     r"given by|approximately|about|roughly|around|precisely|only)\b,?\s*)*"
@@ -26,7 +31,7 @@ _FILLER = (
 _ANSWER_LINE = re.compile(r"answers?[*_]*\s*[:：](?:[\s*]|_+(?=\s))*", re.IGNORECASE)
 _ANSWER_IS = re.compile(rf"answers?[*_]*\s*(?:is\b\s*[:：]?|[:：=])(?:[\s*]|_+(?=\s))*{_FILLER}[\s*]*", re.IGNORECASE)
 _LIST_MARK = re.compile(r"[>•+-]\s+")
-_ORNAMENT = re.compile(r"[\U0001F000-\U0001FAFF\u2600-\u27BF\uFE0F\s]+$")
+_ORNAMENT = re.compile(r"[\U0001F000-\U0001FAFF\u2600-\u27BF\uFE0F\s]")
 _TAG = re.compile(
     r"</?(?:b|i|u|s|em|strong|span|p|br|mark|center|answer)\b[^<>]*>|<\|\w{1,40}\|>|~~[^~\n]*~~\s*|\\boxed\s*\{\s*\}"
 )
@@ -39,7 +44,7 @@ _NUMBER_IN_WORDS = re.compile(
     r"million|billion|if|when|for)\b)[a-z]{2,}|\s*\((?!(?:mod|base|in base|or|and)\b)[a-z]{2,})",
     re.IGNORECASE,
 )
-_NO_SPACE = re.compile(r"(?<!\\)\\!")
+_NO_SPACE = re.compile(r"(?<!\\)\\!\s*")
 _LONE_BACKSLASH = re.compile(r"(?<!\\)\\$")  # of a space command at the end, whose space was stripped
 _ANY_SPACE = re.compile(r"(?<!\\)\\(?:[,;:> ]|(?:q?quad|(?:thin|med|thick|en)space)(?![A-Za-z]))|(?<!\\)~")
 _DISPLAY = re.compile(
@@ -67,9 +72,8 @@ _GROUPS = re.compile(
 _LAST_STOP = re.compile(r"(?<!\\right)\.$")
 _NEXT_SENTENCE = re.compile(r"[.!]\s+(?=[A-Z])")
 _THOUGHT = re.compile(r"\s*<think>(.*)</think>(.*)", re.DOTALL)
-_COMMAS = re.compile(r"^((?:[A-Za-z]\s*=\s*)?\{?\s*[-+]?)(\d{1,3}(?:,\d{3})+)(?=(?:\.\d+)?\s*\}?$)")
+_COMMAS = re.compile(r"^((?:[A-Za-z]\s*=\s*)?\{?\s*[-+]?)([1-9]\d{0,2}(?:,\d{3})+)(?=(?:\.\d+)?\s*\}?$)")
 _EDGE = re.compile(r"^(?:=|\\(?:approx|sim|simeq|cong|implies|therefore|Rightarrow)(?![A-Za-z]))\s*")
-_LINE_END = re.compile(r"(?:\\\\|[\s$,;:?])+$")
 _PLAIN = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _WRAPPED = re.compile(
     r"\s*(?:(\*{1,3}|`+|_{1,2}|\")(.+)\1|\\\[(.+)\\\]|\\\((.+)\\\)|'([^']+)'|“(.+)”|‘(.+)’)[\s.]*", re.DOTALL
@@ -102,7 +106,9 @@ _NOT_LETTER = re.compile(
 )
 _NEXT_LETTER = re.compile(r"[\s${}*]*[(\[]?[A-Z][)\]]")
 _ARTICLE = r"A\s+(?!(?:because|since|as|is|with|for|or|and)\b)[a-z]"  # "a" at the start of a sentence is no choice
-_SECOND_LETTER = re.compile(rf"(?<![\w\\])(?!{_ARTICLE})[A-D](?![\w'’-])")
+_LETTER_RUN = re.compile(r"[\s${}*]{9,}")
+_HEDGE = re.compile(r"(?i:or|also|alternatively|maybe|perhaps|possibly|could be)\b[^.;]*(?<!\w)[A-D](?![\w'’-])")
+_SECOND_LETTER = re.compile(rf"(?<![\w\\])(?<!\d )(?!{_ARTICLE})[A-D](?![\w'’-])")
 _REASON = re.compile(  # may speak of the other letters
     r"[.;:]\s+(?=[A-Za-z])|"
     r"[(\s—–](?=[A-D](?:(?:\s*,\s*(?:and\s+|or\s+)?|\s+(?:and|or)\s+)[A-D])*\s+(?:is|are|was|were)\s+"
@@ -122,7 +128,20 @@ _ROUNDED = re.compile(
     r"(?<=\S)\s*(?:\(\s*(?:\\approx|≈|~|(?:\\text\s*\{\s*)?(?:or )?(?:approximately|approx\.?|about|roughly))[^()]*\)"
     r"|\\text\s*\{\s*\(?,?\s*(?:or )?(?:approximately|approx\.?|about|roughly)[^{}]*\}.*$)"
 )
+_LONE_LETTER = re.compile(r"^([^,]*\s)([a-z])$", re.DOTALL)
+_VARIABLE = re.compile(r"[A-Za-z]")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
 _NEGATIVE = re.compile(r"^\s*(?:minus|negative)\s+(?=[\d$\\])", re.IGNORECASE)
+_ONE_FORMULA = re.compile(r"[^$]*\$([^$]+)\$")
+# What stands beside a formula: the rest of the number, or a word that makes another of it.
+_JOINED_BEFORE = re.compile(r"(?:-|\d)\s*$|^\s*\d[\d,. ]*$")
+_JOINED_AFTER = re.compile(r"\^|\s*(?:,|,?\s*(?:or|and|to)\b)?\s*-?\d")
+_CHANGED_BEFORE = re.compile(
+    r"\b(?:not|at least|at most|between|either|neither|twice|half|double|root|times|less|more|fewer|greater|"
+    r"square|cube)\b",
+    re.IGNORECASE,
+)
+_CHANGED_AFTER = re.compile(r"\s*(?:squared|cubed|plus|minus|times|to|or more|or less|or fewer)\b", re.IGNORECASE)
 _FIRST_MATH = re.compile(r"\$([^$]+)\$")
 
 
@@ -134,7 +153,11 @@ def final_part(response: str) -> str:
     >>> final_part("<think>maybe 41</think>It is 42."), final_part("It is 42. <think>Or 41")
     ('It is 42.', 'It is 42. ')
     """
-    return response.rpartition("</think>")[2].partition("<think>")[0][-TAIL:]
+    return _RUN.sub(_shorter, response.rpartition("</think>")[2].partition("<think>")[0][-TAIL:])
+
+
+def _shorter(run: re.Match) -> str:
+    return run[0][:2]
 
 
 def boxed(text: str) -> str | None:
@@ -166,9 +189,10 @@ def _outer_box(text: str) -> str | None:
             return ""
         if not text[box.end() : closing].strip():
             continue  # a mention of a box, which holds nothing
-        if contents and not _JOINED.fullmatch(text, end, box.start()):
+        if contents and (box.start() - end > _JOINT or not _JOINED.fullmatch(text, end, box.start())):
             contents.clear()
-        contents.append(text[box.end() : closing].strip())
+        sign = "-" if _MINUS.search(text, max(0, box.start() - 9), box.start()) else ""
+        contents.append(sign + text[box.end() : closing].strip())
         end = closing + 1
     return ", ".join(dict.fromkeys(contents)) if contents else None
 
@@ -205,7 +229,10 @@ def stated(text: str, colon: bool = False) -> str | None:
     start = ends[-1]
     if text.rfind("\n", 0, start) >= marks[-1].start() and (mark := _LIST_MARK.match(text, start)):
         start = mark.end()  # an item of a list, or a quotation
-    return unmarked(text[start:].partition("\n")[0].strip().strip("*").strip())
+    said = unmarked(text[start:].partition("\n")[0].strip().strip("*").strip())
+    if not said and len(marks) > 1 and not text[start:].strip():  # a mark at the very end, with nothing behind it
+        return stated(text[: marks[-1].start()], colon)
+    return said
 
 
 def unmarked(text: str) -> str:
@@ -214,8 +241,15 @@ def unmarked(text: str) -> str:
     >>> unmarked("**204**!"), unmarked("`204`."), unmarked("204**."), unmarked("2**3 * 4"), unmarked("_204_")
     ('204', '204.', '204.', '2**3 * 4', '204')
     """
-    text = _UNDERSCORES.sub(r"\2", _CODE.sub(r"\1", _ORNAMENT.sub("", _TAG.sub("", text))))
+    text = _UNDERSCORES.sub(r"\2", _CODE.sub(r"\1", _without_ornament(_TAG.sub("", text))))
     return _EMPHASIS_BEGINS.sub("", _EMPHASIS_ENDS.sub("", text))
+
+
+def _without_ornament(text: str) -> str:
+    end = len(text)
+    while end and _ORNAMENT.match(text, end - 1):
+        end -= 1
+    return text[:end]
 
 
 @lru_cache(maxsize=256)  # a group of responses shares its truth
@@ -249,6 +283,15 @@ def as_latex(statement: str) -> str:
         statement = _NEGATIVE.sub("-", statement)
     if " " in statement and is_compound(statement):
         return in_box(statement)
+    if formula := _ONE_FORMULA.match(statement):
+        before, inside, after = statement[: formula.start(1)], formula[1], statement[formula.end() :]
+        before = before.rstrip("$")
+        if not before.strip() and not after.strip(" ."):
+            return in_box(inside)
+        if _CHANGED_BEFORE.search(before) or _CHANGED_AFTER.match(after):
+            return rf"\boxed{{\text{{{statement}}}}}"
+        if inside[:1] == "^" or _JOINED_BEFORE.search(before) or _JOINED_AFTER.match(after):
+            return in_box(statement.replace("$", ""))
     if _MATH.search(statement):
         magnitude = _FORMULA_OF.match(statement)
         if magnitude:
@@ -272,13 +315,32 @@ def in_box(latex: str) -> str:
         latex = next(part for part in inside.groups()[1:] if part)
     if "appro" in latex or "abou" in latex:
         latex = _ROUNDED.sub("", latex)
-    bare = _EDGE.sub("", _LAST_STOP.sub("", _LINE_END.sub("", spaced(latex).strip("$ ,"))), count=1)
+    bare = _EDGE.sub("", _LAST_STOP.sub("", _without_line_end(spaced(latex).strip("$ ,"))), count=1)
     if _PLAIN.fullmatch(bare):
         return f"\\boxed{{{bare}}}"
     bare = _COMMAS.sub(lambda number: number[1] + number[2].replace(",", ""), bare)
-    bare = usual(plain(bare.strip("$ ")))
+    bare = bare.strip("$ ")
+    while bare[:1] == "{" and _closing_brace(bare, 1) == len(bare) - 1:
+        bare = bare[1:-1].strip()
+    bare = _LONE_LETTER.sub(_as_variable, usual(plain(bare)))
     bare = _BEFORE_BRACKET.sub(r"\1" + _DOT, bare)
     return f"\\boxed{{{_FACTORS.sub(_TIMES, bare)}}}"
+
+
+def _without_line_end(text: str) -> str:
+    while True:
+        shorter = text.rstrip().rstrip("$,;:?")
+        shorter = shorter[:-2] if shorter.endswith("\\\\") else shorter
+        if len(shorter) == len(text):
+            return text
+        text = shorter
+
+
+def _as_variable(last: re.Match) -> str:
+    """A last letter in braces, where it is a variable: math-verify takes it for a unit, and drops the c of a + c."""
+    before = last[1].rpartition("=")[2]
+    variable = before.rstrip().endswith(("+", "-")) or _VARIABLE.search(_COMMAND.sub("", before))
+    return f"{last[1]}{{{last[2]}}}" if variable else last[0]
 
 
 def spaced(latex: str) -> str:
@@ -338,7 +400,7 @@ def letter(text: str | None) -> str | None:
     >>> letter("C) A = quinone, B = lactate"), letter("(A) triphenylene"), letter("Option B"), letter("D or E")
     ('C', 'A', 'B', None)
     """
-    text = _NOT_LETTER.sub("", spaced(text or "")).strip().strip("\"'“”‘’<>`").strip()
+    text = _NOT_LETTER.sub("", spaced(_LETTER_RUN.sub(" ", text or ""))).strip().strip("\"'“”‘’<>`").strip()
     marked = _MARKED_LETTER.match(_TEXT_DRESS.sub("", text).strip())
     if marked:
         rest = marked[2]
@@ -347,8 +409,10 @@ def letter(text: str | None) -> str | None:
     found = _LETTER.match(plain)
     if found is None or (re.match(_ARTICLE, plain) and not re.match(r"[\s*]*A[\s*]*\(", text)):
         return None
-    if found[1] and (_SECOND_LETTER.search(_REASON.split(found[2], 1)[0]) or _JOINED_LETTER.match(found[2])):
-        return None
+    if found[1]:
+        own, *reason = _REASON.split(found[2], 1)
+        if _SECOND_LETTER.search(own) or _JOINED_LETTER.match(found[2]) or (reason and _HEDGE.match(reason[0])):
+            return None
     return (found[1] or found[3]).upper()
 
 

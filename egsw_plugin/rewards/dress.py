@@ -134,7 +134,12 @@ _ALIGNED = re.compile(r"\\(?:begin|end)\{(?:align|aligned|split)\*?\}")
 _POWER_OF_TEN = re.compile(r"(?<![\w.\\}^])(\d+(?:\.\d+)?)[eE]([-+]?\d{1,4})(?![\w^]|\.\d)")
 _MIXED = re.compile(r"(?<![\w.,/}])(\d+) +(\d+)/(\d+)(?![\d/.])")  # 3 1/2, whose parts it multiplies
 _PI = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])")
-_REPEATING = re.compile(r"(?<![\d.])(\d{0,9})\.(\d{0,9})\\overline\s*\{(\d{1,9})\}")
+_REPEATING = re.compile(r"(?<![\d.])(\d{0,9})\.(\d{0,9})\\(?:overline|bar|dot)\s*\{(\d{1,9})\}")
+_NAMES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_BASES = {name: number for number, name in enumerate(_NAMES, 2)}
+_BASE_IN_WORDS = re.compile(rf"(?<=\d)\)?_\s*\{{?\s*\\text\s*\{{\s*({'|'.join(_BASES)})\s*\}}\s*\}}?")
+_BASE_OF_BRACKET = re.compile(r"\((\d+)\)_(?=[\d{])")
+_COMMA_IN_TEXT = re.compile(r"\\text\s*\{\s*,\s*(?:and|or)\s*\}")
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|(\w+))")
 
 
@@ -160,14 +165,18 @@ def undressed(latex: str) -> str:
     if "^" in latex:
         latex = _EXPONENT.sub(r"^{-\1}", latex)
         latex = _CIRCLE.sub(r"^\\circ ", _TEN.sub(r"\\times ", latex))
+    if ")_" in latex:
+        latex = _BASE_OF_BRACKET.sub(r"\1_", latex)
     if "/" in latex:
         latex = _MIXED.sub(r"\1\\frac{\2}{\3}", latex)
     if "pi" in latex:
         latex = _PI.sub(r"\\pi ", latex)
     if "\\" not in latex:
         return latex
-    if "overline" in latex:
+    if "overline" in latex or "\\bar" in latex or "\\dot" in latex:
         latex = _REPEATING.sub(_fraction, latex)
+    if "text" in latex:
+        latex = _COMMA_IN_TEXT.sub(", ", _BASE_IN_WORDS.sub(lambda base: f"_{{{_BASES[base[1]]}}}", latex))
     if "frac" in latex:
         latex = _BARE_FRACTION.sub(_braced, _FRACTION.sub(r"\\frac", latex))
     if "circ" in latex or "degree" in latex:

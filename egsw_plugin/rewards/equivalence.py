@@ -77,6 +77,9 @@ def equivalent(answer: str, truth: str) -> bool:
         one, other = (Fraction(number[1]) for number in numbers if number)
         if one == other or abs(one - other) > 1:
             return one == other
+    based = [_BASED.fullmatch(text) for text in (answer, truth)]
+    if based[0] and based[1]:
+        return _value(*based[0].groups()) == _value(*based[1].groups())
     if _equal(answer, truth):
         return True
     if "%" not in answer and "%" not in truth:
@@ -91,15 +94,41 @@ def equivalent(answer: str, truth: str) -> bool:
 
 
 _PLAIN = re.compile(r"\\boxed\{(-?[0-9]{1,300}(?:\.[0-9]{1,300})?)\}")  # needs no parser, which takes a millisecond
+_BASED = re.compile(r"\\boxed\{\s*([0-9A-Z]{1,60})_\{?([0-9]{1,2})\}?\s*\}")  # math-verify drops the base
 _PER_CENT = re.compile(r"\\?%")
 _HUNDREDTHS = re.compile(r"\\boxed\{(.*?)\s*\\?%\s*\}")
 
 
 def _equal(answer: str, truth: str) -> bool:
     gold, given = _read(truth), _read(answer)
+    # A set of two is no pair, which math-verify reads as an interval, and takes for the same.
+    if gold and given and ("\\{" in answer) != ("\\{" in truth):
+        pair = (gold[0], given[0])
+        if all(any(isinstance(one, kind) for one in pair) for kind in (sympy.Interval, sympy.FiniteSet)):
+            return False
+    if len({isinstance(side[0], sympy.MatrixBase) for side in (gold, given) if side}) == 2:
+        gold, given = _as_tuple(gold), _as_tuple(given)
     if verify(gold, given, timeout_seconds=None, allow_set_relation_comp=True):
         return not _only_near(gold[0], given[0])
     return bool(gold and given) and _same_decimals(gold[0], given[0])
+
+
+def _value(digits: str, base: str) -> int | tuple[str, str]:
+    """A number in a base; where it is none, its digits and the base."""
+    try:
+        return int(digits, int(base))
+    except ValueError:
+        return digits, base
+
+
+def _as_tuple(side: list) -> list:
+    """A row or column as a tuple: both write vectors. So is an open interval, which (1, 2) may be read as."""
+    value = side[0]
+    if isinstance(value, sympy.MatrixBase) and 1 in value.shape:
+        return [sympy.Tuple(*value)]
+    if isinstance(value, sympy.Interval) and value.left_open and value.right_open:
+        return [sympy.Tuple(value.start, value.end)]
+    return side
 
 
 CLOSE = 2e-6  # two numbers no further apart than this may have been called equal for that alone

@@ -29,6 +29,27 @@ _BECOMES = re.compile(
 )
 
 
+def _both_signs(latex: str) -> str:
+    r"""The member of a list or set that holds the sign, once with each.
+
+    >>> print(_both_signs(r"\{1\pm\sqrt{5},-2\}"), _both_signs(r"(1, \pm 2)"))
+    \{1+\sqrt{5}, 1-\sqrt{5}, -2\} (1, +2), (1, -2)
+    """
+    inner = latex[2:-2] if latex.startswith("\\{") and latex.endswith("\\}") else latex
+    members, depth, begin = [], 0, 0
+    for place, sign in enumerate(inner):
+        depth += (sign in "([{") - (sign in ")]}")
+        if sign == "," and depth == 0:
+            members.append(inner[begin:place])
+            begin = place + 1
+    both = []
+    for member in [*members, inner[begin:]]:
+        signed = [_OPPOSITE.sub("-", _BY_SIGN.sub("+", member)), _OPPOSITE.sub("+", _BY_SIGN.sub("-", member))]
+        both += signed if _BY_SIGN.search(member) else [member]
+    listed = ", ".join(one.strip() for one in both)
+    return listed if inner is latex else rf"\{{{listed}\}}"
+
+
 def usual(latex: str) -> str:
     r"""``latex``, where it is of one of these forms as a whole; otherwise as it stands.
 
@@ -40,8 +61,7 @@ def usual(latex: str) -> str:
         if "angle" in latex:
             latex = re.sub(r"\\langle(?![A-Za-z])\s*", "(", re.sub(r"\s*\\rangle(?![A-Za-z])", ")", latex))
         if r"\pm" in latex and len(_BY_SIGN.findall(latex)) == 1 and "\\text" not in latex:
-            more, less = _OPPOSITE.sub("-", _BY_SIGN.sub("+", latex)), _OPPOSITE.sub("+", _BY_SIGN.sub("-", latex))
-            latex = f"{more}, {less}"
+            latex = _both_signs(latex)
         if latex.startswith("\\{") and (such := _SUCH_THAT.fullmatch(latex)):
             latex = such[2].strip()
         if "\\begin{" in latex:

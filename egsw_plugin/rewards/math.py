@@ -14,6 +14,7 @@ on verl's validation dumps.
 import difflib
 import math
 import numbers
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -188,7 +189,7 @@ def _grade(box: str | None, statement: str | None, truth: str, time_limit: float
         return {"acc": 0.0, "ungraded": 0.0, "pred": ""}
     pred = answers.shown(answer)
     answer, truth = alike(answer, truth)
-    same = same_time(answer, truth)
+    same = True if _same_words(pred, answers.shown(truth)) else same_time(answer, truth)
     if same is not None:
         verdict: bool | None = same
     elif answers.several(answers.shown(truth)):  # a truth of numbers side by side is a list, and so is its answer
@@ -196,6 +197,15 @@ def _grade(box: str | None, statement: str | None, truth: str, time_limit: float
     else:
         verdict = False if answers.several(pred) else grade(answer, truth, float(time_limit))
     return {"acc": float(verdict is True), "ungraded": float(verdict is None), "pred": pred[:MAX_PRED]}
+
+
+_WORDS = re.compile(r"(?:\\text\s*\{)?\s*([A-Za-z]{4}[A-Za-z0-9 ]*?|yes|no|Yes|No|YES|NO)\s*\}?")
+
+
+def _same_words(answer: str, truth: str) -> bool:
+    """Whether both are the same words, whatever their case; short ones may be products of variables."""
+    words = [_WORDS.fullmatch(text) for text in (answer, truth)]
+    return all(words) and len({found[1].casefold() for found in words if found}) == 1
 
 
 def _text(response: Any) -> str:
