@@ -379,6 +379,13 @@ BESIDE_A_FORMULA = [  # the rest of the number, or a word that makes another of 
     (r"So 5-\boxed{3}", "3", RIGHT),
     ("Answer: 113\nAnswer: ", "113", RIGHT),
     ("Answer: 113\nAnswer: 5", "113", WRONG),
+    ("The answer is: the side of the square is $4$.", "4", RIGHT),
+    ("The answer is that he won $5$ times.", "5", RIGHT),
+    ("Answer: the number of times he won is $5$", "5", RIGHT),
+    ("Answer: the greater number is $7$", "7", RIGHT),
+    ("Answer: half of the class, that is $12$ children", "12", RIGHT),
+    ("Answer: the square of $3$", "3", WRONG),
+    ("Answer: $3$ to $5$", "3", WRONG),
 ]
 
 
@@ -402,6 +409,8 @@ def test_what_stands_beside_a_formula_or_a_box(response, truth, right):
         ("Answer: B. Also C.", None),
         ("Answer: B. Alternatively, C.", None),
         ("Answer: B. Or so I think.", "B"),
+        ("Answer: B. Maybe it is C", None),
+        ("Answer: B. Also the product A is stable.", "B"),
     ],
 )
 def test_a_second_letter_behind_the_stop(response, letter):

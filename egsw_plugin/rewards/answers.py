@@ -107,7 +107,10 @@ _NOT_LETTER = re.compile(
 _NEXT_LETTER = re.compile(r"[\s${}*]*[(\[]?[A-Z][)\]]")
 _ARTICLE = r"A\s+(?!(?:because|since|as|is|with|for|or|and)\b)[a-z]"  # "a" at the start of a sentence is no choice
 _LETTER_RUN = re.compile(r"[\s${}*]{9,}")
-_HEDGE = re.compile(r"(?i:or|also|alternatively|maybe|perhaps|possibly|could be)\b[^.;]*(?<!\w)[A-D](?![\w'’-])")
+_HEDGE = re.compile(  # which takes the letter back, where a sentence that only speaks of another does not
+    r"(?i:or|also|alternatively|maybe|perhaps|possibly|could be)\b[\s,:]*"
+    r"(?:(?i:maybe|it|is|could|be|the|option|choice|answer|possibly|perhaps)\s+)*[(\[]?[A-D][)\]]?\s*(?:[.,;!?]|$)"
+)
 _SECOND_LETTER = re.compile(rf"(?<![\w\\])(?<!\d )(?!{_ARTICLE})[A-D](?![\w'’-])")
 _REASON = re.compile(  # may speak of the other letters
     r"[.;:]\s+(?=[A-Za-z])|"
@@ -137,11 +140,13 @@ _ONE_FORMULA = re.compile(r"[^$]*\$([^$]+)\$")
 _JOINED_BEFORE = re.compile(r"(?:-|\d)\s*$|^\s*\d[\d,. ]*$")
 _JOINED_AFTER = re.compile(r"\^|\s*(?:,|,?\s*(?:or|and|to)\b)?\s*-?\d")
 _CHANGED_BEFORE = re.compile(
-    r"\b(?:not|at least|at most|between|either|neither|twice|half|double|root|times|less|more|fewer|greater|"
-    r"square|cube)\b",
+    r"\b(?:not|at least|at most|between|either|neither|twice|half|double|times|(?:less|more|fewer|greater) than|"
+    r"(?:square|cube) root|square|cube)\s+(?:of\s+)?(?:the\s+)?$",
     re.IGNORECASE,
 )
-_CHANGED_AFTER = re.compile(r"\s*(?:squared|cubed|plus|minus|times|to|or more|or less|or fewer)\b", re.IGNORECASE)
+_CHANGED_AFTER = re.compile(
+    r"\s*(?:(?:squared|cubed|or more|or less|or fewer)\b|(?:plus|minus|times|to)\s+[-\d$])", re.IGNORECASE
+)
 _FIRST_MATH = re.compile(r"\$([^$]+)\$")
 
 
