@@ -551,6 +551,26 @@ def test_a_member_that_lacks_its_method_is_refused_at_start_up(tmp_path):
         startup.check(configuration(f"algorithm.adv_estimator={path}:Half"))
 
 
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ("int", "has options_type=.*; it must be a class of Options"),
+        ("Mine", "its option part has no check; declare it as part: ... = option"),
+    ],
+)
+def test_options_that_are_not_declared(tmp_path, options, message):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import dataclasses\nfrom egsw_plugin.methods.interface import Transform\n"
+        "from egsw_plugin.options import Options\n"
+        "@dataclasses.dataclass(frozen=True)\nclass Mine(Options):\n    part: float = 0.5\n"
+        f"class M(Transform):\n    name = 'mine'\n    options_type = {options}\n"
+        "    def requirements(self, options): ...\n    def apply(self, options, batch): ...\n"
+    )
+    with pytest.raises(MemberError, match=message):
+        MEMBERS[f"{path}:M"]
+
+
 def test_our_own_lists_have_no_name_twice_and_import_nothing():
     code = (
         "import sys; from egsw_plugin.methods import MEMBERS, LOSSES; print(len(list(MEMBERS)), 'torch' in sys.modules)"

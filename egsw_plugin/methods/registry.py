@@ -6,6 +6,7 @@ all, is reported with whose it is, and takes nothing else down.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.metadata
 import importlib.util
@@ -17,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import MemberError
+from ..options.declare import Options
 
 if TYPE_CHECKING:
     from .interface import Member
@@ -134,6 +136,17 @@ class Registry(Mapping[str, M], Generic[M]):
             raise MemberError(f"{name} of {self.whose(name)} calls itself {own!r}; the two must be the same")
         if is_file(name) and (own in self.own or own in self.strangers):
             raise MemberError(f"{name} calls itself {own!r}, which is the name of a member of {self.whose(own)}")
+        options = member.options_type
+        if not (isinstance(options, type) and issubclass(options, Options)):
+            raise MemberError(
+                f"{name} of {self.whose(name)} has options_type={options!r}; it must be a class of Options"
+            )
+        for field in dataclasses.fields(options):
+            if "check" not in field.metadata:
+                raise MemberError(
+                    f"{name} of {self.whose(name)}: its option {field.name} has no check; declare it as "
+                    f"{field.name}: ... = option(DEFAULT, CHECK, MEANING)"
+                )
 
 
 def found(name: str, *registries: Registry[Any]) -> list[Member[Any]]:
