@@ -23,7 +23,8 @@ _JOINED = re.compile(
 )
 _JOINT = 60  # characters between two boxes of one answer, at most
 _MINUS = re.compile(r"(?:^|[$=(,])\s*-\s*$")  # before a box, to which it belongs
-_RUN = re.compile(r"[^\S\n]{9,}|([~$:;,*_])\1{8,}|\n{4,}")  # which says nothing, and costs time
+_RUN = re.compile(r"[^\S\n]{9,}|([~$:;,*_])\1{8,}|\n{9,}")  # which says nothing, and costs time
+_RUNS = tuple(9 * sign for sign in " \t~$:;,*_\n")  # found faster than by the expression
 _FILLER = (
     r"(?:(?:therefore|thus|hence|then|simply|just|exactly|indeed|clearly|equal to|"
     r"given by|approximately|about|roughly|around|precisely|only)\b,?\s*)*"
@@ -135,6 +136,7 @@ _LONE_LETTER = re.compile(r"^([^,]*\s)([a-z])$", re.DOTALL)
 _VARIABLE = re.compile(r"[A-Za-z]")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _NEGATIVE = re.compile(r"^\s*(?:minus|negative)\s+(?=[\d$\\])", re.IGNORECASE)
+_FORMULA_ALONE = re.compile(r"\$([^$]+)\$[\s.]*")
 _ONE_FORMULA = re.compile(r"[^$]*\$([^$]+)\$")
 # What stands beside a formula: the rest of the number, or a word that makes another of it.
 _JOINED_BEFORE = re.compile(r"(?:-|\d)\s*$|^\s*\d[\d,. ]*$")
@@ -158,7 +160,8 @@ def final_part(response: str) -> str:
     >>> final_part("<think>maybe 41</think>It is 42."), final_part("It is 42. <think>Or 41")
     ('It is 42.', 'It is 42. ')
     """
-    return _RUN.sub(_shorter, response.rpartition("</think>")[2].partition("<think>")[0][-TAIL:])
+    text = response.rpartition("</think>")[2].partition("<think>")[0][-TAIL:]
+    return _RUN.sub(_shorter, text) if any(run in text for run in _RUNS) else text
 
 
 def _shorter(run: re.Match) -> str:
@@ -196,7 +199,8 @@ def _outer_box(text: str) -> str | None:
             continue  # a mention of a box, which holds nothing
         if contents and (box.start() - end > _JOINT or not _JOINED.fullmatch(text, end, box.start())):
             contents.clear()
-        sign = "-" if _MINUS.search(text, max(0, box.start() - 9), box.start()) else ""
+        before = text[max(0, box.start() - 9) : box.start()]
+        sign = "-" if "-" in before and _MINUS.search(before) else ""
         contents.append(sign + text[box.end() : closing].strip())
         end = closing + 1
     return ", ".join(dict.fromkeys(contents)) if contents else None
@@ -281,6 +285,8 @@ def as_latex(statement: str) -> str:
         return in_box(box)
     quoted = _QUOTED.match(statement)
     statement = quoted[1] + quoted[2] if quoted else statement
+    if statement[:1] == "$" and (alone := _FORMULA_ALONE.fullmatch(statement)):
+        return in_box(alone[1])
     statement = _NEXT_SENTENCE.split(_THOUSANDS.sub("", undressed(statement)), 1)[0]
     if "(" in statement:
         statement = _ROUNDED.sub("", _ALSO.sub(_also, statement))
@@ -291,8 +297,6 @@ def as_latex(statement: str) -> str:
     if formula := _ONE_FORMULA.match(statement):
         before, inside, after = statement[: formula.start(1)], formula[1], statement[formula.end() :]
         before = before.rstrip("$")
-        if not before.strip() and not after.strip(" ."):
-            return in_box(inside)
         if _CHANGED_BEFORE.search(before) or _CHANGED_AFTER.match(after):
             return rf"\boxed{{\text{{{statement}}}}}"
         if inside[:1] == "^" or _JOINED_BEFORE.search(before) or _JOINED_AFTER.match(after):
@@ -327,7 +331,9 @@ def in_box(latex: str) -> str:
     bare = bare.strip("$ ")
     while bare[:1] == "{" and _closing_brace(bare, 1) == len(bare) - 1:
         bare = bare[1:-1].strip()
-    bare = _LONE_LETTER.sub(_as_variable, usual(plain(bare)))
+    bare = usual(plain(bare))
+    if bare[-2:-1].isspace():
+        bare = _LONE_LETTER.sub(_as_variable, bare)
     bare = _BEFORE_BRACKET.sub(r"\1" + _DOT, bare)
     return f"\\boxed{{{_FACTORS.sub(_TIMES, bare)}}}"
 

@@ -137,9 +137,9 @@ _PI = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])")
 _REPEATING = re.compile(r"(?<![\d.])(\d{0,9})\.(\d{0,9})\\(?:overline|bar|dot)\s*\{(\d{1,9})\}")
 _NAMES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _BASES = {name: number for number, name in enumerate(_NAMES, 2)}
-_BASE_IN_WORDS = re.compile(rf"(?<=\d)\)?_\s*\{{?\s*\\text\s*\{{\s*({'|'.join(_BASES)})\s*\}}\s*\}}?")
+_BASE_IN_WORDS = re.compile(rf"(?<=\d)\)?_\s*\{{?\s*\\text\{{\s*({'|'.join(_BASES)})\s*\}}\s*\}}?")
 _BASE_OF_BRACKET = re.compile(r"\((\d+)\)_(?=[\d{])")
-_COMMA_IN_TEXT = re.compile(r"\\text\s*\{\s*,\s*(?:and|or)\s*\}")
+_COMMA_IN_TEXT = re.compile(r"\\text\{\s*,\s*(?:and|or)\s*\}")
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|(\w+))")
 
 
@@ -175,7 +175,7 @@ def undressed(latex: str) -> str:
         return latex
     if "overline" in latex or "\\bar" in latex or "\\dot" in latex:
         latex = _REPEATING.sub(_fraction, latex)
-    if "text" in latex:
+    if "\\text{" in latex:
         latex = _COMMA_IN_TEXT.sub(", ", _BASE_IN_WORDS.sub(lambda base: f"_{{{_BASES[base[1]]}}}", latex))
     if "frac" in latex:
         latex = _BARE_FRACTION.sub(_braced, _FRACTION.sub(r"\\frac", latex))

@@ -204,6 +204,8 @@ _WORDS = re.compile(r"(?:\\text\s*\{)?\s*([A-Za-z]{4}[A-Za-z0-9 ]*?|yes|no|Yes|N
 
 def _same_words(answer: str, truth: str) -> bool:
     """Whether both are the same words, whatever their case; short ones may be products of variables."""
+    if not (answer[:1].isalpha() or answer[:5] == "\\text"):
+        return False
     words = [_WORDS.fullmatch(text) for text in (answer, truth)]
     return all(words) and len({found[1].casefold() for found in words if found}) == 1
 
