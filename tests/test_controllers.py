@@ -132,3 +132,14 @@ def test_nothing_is_left_of_an_interrupted_write(tmp_path, monkeypatch):
     with pytest.raises(ValueError):
         controllers.save(tmp_path)
     assert (tmp_path / FILE).read_bytes() == whole
+
+
+@pytest.mark.parametrize("first", [0.25, 0.5])
+@pytest.mark.parametrize("rule", [Step, Scale])
+def test_a_first_value_at_a_bound_is_within(rule, first):
+    assert rule(target=0.5, initial=first, min=0.25, max=0.5).refusals() == []
+    assert rule(target=0.5, initial=first, min=0.3, max=0.4).refusals() != []
+
+
+def test_a_scaled_value_below_zero_is_judged_by_its_size():
+    assert Scale(target=0.5, initial=-0.25, min=0.25, max=0.5).refusals() == []

@@ -878,9 +878,9 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch, capsys):
 
 def test_control_characters_in_a_question_are_told(tmp_path, capsys):
     path = tmp_path / "a.jsonl"
-    path.write_text(GOOD + r'{"problem": "What is \frac{1}{2}?", "answer": "3"}')
+    path.write_text(2 * GOOD + r'{"problem": "What is \frac{1}{2}?", "answer": "3"}')
     assert run("math-500", path, tmp_path / "out") == 0
-    assert "control characters in the text of 1 questions, first in" in capsys.readouterr().out
+    assert f"control characters in the text of 1 questions, first in {path}, line 3, row 3" in capsys.readouterr().out
 
 
 def test_a_source_that_is_the_file_to_write(tmp_path, capsys):
