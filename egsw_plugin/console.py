@@ -9,10 +9,10 @@ def say(message: str) -> None:
 
 
 def one_line(text: str) -> str:
-    """A message that may quote a file, as one line that any terminal takes.
+    r"""A text that may quote a file or a model, as one line on which no terminal acts: the rest is escaped.
 
-    >>> one_line("no field problem; it has prob" + chr(10) + "lem")
-    'no field problem; it has prob\\\\nlem'
+    >>> print(one_line("a\x1b[2Jb\u202ec \u00e9" + chr(10) + "lem"))
+    a\x1b[2Jb\u202ec é\nlem
     """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 

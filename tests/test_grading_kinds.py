@@ -175,6 +175,8 @@ MORE = [  # a last letter, both signs, vectors, bases, braces, sets and pairs, l
     ("2516_8", r"2516_{\text{eight}}", RIGHT),
     ("2517_8", r"2516_{\text{eight}}", WRONG),
     ("4210_6", "4210_5", WRONG),
+    ("A_{11}", "A_{12}", WRONG),
+    ("11_2", "3_4", RIGHT),
     (r"\mathbf{(2,3)}", "(2,3)", RIGHT),
     (r"\boldsymbol{(1,2)}", "(1,2)", RIGHT),
     ("{(1,2)}", "(1,2)", RIGHT),
@@ -425,18 +427,19 @@ def test_a_long_run_of_anything_takes_no_longer_than_its_length(form, run):
     def seconds(length):
         response = form.format(run * length)
         times = []
-        for _ in range(3):
+        for _ in range(5):
             answers.in_box.cache_clear()
-            begun = time.perf_counter()
+            begun = time.thread_time()  # what else the machine does is not counted
             for grade in (accuracy, dapo):
                 grade("data", response, "7")
             multiple_choice("data", response, "C")
-            times.append(time.perf_counter() - begun)
+            times.append(time.thread_time() - begun)
         return min(times)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("egsw_plugin.rewards.math.grade", lambda *given: False)
-        assert seconds(3600 // len(run)) < 24 * max(seconds(450 // len(run)), 2e-4)
+        # Eight times the length, which a search that is quadratic pays for 64 times.
+        assert seconds(3600 // len(run)) < 32 * max(seconds(450 // len(run)), 2e-4)
 
 
 @pytest.mark.parametrize("response,truth,right", DECIDED)

@@ -157,12 +157,8 @@ def _csv(file: _File) -> Records:
 
 def _json(file: _File) -> Records:
     """A list of objects, an object a line, or one over several lines."""
-    before = ""
-    for line in _lines(file):
-        before += line  # blank lines and the first one that is not
-        if line.strip():
-            break
-    if before.lstrip().startswith("["):
+    first = next((line for line in _lines(file) if line.strip()), "")
+    if first.lstrip().startswith("["):
         for number, record in enumerate(_loads("".join(_lines(file)), str(file)), 1):
             yield f"row {number}", _object(record, f"{file}, row {number}")
         return

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
+from ..console import one_line
 from .estimates import bootstrap_interval
 from .validation import Response
 
@@ -43,7 +44,7 @@ def compare(first: list[Response], last: list[Response]) -> str:
         )
     if len(by_set) > 1:
         for name, members in by_set.items():
-            label = printable(name).replace("|", "\\|")
+            label = one_line(name).replace("|", "\\|")
             lines.append(_row(f"solved: {label}", *(_rates(side, members, "right") for side in (before, after))))
     return "\n".join([*lines, "", *_samples(by_set, before, after, steps)]) + "\n"
 
@@ -134,13 +135,4 @@ def _shown(text: str) -> list[str]:
     text = text.strip()
     if len(text) > _LONGEST:
         text = text[: _LONGEST // 2] + " [...] " + text[-_LONGEST // 2 :]
-    return [printable(line) for line in text.split("\n")] if text else ["(nothing)"]
-
-
-def printable(text: str) -> str:
-    r"""The text with everything escaped that is no printable character: control codes, marks of direction.
-
-    >>> print(printable("a\x1b[2Jb\u202ec \u00e9"))
-    a\x1b[2Jb\u202ec é
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    return [one_line(line) for line in text.split("\n")] if text else ["(nothing)"]

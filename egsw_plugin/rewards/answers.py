@@ -300,7 +300,7 @@ def as_latex(statement: str) -> str:
         if _CHANGED_BEFORE.search(before) or _CHANGED_AFTER.match(after):
             return rf"\boxed{{\text{{{statement}}}}}"
         if inside[:1] == "^" or _JOINED_BEFORE.search(before) or _JOINED_AFTER.match(after):
-            return in_box(statement.replace("$", ""))
+            return in_box(" ".join(statement.replace("$", "").split()))
     if _MATH.search(statement):
         magnitude = _FORMULA_OF.match(statement)
         if magnitude:

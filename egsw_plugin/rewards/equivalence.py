@@ -94,7 +94,7 @@ def equivalent(answer: str, truth: str) -> bool:
 
 
 _PLAIN = re.compile(r"\\boxed\{(-?[0-9]{1,300}(?:\.[0-9]{1,300})?)\}")  # needs no parser, which takes a millisecond
-_BASED = re.compile(r"\\boxed\{\s*([0-9A-Z]{1,60})_\{?([0-9]{1,2})\}?\s*\}")  # math-verify drops the base
+_BASED = re.compile(r"\\boxed\{\s*([0-9][0-9A-Z]{0,59})_\{?([0-9]{1,2})\}?\s*\}")  # math-verify drops the base
 _PER_CENT = re.compile(r"\\?%")
 _HUNDREDTHS = re.compile(r"\\boxed\{(.*?)\s*\\?%\s*\}")
 

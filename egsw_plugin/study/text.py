@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..console import one_line
 from ..records.store import Record, read_records
 from ..records.whatif import MEASURES, chain_of, measure, seen_as
 from .tables import table
@@ -183,4 +184,4 @@ def tokens_table(method: str, options: Mapping[str, Any], records: Sequence[Reco
 def _code(text: str) -> str:
     """Text in a cell of a table; what a model writes must not end the cell, the code or the line."""
     shown = text.replace("\\", "\\\\").replace("|", "\\|").replace("`", "'")
-    return "`" + "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown) + "`"
+    return f"`{one_line(shown)}`"
