@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -212,87 +212,130 @@ def _place(path: str, line: str, function: str | None) -> str:
 
 
 def find_cause(log: str, limit: int = 15) -> Cause:
-    """The cause of a failed run, in at most `limit` lines: see `_choose` for the order of preference."""
-    lines = [_split(line) for line in log.split("\n")]
-    parsers: dict[str, _Parser] = {}
-    for number, (source, line) in enumerate(lines):
-        parsers.setdefault(source, _Parser(source)).feed(number, line)
-    errors = sorted((e for p in parsers.values() for e in p.errors), key=lambda e: e.start)
-    cause = _choose(errors, lines)
+    """The cause of a failed run, in at most `limit` lines: what the first of `_RULES` finds that finds one."""
+    said = _Log(log.split("\n"))
+    cause = next(cause for rule in _RULES if (cause := rule(said)))
     return Cause(cause.kind, [_shorten(line) for line in cause.lines[:limit]])
 
 
-def _choose(errors: list[_Error], lines: list[tuple[str, str]]) -> Cause:
-    """Our own error; a configuration error; a full disk or memory; the error that ended the run, or a process's last
-    words before it; the death of a worker; a consequence; the log's end. Of what came after the last step."""
-    sources = [source for source, _ in lines]
-    alive = max((n for n, (_, line) in enumerate(lines) if _PROGRESS.match(line)), default=-1)
-    dead = _dead(errors, lines)
-    last_words = {source: n for n, (source, line) in enumerate(lines) if line.strip()}
+class _Log:
+    """What a log says behind the last step, after which it ended.
 
-    def of_dead(number: int) -> bool:
-        source = sources[number]
-        return bool(dead & set(re.findall(r"pid=(\d+)", source))) or (
-            "engine" in dead and bool(_ENGINE_SOURCE.search(source))
-        )
+    A line is its number. errors: that count, in order. real: those that are no consequence of others. last: the one
+    that ended the driver. doomed: real ones of processes that died. natives: last words without an exception. deaths:
+    what Ray says of dead workers. shells: lines of no process of Ray's, where the driver has no exception.
+    """
 
-    def counts(error: _Error) -> bool:
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = [_split(line) for line in lines]
+        self.sources = [source for source, _ in self.lines]
+        parsers: dict[str, _Parser] = {}
+        for number, (source, line) in enumerate(self.lines):
+            parsers.setdefault(source, _Parser(source)).feed(number, line)
+        printed = sorted((e for p in parsers.values() for e in p.errors), key=lambda e: e.start)
+        self.alive = max((n for n, (_, line) in enumerate(self.lines) if _PROGRESS.match(line)), default=-1)
+        self.dead = _dead(printed, self.lines)
+        self._spoke_last = {source: n for n, (source, line) in enumerate(self.lines) if line.strip()}
+        self.errors = [e for e in printed if self._counts(e) and not e.ignored]
+        if not self.errors and self.alive < 0:
+            self.errors = printed
+        self.real = [e for e in self.errors if not e.bare and not _is_consequence(e)]
+        self.last = next((e for e in reversed(self.errors) if not self.sources[e.end] and not e.bare), None)
+        self.doomed = [e for e in self.errors if self.died(e.end) and not _is_consequence(e)]
+        natives = self.after(_is_native)
+        # An exception may be what a timeout waited for.
+        self.natives = [n for n in natives if not (self.real and _WATCHDOG.search(self.lines[n][1]))]
+        self.deaths = self.after(_WORKER_DEATH.search)
+        self.shells = [n for n in self.after(bool) if self.last is None and not self.sources[n]]
+
+    def after(self, is_one: Callable[[str], object]) -> list[int]:
+        return [n for n in range(self.alive + 1, len(self.lines)) if is_one(self.lines[n][1])]
+
+    def died(self, number: int) -> bool:
+        """Whether the process that said this line is said to have died."""
+        source = self.sources[number]
+        engine = "engine" in self.dead and bool(_ENGINE_SOURCE.search(source))
+        return engine or bool(self.dead & set(re.findall(r"pid=(\d+)", source)))
+
+    def _counts(self, error: _Error) -> bool:
         # Ray prints the lines of several processes out of order: the last words of one that died count before the step.
-        ended = error.end + len(error.message) > last_words[sources[error.end]]
-        return error.end > alive or (of_dead(error.end) and ended)
+        ended = error.end + len(error.message) > self._spoke_last[self.sources[error.end]]
+        return error.end > self.alive or (self.died(error.end) and ended)
 
-    found = [e for e in errors if counts(e) and not e.ignored]
-    if not found and alive < 0:
-        found = errors
-    for error in (link for e in found for link in e.chain()):
-        if error.says(_PLUGIN_ERROR.pattern):
-            return Cause("plugin", _show(error))
-    if message := _hydra_message(lines):
+
+def _own_refusal(log: _Log) -> Cause | None:
+    links = (link for e in log.errors for link in e.chain())
+    return next((Cause("plugin", _show(link)) for link in links if link.says(_PLUGIN_ERROR.pattern)), None)
+
+
+def _configuration(log: _Log) -> Cause | None:
+    if message := _hydra_message(log.lines):
         return Cause("config", message)
-    for error in found:
-        if error.says(r"(?:omegaconf|hydra)\."):
-            return Cause("config", _show(error))
-    natives = [n for n in range(alive + 1, len(lines)) if _is_native(lines[n][1])]
-    deaths = [n for n in range(alive + 1, len(lines)) if _WORKER_DEATH.search(lines[n][1])]
-    # A report of the raylet may come late, and the exception that others made of a full disk earlier.
-    exhausted = [link for e in found for link in e.chain() if _EXHAUSTED.search(link.message[0])]
-    if exhausted:
-        return Cause("traceback", _show(exhausted[0]))
-    last = next((e for e in reversed(found) if not sources[e.end] and not e.bare), None)
-    shells = [n for n in range(alive + 1, len(lines)) if last is None and not sources[n]]
-    if full := [n for n in sorted({*natives, *deaths, *shells}) if _EXHAUSTED.search(lines[n][1])]:
-        return Cause("worker", _show_death(lines[full[0]][1], sources))
+    return next((Cause("config", _show(e)) for e in log.errors if e.says(r"(?:omegaconf|hydra)\.")), None)
 
-    real = [e for e in found if not e.bare and not _is_consequence(e)]
-    if real:  # it may be what a timeout waited for
-        natives = [n for n in natives if not _WATCHDOG.search(lines[n][1])]
-    if last is not None and (last in real or (not dead and not deaths and not natives and _is_weak(last))):
-        cause = _as_first_said(last, found)
-        device = [n for n in natives if n < last.end and "block: [" in lines[n][1]]
-        if device and re.search("CUDA error|device-side", " ".join(last.message)):
-            return Cause("native", _show_native(device[0], lines))
-        earlier = _earlier(real, sources) if last not in real else []
-        return Cause("traceback", _show(cause, lines, earlier))
-    doomed = [e for e in found if of_dead(e.end) and not _is_consequence(e)]
-    fatal = doomed[-1] if doomed else real[0] if real and not dead else None
-    words = [n for n in natives if of_dead(n)] or natives
-    if last is None and (own := [n for n in natives if not sources[n]]):  # a shell's or the kernel's word on the driver
-        fatal, words = None, own
+
+def _full_disk_or_memory(log: _Log) -> Cause | None:
+    # A report of the raylet may come late, and the exception that others made of a full disk earlier.
+    for link in (link for e in log.errors for link in e.chain()):
+        if _EXHAUSTED.search(link.message[0]):
+            return Cause("traceback", _show(link))
+    told = sorted({*log.natives, *log.deaths, *log.shells})
+    lines = (log.lines[n][1] for n in told if _EXHAUSTED.search(log.lines[n][1]))
+    return next((Cause("worker", _show_death(line, log.sources)) for line in lines), None)
+
+
+def _end_of_the_driver(log: _Log) -> Cause | None:
+    last = log.last
+    nothing_died = not (log.dead or log.deaths or log.natives)
+    if last is None or not (last in log.real or (nothing_died and _is_weak(last))):
+        return None
+    device = [n for n in log.natives if n < last.end and "block: [" in log.lines[n][1]]
+    if device and re.search("CUDA error|device-side", " ".join(last.message)):
+        return Cause("native", _show_native(device[0], log.lines))
+    earlier = _earlier(log) if last not in log.real else []
+    return Cause("traceback", _show(_as_first_said(last, log.errors), log.lines, earlier))
+
+
+def _end_of_a_worker(log: _Log) -> Cause | None:
+    """Last words without an exception or, if it came first, the exception of the process that died."""
+    fatal = log.doomed[-1] if log.doomed else log.real[0] if log.real and not log.dead else None
+    words = [n for n in log.natives if log.died(n)] or log.natives
+    if log.last is None and (own := [n for n in log.natives if not log.sources[n]]):
+        fatal, words = None, own  # a shell's or the kernel's word on the driver
     if words and not (fatal and fatal.start < words[0]):
-        return Cause("native", _show_native(words[0], lines))
-    if fatal and not (not doomed and deaths and deaths[0] < fatal.start):
-        end = [lines[n][1] for n in shells if n > fatal.end and lines[n][1].strip()][-1:]
-        return Cause("traceback", _show(fatal, lines, [f"The log ends with: {line}" for line in end]))
-    more = _earlier(real, sources)
-    for n in range(len(lines) - 1, alive, -1):
-        if sources[n] and (of_dead(n) or not dead) and re.match(r"(?:ERROR|CRITICAL)\b", lines[n][1]):
-            more.insert(0, f"Before that, {sources[n]} said: {lines[n][1]}")
+        return Cause("native", _show_native(words[0], log.lines))
+    if fatal and (log.doomed or not log.deaths or log.deaths[0] >= fatal.start):
+        end = [log.lines[n][1] for n in log.shells if n > fatal.end][-1:]
+        return Cause("traceback", _show(fatal, log.lines, [f"The log ends with: {line}" for line in end]))
+    return None
+
+
+def _death_or_consequence(log: _Log) -> Cause | None:
+    more = _earlier(log)
+    for n in reversed(log.after(re.compile(r"(?:ERROR|CRITICAL)\b").match)):
+        if log.sources[n] and (log.died(n) or not log.dead):
+            more.insert(0, f"Before that, {log.sources[n]} said: {log.lines[n][1]}")
             break
-    if deaths:
-        return Cause("worker", _show_death(lines[deaths[0]][1], sources) + more)
-    if found:
-        return Cause("traceback", _show(last or found[0], lines, more))
-    return Cause("tail", [line for _, line in lines if line.strip()][-10:])
+    if log.deaths:
+        return Cause("worker", _show_death(log.lines[log.deaths[0]][1], log.sources) + more)
+    if log.errors:
+        return Cause("traceback", _show(log.last or log.errors[0], log.lines, more))
+    return None
+
+
+def _end_of_the_log(log: _Log) -> Cause:
+    return Cause("tail", [line for _, line in log.lines if line.strip()][-10:])
+
+
+_RULES: tuple[Callable[[_Log], Cause | None], ...] = (
+    _own_refusal,
+    _configuration,
+    _full_disk_or_memory,
+    _end_of_the_driver,
+    _end_of_a_worker,
+    _death_or_consequence,
+    _end_of_the_log,
+)
 
 
 def _is_weak(error: _Error) -> bool:
@@ -328,9 +371,10 @@ def _as_first_said(last: _Error, found: list[_Error]) -> _Error:
     return next((e for e in found if root in (link.message[0] for link in e.chain())), last)
 
 
-def _earlier(real: list[_Error], sources: list[str]) -> list[str]:
+def _earlier(log: _Log) -> list[str]:
     """An error of another process, which may be the cause or have been caught: nobody says."""
-    return [f"Before that, {sources[e.end] or 'the driver'} said: {' '.join(e.message[:2])}" for e in real[-1:]]
+    said = log.real[-1:]
+    return [f"Before that, {log.sources[e.end] or 'the driver'} said: {' '.join(e.message[:2])}" for e in said]
 
 
 def _show_native(number: int, lines: list[tuple[str, str]]) -> list[str]:
