@@ -9,6 +9,7 @@ STEPS=${STEPS:-}                   # training steps, if not the configuration's;
 NNODES=${NNODES:-1}                # more: start Ray on all nodes first; OUT, data and model on a shared disk
 NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}
 LOGGER=${LOGGER:-[console,file]}   # for example [console,file,wandb]
+MEMORY=${MEMORY:-0}                # GiB that must be free at the start; 0: whatever there is
 PYTHON=${PYTHON:-python3}          # of the environment that has verl, vllm and this plugin
 
 fail() { echo "$(basename "$0"): $1" >&2; exit 2; }
@@ -19,6 +20,16 @@ for argument in "$@"; do
     case $argument in --cfg* | -c | --info* | --help | -h | --hydra-help) printing=true ;; esac
 done
 
+enough_memory() { # the kernel would kill a worker, minutes later
+    local free
+    [[ $MEMORY =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail "MEMORY=$MEMORY: a number of GiB, or 0 for whatever there is"
+    free=$(awk -v needed="$MEMORY" '/^MemAvailable:/ && $2 < needed * 2 ^ 20 { printf "%.1f", $2 / 2 ^ 20 }' \
+        /proc/meminfo 2>/dev/null) || return 0 # another system
+    [ -z "$free" ] || fail "this run takes about $MEMORY GiB of memory, and $free GiB are free: close other programs;\
+ MEMORY=0 starts it all the same${LESS_MEMORY:+; $LESS_MEMORY}"
+}
+
+if ! $printing; then enough_memory; fi
 if ! $printing && declare -F prepare > /dev/null; then prepare; fi
 
 # Workers of a Ray cluster that is already running have another working directory.

@@ -64,6 +64,7 @@ def arguments_of(tmp_path, model):
 
     def run(launcher, *arguments, **environment):
         given = {"MODEL_PATH": model, "TRAIN_FILES": "/data/train.parquet"}  # else a launcher may make them
+        given["MEMORY"] = "0"  # nothing is trained
         environment = {"PYTHON": str(stand_in), "OUT": str(tmp_path / "out"), **given, **environment}
         command = ["bash", str(launcher), *arguments]
         done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=180)
@@ -248,6 +249,36 @@ def test_another_run_in_the_same_folder_is_refused(arguments_of, tmp_path, chang
     arguments_of(launcher)  # the same run may go on
     with pytest.raises(AssertionError, match=r"holds another run .*METHOD=egsw"):
         arguments_of(launcher, *override, **change)
+
+
+@pytest.mark.parametrize(
+    "value,words",
+    [
+        ("100000", r"takes about 100000 GiB of memory, and \d+\.\d GiB are free: .*MEMORY=0 starts it all the same"),
+        ("much", "MEMORY=much: a number of GiB"),
+        ("-1", "MEMORY=-1: a number of GiB"),
+        ("1e3", "MEMORY=1e3: a number of GiB"),
+    ],
+)
+def test_too_little_memory_is_refused_before_anything_is_made(arguments_of, tmp_path, value, words):
+    """The kernel would kill a worker after minutes."""
+    launcher = RECIPES / "reasoning_gym" / "run_smollm2_135m_cpu.sh"
+    with pytest.raises(AssertionError, match=words):
+        arguments_of(launcher, MEMORY=value)
+    assert not (tmp_path / "out").exists()
+    assert arguments_of(launcher, "--cfg", "job", MEMORY=value)  # prints
+    assert arguments_of(launcher, MEMORY="0.001")
+
+
+@pytest.mark.parametrize("keep,setting", [("", "0"), ("yes", "0"), ("no", "unset"), ("n", "")])
+def test_freed_memory_is_kept_unless_told_otherwise(keep, setting):
+    script = f'. {RECIPES / "machine" / "cpu.sh"}; echo "${{MALLOC_MMAP_MAX_-unset}}"'
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(
+        ["bash", "-euc", script], env={**environment, "KEEP_MEMORY": keep}, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == setting, done.stderr
+    assert (done.stderr.strip() == "KEEP_MEMORY=n: yes or no") == (keep == "n") == (done.returncode == 2)
 
 
 def test_values_with_characters_that_mean_something_to_hydra(arguments_of, tmp_path):
