@@ -30,6 +30,11 @@ class Group:
     response: torch.Tensor
     alive: torch.Tensor
 
+    @property
+    def place(self) -> torch.Tensor:
+        """Where the responses' tokens are in the rows of `response`, one row after another: int64 [tokens]."""
+        return self.alive.flatten().nonzero().flatten()
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -144,7 +149,7 @@ def attention(
     for group in layout.groups:
         prompt = [tensor.unsqueeze(0) for tensor in next(parts)]
         results.append(attend(*prompt, is_causal=True)[0])
-        own = [tensor[group.response] for tensor in next(parts)]
+        own = [_Padded.apply(tensor, group) for tensor in next(parts)]
         responses, longest = group.response.shape
         if longest == 0:
             continue
@@ -155,8 +160,39 @@ def attention(
         # A token sees the whole prompt, and of its own response what is not behind it. What stands after the end of a
         # shorter response is seen by nobody who counts.
         seen = torch.ones(longest, group.length + longest, dtype=torch.bool).tril(group.length)
-        results.append(attend(own[0], key, value, attn_mask=seen)[group.alive])
+        results.append(_Packed.apply(attend(own[0], key, value, attn_mask=seen), group))
     return torch.cat(results).transpose(0, 1).unsqueeze(0).to(dtype)
+
+
+class _Padded(torch.autograd.Function):
+    """Responses one after another as rows of equal length, and back: an index's own gradient adds up one by one.
+
+    What stands behind the end of a row reaches no token that is alive, so its gradient is 0 and need not be added.
+    """
+
+    @staticmethod
+    def forward(ctx, tokens: torch.Tensor, group: Group) -> torch.Tensor:
+        ctx.group = group
+        return tokens.index_select(0, group.response.flatten()).unflatten(0, group.response.shape)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.flatten(0, 1).index_select(0, ctx.group.place), None
+
+
+class _Packed(torch.autograd.Function):
+    """The opposite of `_Padded`."""
+
+    @staticmethod
+    def forward(ctx, rows: torch.Tensor, group: Group) -> torch.Tensor:
+        ctx.group = group
+        return rows.flatten(0, 1).index_select(0, group.place)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        group = ctx.group
+        rows = gradient.new_zeros(group.alive.numel(), *gradient.shape[1:])
+        return rows.index_copy_(0, group.place, gradient).unflatten(0, group.alive.shape), None
 
 
 def log_probs_and_entropy(
