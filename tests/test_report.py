@@ -285,6 +285,26 @@ def test_reader_survives_damage_and_says_so(tmp_path):
     ]
 
 
+def test_a_mean_of_fewer_steps_says_so(tmp_path):
+    """A metric of the successes has no number in a step without one."""
+    rows = [
+        row(n, 0.5, **{"gtpo/changed/mean": 0.5, "gtpo/successes/mean": n if n > 3 else None}) for n in range(1, 11)
+    ]
+    text = summarise(read_metrics(write_metrics(tmp_path / "m.jsonl", rows)))
+    assert "| gtpo/successes/mean | 4.5 (2 of 5 steps) | 8 | +3.5 |" in text
+    assert "| gtpo/changed/mean | 0.5 | 0.5 | +0 |" in text
+
+
+def test_damaged_lines_of_a_run_that_went_on_are_named_by_their_file(tmp_path):
+    write_metrics(tmp_path / "metrics.1.jsonl", [row(1, 0.1), row(2, 0.2)])
+    path = write_metrics(tmp_path / "metrics.jsonl", [row(3, 0.3)])
+    for part in (tmp_path / "metrics.1.jsonl", path):
+        part.write_text(part.read_text() + '{"step": 4, "da')
+    metrics = read_metrics(path)
+    assert [r["step"] for r in metrics.training] == [1, 2, 3]
+    assert metrics.left_out == ["2 damaged line(s) of the metrics: line metrics.1.jsonl:3, metrics.jsonl:2"]
+
+
 def test_summary_against_numbers_worked_by_hand(tmp_path):
     # rewards 0.1 ... 1.2: first five 0.3, last five 1.0; shares 1 - step/20: 0.85 and 0.5; 12 steps of 2 s
     rows = [

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from glob import escape
 from itertools import chain, islice, pairwise
@@ -95,13 +95,19 @@ def read_metrics(path: Path) -> Metrics:
     that cannot be read has no rows; `left_out` says why.
     """
     path = Path(path)
+    parts = parts_of(path)
     try:
-        texts = [part.read_text(encoding="utf-8", errors="replace") for part in parts_of(path)]
+        texts = [part.read_text(encoding="utf-8", errors="replace").split("\n") for part in parts]
     except FileNotFoundError:
         return Metrics(left_out=[f"training metrics and curves: there is no {path}"])
     except OSError as error:
         return Metrics(left_out=[f"training metrics and curves: {path} cannot be read ({error.strerror})"])
-    metrics = metrics_of("\n".join(texts).split("\n"))
+    places = [
+        f"{part.name}:{number}" if len(parts) > 1 else str(number)
+        for part, lines in zip(parts, texts, strict=True)
+        for number in range(1, len(lines) + 1)
+    ]
+    metrics = metrics_of(list(chain.from_iterable(texts)), places)
     if not metrics.training and not metrics.validation and not metrics.left_out:
         metrics.left_out.append(f"training metrics and curves: {path} is empty")
     return metrics
@@ -114,18 +120,18 @@ def parts_of(path: Path) -> list[Path]:
     return parts + ([path] if path.exists() or not parts else [])  # a run that went on may have died at once
 
 
-def metrics_of(lines: Iterable[str]) -> Metrics:
-    """The rows that the lines of metrics files hold, those of earlier files first."""
+def metrics_of(lines: Sequence[str], places: Sequence[str] | None = None) -> Metrics:
+    """The rows that the lines of metrics files hold, those of earlier files first; `places` name them in messages."""
     training: dict[int, dict] = {}
     validation: dict[int, dict] = {}
     damaged, repeated = [], []
-    for number, line in enumerate(lines, start=1):
+    for place, line in zip(places or range(1, len(lines) + 1), lines, strict=True):
         if not line.strip():
             continue
         try:
             row = parse_row(line)
         except (ValueError, RecursionError):
-            damaged.append(number)
+            damaged.append(place)
             continue
         rows = training if is_training(row) else validation
         if row["step"] in rows:
@@ -161,7 +167,7 @@ def _ordered(rows: dict[int, dict]) -> list[dict]:
     return [rows[step] for step in sorted(rows)]
 
 
-def some(numbers: Iterable[int], most: int = 5) -> str:
+def some(numbers: Iterable[object], most: int = 5) -> str:
     """The first few numbers, for a message.
 
     >>> some([1, 2, 3], most=2)

@@ -16,7 +16,7 @@ def summarise(metrics: Metrics, span: int = 5) -> str:
     first, last = rows[:span], rows[-span:]
     lines = [f"| | {_steps(first)} | {_steps(last)} | change |", "|---|---:|---:|---:|"]
     for label, name in {**_BASICS, **{name: name for name in _method_metrics(rows)}}.items():
-        lines.append(_line(label, _mean(first, name), _mean(last, name)))
+        lines.append(_line(label, name, first, last))
     lines += ["", _gain(_mean(first, REWARD), _mean(last, REWARD)), _time(rows)]
     return "\n".join(lines) + "\n"
 
@@ -54,10 +54,17 @@ def _mean(rows: list[dict], name: str) -> float | None:
     return fmean(values) if values else None
 
 
-def _line(label: str, first: float | None, last: float | None) -> str:
-    change = "" if first is None or last is None else f"{last - first:+.4g}"
-    cells = ["not logged" if value is None else f"{value:.4g}" for value in (first, last)]
-    return f"| {label} | {cells[0]} | {cells[1]} | {change} |"
+def _line(label: str, name: str, first: list[dict], last: list[dict]) -> str:
+    before, after = _mean(first, name), _mean(last, name)
+    change = "" if before is None or after is None else f"{after - before:+.4g}"
+    return f"| {label} | {_cell(before, name, first)} | {_cell(after, name, last)} | {change} |"
+
+
+def _cell(mean: float | None, name: str, rows: list[dict]) -> str:
+    """The mean, and of how many steps it is if some of them have no finite number."""
+    count = sum(name in row for row in rows)
+    of = "" if count == len(rows) else f" ({count} of {len(rows)} steps)"
+    return "not logged" if mean is None else f"{mean:.4g}{of}"
 
 
 def _gain(first: float | None, last: float | None) -> str:
