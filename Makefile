@@ -22,7 +22,7 @@ ADV ?= egsw
 SEED ?= 1
 MODEL ?= tiny
 STEPS ?= $(if $(filter smollm2,$(MODEL)),60,40)
-OUT ?= outputs/demo$(if $(filter smollm2,$(MODEL)),-smollm2/$(ADV)-seed$(SEED))
+OUT ?= outputs/demo$(if $(filter smollm2,$(MODEL)),-smollm2)/$(ADV)-seed$(SEED)
 TIME_LIMIT ?= $(if $(filter smollm2,$(MODEL)),7200,900)
 ARGS ?=
 FAST = $(VENV)/bin/pytest -n 2 --dist loadfile -m 'not verl_run and not combination'
@@ -38,7 +38,7 @@ LAUNCHER_smollm2 = recipes/reasoning_gym/run_smollm2_135m_cpu.sh
 demo: setup
 	$(if $(LAUNCHER_$(MODEL)),,$(error MODEL=$(MODEL): use tiny or smollm2))
 	ADV=$(ADV) METHOD=$(ADV) SEED=$(SEED) STEPS=$(STEPS) TIME_LIMIT=$(TIME_LIMIT) $(VENV)/bin/egsw-plugin run \
-	  --out $(OUT) --steps $(STEPS) --time-limit $(TIME_LIMIT) -- bash $(LAUNCHER_$(MODEL)) $(ARGS)
+	  --out '$(OUT)' --steps $(STEPS) --time-limit $(TIME_LIMIT) -- bash $(LAUNCHER_$(MODEL)) $(ARGS)
 
 # pytest's 5 means that ARGS chose none of these tests.
 test: lint
@@ -49,8 +49,8 @@ test-fast: setup
 	$(FAST) $(ARGS)
 
 smoke: setup
-	OUT=$(CURDIR)/$(SMOKE_OUT)/$(subst /,-,$(basename $(RECIPE))) TIME_LIMIT=$(TIME_LIMIT) $(VENV)/bin/egsw-plugin run \
-	  --out $(CURDIR)/$(SMOKE_OUT)/$(subst /,-,$(basename $(RECIPE))) --time-limit $(TIME_LIMIT) -- \
+	OUT='$(CURDIR)/$(SMOKE_OUT)/$(subst /,-,$(basename $(RECIPE)))' TIME_LIMIT=$(TIME_LIMIT) $(VENV)/bin/egsw-plugin run \
+	  --out '$(CURDIR)/$(SMOKE_OUT)/$(subst /,-,$(basename $(RECIPE)))' --time-limit $(TIME_LIMIT) -- \
 	  bash recipes/smoke/smoke.sh $(RECIPE) $(ARGS)
 
 smoke-all: setup

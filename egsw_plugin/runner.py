@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,9 @@ from .report.summary import format_seconds
 from .report.write import OUTPUTS as REPORT_OUTPUTS
 
 TIME_LIMIT_EXIT = 124
-OUTPUTS = ("metrics.jsonl", "train.log", "validation", "inspect.html", *REPORT_OUTPUTS)
+OUTPUTS = ("metrics.jsonl", "train.log", "validation", "checkpoints", "inspect.html", *REPORT_OUTPUTS)
+COMMAND = "command.txt"
+VARIABLES = ("METHOD", "ADV", "SEED", "MODEL_PATH", "TRAIN_FILES", "VAL_FILES", "EXAMPLES", "MACHINE")
 
 # A line of verl's log -> what it is busy with from there on.
 STAGES = [
@@ -202,19 +205,26 @@ def run(command: list[str], out: Path, steps: int | None = None, time_limit: flo
     Args:
         command: the launcher; its environment gets OUT and VERL_FILE_LOGGER_PATH (`out`/metrics.jsonl).
         out: folder of the outputs; those of an earlier run are moved to `out`/previous, or kept beside the new ones
-            if it has checkpoints to go on from.
+            if it has a checkpoint to go on from.
         steps: training steps expected; by default what verl's progress bar announces.
         time_limit: seconds.
 
-    A run whose last checkpoint has `steps` steps is left as it is. One whose rollout engine dies without its trainer
-    is ended a minute later (exit code 1).
+    A run whose last checkpoint has `steps` steps is left as it is (exit code 2 if another command made it). One whose
+    rollout engine dies without its trainer is ended a minute later (exit code 1).
     """
     out = Path(out).resolve()
     if steps and (saved := saved_step(out)) >= steps:
+        if (made_by := _read(out / COMMAND)) not in ("", _command_line(command)):
+            print(
+                f"{out} holds another run of {saved} steps, made by:\n  {made_by}\nChoose another folder.", flush=True
+            )
+            return 2
         print(f"{out} holds a run that has done its {saved} steps: nothing to do. More steps go on from there; another")
         print("folder, or this one removed, begins anew.", flush=True)
         return 0
     _set_aside(out)
+    if not saved_step(out):  # else it is the one that goes on, or the launcher refuses it
+        (out / COMMAND).write_text(_command_line(command), encoding="utf-8")
     mark = uuid.uuid4().hex  # in the environment of every descendant, also of those that left our session
     segments = _shared_memory()
     screen = _Screen(steps)
@@ -247,6 +257,18 @@ def run(command: list[str], out: Path, steps: int | None = None, time_limit: flo
     if code is None:
         return TIME_LIMIT_EXIT
     return 128 - code if code < 0 else code or int(bool(problem))
+
+
+def _command_line(command: list[str]) -> str:
+    """What a run is made by: the command, behind the variables of the launchers that say what is trained."""
+    variables = (f"{name}={os.environ[name]}" for name in VARIABLES if os.environ.get(name))
+    return shlex.join([*variables, *command])
+
+
+def _read(path: Path) -> str:
+    with suppress(FileNotFoundError):
+        return path.read_text(encoding="utf-8")
+    return ""
 
 
 def saved_step(out: Path) -> int:
@@ -340,10 +362,10 @@ def _read_end(path: Path) -> str:
 def _set_aside(out: Path) -> None:
     """Moves the outputs of an earlier run to `out`/previous, replacing those that are there.
 
-    A run with checkpoints may be resumed: its metrics and log stay, as metrics.1.jsonl and train.1.log and so on.
+    A run with a checkpoint may be resumed: its metrics and log stay, as metrics.1.jsonl and train.1.log and so on.
     """
     out.mkdir(parents=True, exist_ok=True)
-    if (out / "checkpoints").exists():
+    if saved_step(out):
         for name in ("metrics.jsonl", "train.log"):
             if (out / name).exists():
                 stem, suffix = name.split(".")
@@ -351,7 +373,7 @@ def _set_aside(out: Path) -> None:
                 (out / name).rename(out / f"{stem}.{part}.{suffix}")
         return
     previous = out / "previous"
-    for name in OUTPUTS:
+    for name in [*OUTPUTS, *(part.name for part in out.glob("metrics.*.jsonl"))]:
         if (out / name).exists():
             previous.mkdir(exist_ok=True)
             if (previous / name).is_dir():  # a folder replaces an empty folder only

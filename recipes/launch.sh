@@ -1,19 +1,28 @@
 # Sourced by every launcher, which has set CONFIG (a file of this folder, without .yaml), METHOD, MODEL_PATH, TRAIN_FILES,
-# VAL_FILES and NAME, and may define a function prepare that makes them. Arguments are hydra overrides; --cfg job as the
-# last one prints the configuration and trains nothing.
+# VAL_FILES and RUN_NAME, and may define a function prepare that makes them. Arguments are hydra overrides; --cfg job as
+# the last one prints the configuration and trains nothing.
 RECIPES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-OUT=${OUT:-outputs/$NAME}          # metrics.jsonl, validation/, checkpoints/
+OUT=${OUT:-outputs/$RUN_NAME}      # metrics.jsonl, validation/, checkpoints/
 SEED=${SEED:-1}
 STEPS=${STEPS:-}                   # training steps, if not the configuration's; a run goes on with more of them
 NNODES=${NNODES:-1}                # more: start Ray on all nodes first; OUT, data and model on a shared disk
 NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}
 LOGGER=${LOGGER:-[console,file]}   # for example [console,file,wandb]
+TIME_LIMIT=${TIME_LIMIT:-}         # seconds; a failed weight sync hangs
 MEMORY=${MEMORY:-0}                # GiB that must be free at the start; 0: whatever there is
 PYTHON=${PYTHON:-python3}          # of the environment that has verl, vllm and this plugin
 
 fail() { echo "$(basename "$0"): $1" >&2; exit 2; }
 quoted() { printf "'%s'" "${1//\'/\\\'}"; } # for hydra, to which = , and ( mean something
+files() { # one file, or [several,of,them]
+    local list separator=
+    case $1 in \[*\]) ;; *) quoted "$1" && return ;; esac
+    IFS=, read -ra list <<< "${1:1:-1}"
+    printf '['
+    for file in "${list[@]}"; do printf '%s' "$separator" && quoted "$file" && separator=,; done
+    printf ']'
+}
 
 printing=false
 for argument in "$@"; do
@@ -21,42 +30,51 @@ for argument in "$@"; do
 done
 
 enough_memory() { # the kernel would kill a worker, minutes later
-    local free
+    local free limit
     [[ $MEMORY =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail "MEMORY=$MEMORY: a number of GiB, or 0 for whatever there is"
-    free=$(awk -v needed="$MEMORY" '/^MemAvailable:/ && $2 < needed * 2 ^ 20 { printf "%.1f", $2 / 2 ^ 20 }' \
-        /proc/meminfo 2>/dev/null) || return 0 # another system
+    limit=$(cat /sys/fs/cgroup/memory.max 2>/dev/null || echo max) # a container's
+    free=$(awk -v needed="$MEMORY" -v limit="$limit" '/^MemAvailable:/ {
+        free = $2 / 2 ^ 20
+        if (limit != "max" && limit / 2 ^ 30 < free) free = limit / 2 ^ 30
+        if (free < needed) printf "%.1f", free
+    }' /proc/meminfo 2>/dev/null) || return 0 # another system
     [ -z "$free" ] || fail "this run takes about $MEMORY GiB of memory, and $free GiB are free: close other programs;\
  MEMORY=0 starts it all the same${LESS_MEMORY:+; $LESS_MEMORY}"
 }
 
-if ! $printing; then enough_memory; fi
-if ! $printing && declare -F prepare > /dev/null; then prepare; fi
-
 # Workers of a Ray cluster that is already running have another working directory.
 OUT=$(realpath -m "$OUT")
-[ ! -d "$MODEL_PATH" ] || MODEL_PATH=$(realpath "$MODEL_PATH")
 
 if ! $printing; then
-    mkdir -p "$OUT"
-    launched="CONFIG=$CONFIG METHOD=$METHOD MODEL_PATH=$MODEL_PATH SEED=$SEED $*"
+    enough_memory
+    launched="CONFIG=$CONFIG METHOD=$METHOD MODEL_PATH=$MODEL_PATH SEED=$SEED TRAIN_FILES=$TRAIN_FILES VAL_FILES=$VAL_FILES"
+    launched+="${TASKS:+ TASKS=${TASKS[*]} ${DATA_OPTIONS[*]:-}}${*:+ $*}"
     if [ -s "$OUT/metrics.jsonl" ] || [ -d "$OUT/checkpoints" ]; then
         # The run goes on from its last checkpoint, which must not be another run's.
         [ "$(cat "$OUT/launch.txt" 2>/dev/null)" = "$launched" ] ||
-            fail "$OUT holds another run ($(cat "$OUT/launch.txt" 2>/dev/null || echo unknown)); set NAME or OUT"
+            fail "$OUT holds another run ($(cat "$OUT/launch.txt" 2>/dev/null || echo unknown)); set RUN_NAME or OUT"
     fi
+    if declare -F prepare > /dev/null; then prepare; fi
+    mkdir -p "$OUT"
     echo "$launched" > "$OUT/launch.txt"
-    if [ -s "$OUT/metrics.jsonl" ]; then
-        # verl starts its metrics file anew; the report reads metrics.1.jsonl and so on as well.
-        part=1
-        while [ -e "$OUT/metrics.$part.jsonl" ]; do part=$((part + 1)); done
-        mv "$OUT/metrics.jsonl" "$OUT/metrics.$part.jsonl"
+    if [ -s "$OUT/checkpoints/latest_checkpointed_iteration.txt" ]; then
+        if [ -s "$OUT/metrics.jsonl" ]; then
+            # verl starts its metrics file anew; the report reads metrics.1.jsonl and so on as well.
+            part=1
+            while [ -e "$OUT/metrics.$part.jsonl" ]; do part=$((part + 1)); done
+            mv "$OUT/metrics.jsonl" "$OUT/metrics.$part.jsonl"
+        fi
+    elif [ -s "$OUT/metrics.jsonl" ]; then # it begins anew
+        mkdir -p "$OUT/previous"
+        mv "$OUT"/metrics*.jsonl "$OUT/previous"
     fi
 fi
+[ ! -d "$MODEL_PATH" ] || MODEL_PATH=$(realpath "$MODEL_PATH")
 export VERL_FILE_LOGGER_PATH=$OUT/metrics.jsonl
 
 DATA=(
-    data.train_files="$TRAIN_FILES"
-    data.val_files="$VAL_FILES"
+    data.train_files="$(files "$TRAIN_FILES")"
+    data.val_files="$(files "$VAL_FILES")"
     data.seed="$SEED"
 )
 MODEL=(
@@ -68,7 +86,7 @@ ROLLOUT=(
 TRAINER=(
     trainer.nnodes="$NNODES"
     trainer.n_gpus_per_node="$NGPUS_PER_NODE"
-    trainer.experiment_name="$(quoted "$NAME")"
+    trainer.experiment_name="$(quoted "$RUN_NAME")"
     trainer.logger="$LOGGER"
     trainer.default_local_dir="$(quoted "$OUT/checkpoints")"
     trainer.validation_data_dir="$(quoted "$OUT/validation")"
@@ -78,5 +96,7 @@ TRAINER=(
 )
 [ -z "$STEPS" ] || TRAINER+=(trainer.total_training_steps="$STEPS")
 
-exec "$PYTHON" -m verl.trainer.main_ppo --config-path "$RECIPES" --config-name "$CONFIG" \
-    method="$METHOD" "${DATA[@]}" "${MODEL[@]}" "${ROLLOUT[@]}" "${TRAINER[@]}" "$@"
+LIMITED=(env)
+[ -z "$TIME_LIMIT" ] || LIMITED=(timeout --kill-after=30 "$TIME_LIMIT")
+exec "${LIMITED[@]}" "$PYTHON" -m verl.trainer.main_ppo --config-path "$RECIPES" --config-name "$CONFIG" \
+    "${METHOD_ARGUMENT:-method=$METHOD}" "${DATA[@]}" "${MODEL[@]}" "${ROLLOUT[@]}" "${TRAINER[@]}" "$@"

@@ -9,6 +9,7 @@ its arguments. Maps to recipes/. Not exercised: training (the smoke runs), sizes
 import dataclasses
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def arguments_of(tmp_path, model):
 
     def run(launcher, *arguments, **environment):
         given = {"MODEL_PATH": model, "TRAIN_FILES": "/data/train.parquet"}  # else a launcher may make them
+        given["VAL_FILES"] = "/data/test.parquet"
         given["MEMORY"] = "0"  # nothing is trained
         environment = {"PYTHON": str(stand_in), "OUT": str(tmp_path / "out"), **given, **environment}
         command = ["bash", str(launcher), *arguments]
@@ -126,7 +128,7 @@ def test_composes_and_is_accepted(arguments_of, monkeypatch, capsys, launcher, m
     [
         (RECIPES / "eval" / "run_eval.sh", {"MACHINE": "fsdp_32b"}),
         (RECIPES / "gtpo" / "run_qwen2.5_32b.sh", {"BACKEND": "megatron", "NNODES": "8"}),
-        (GRID.launcher, {"METHOD": "dapo", "NAME": "x"}),
+        (GRID.launcher, {"METHOD": "dapo", "RUN_NAME": "x"}),
         (TINY, {"ADV": "archer"}),
     ],
 )
@@ -143,7 +145,7 @@ def test_what_is_composed_here_is_what_hydra_composes(arguments_of, tmp_path, la
 @pytest.mark.parametrize("cell", GRID.cells.values(), ids=GRID.cells)
 def test_cells_of_the_study_are_accepted_and_differ_in_the_method_alone(arguments_of, cell):
     config, baseline = (
-        composed(arguments_of(GRID.launcher, *of.overrides, METHOD=of.method, NAME="x"))
+        composed(arguments_of(GRID.launcher, *of.overrides, METHOD=of.method, RUN_NAME="x"))
         for of in (cell, GRID.cells["grpo"])
     )
     accepted_by_verl(config)
@@ -186,7 +188,7 @@ def test_variables_and_overrides_reach_the_configuration(arguments_of):
         NNODES="2",
         NGPUS_PER_NODE="4",
         LOGGER="[console,wandb]",
-        NAME="my-name",
+        RUN_NAME="my-name",
     )
     overrides = ["data.train_batch_size=64", "algorithm.egsw.temperature=2"]
     launcher = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh"
@@ -217,6 +219,12 @@ def test_methods_differ_in_nothing_but_the_method(arguments_of):
     assert all(config == configs["grpo"] for config in configs.values())
 
 
+def save(out, step):
+    """What verl leaves that a run goes on from."""
+    (out / "checkpoints").mkdir(exist_ok=True)
+    (out / "checkpoints" / "latest_checkpointed_iteration.txt").write_text(str(step))
+
+
 def test_metrics_of_a_run_that_goes_on_are_kept(arguments_of, tmp_path):
     """verl's file logger starts its file anew."""
     from egsw_plugin.report.metrics import read_metrics
@@ -224,11 +232,22 @@ def test_metrics_of_a_run_that_goes_on_are_kept(arguments_of, tmp_path):
     launcher, out = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh", tmp_path / "out"
     for step in (1, 2, 3):
         arguments_of(launcher)
+        save(out, step)
         (out / "metrics.jsonl").write_text(f'{{"step": {step}, "data": {{"critic/score/mean": 0.{step}}}}}\n')
     for printing in (["--cfg", "job"], ["--cfg=job"], ["-c", "job"], ["--help"]):
         arguments_of(launcher, *printing)
     assert sorted(path.name for path in out.glob("metrics*")) == ["metrics.1.jsonl", "metrics.2.jsonl", "metrics.jsonl"]
     assert [row["step"] for row in read_metrics(out / "metrics.jsonl").training] == [1, 2, 3]
+
+
+def test_metrics_of_a_run_that_begins_anew_are_no_part_of_it(arguments_of, tmp_path):
+    launcher, out = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh", tmp_path / "out"
+    arguments_of(launcher)
+    for part in ("metrics.jsonl", "metrics.1.jsonl"):
+        (out / part).write_text("earlier\n")
+    arguments_of(launcher)
+    assert not list(out.glob("metrics*"))
+    assert sorted(path.name for path in (out / "previous").iterdir()) == ["metrics.1.jsonl", "metrics.jsonl"]
 
 
 def test_metrics_are_read_though_the_run_that_went_on_died_before_a_step(tmp_path):
@@ -239,7 +258,11 @@ def test_metrics_are_read_though_the_run_that_went_on_died_before_a_step(tmp_pat
     assert [row["step"] for row in metrics.training] == [1] and metrics.left_out == []
 
 
-@pytest.mark.parametrize("change", [{"METHOD": "grpo"}, {"SEED": "2"}, {"override": "algorithm.egsw.alpha=0.1"}])
+CHANGES = [{"METHOD": "grpo"}, {"SEED": "2"}, {"override": "algorithm.egsw.alpha=0.1"}]
+CHANGES += [{"TRAIN_FILES": "/data/other.parquet"}, {"VAL_FILES": "[/data/other.parquet]"}]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_another_run_in_the_same_folder_is_refused(arguments_of, tmp_path, change):
     """It would go on from the other run's checkpoint."""
     launcher = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh"
@@ -281,9 +304,59 @@ def test_freed_memory_is_kept_unless_told_otherwise(keep, setting):
     assert (done.stderr.strip() == "KEEP_MEMORY=n: yes or no") == (keep == "n") == (done.returncode == 2)
 
 
+def test_other_problems_are_refused_before_they_take_the_place_of_a_runs(tmp_path):
+    """The launcher makes them, and a run that goes on would find them in the place of its own."""
+    launcher = RECIPES / "reasoning_gym" / "run_qwen2.5_1.5b.sh"
+    copy = tmp_path / "recipes" / "reasoning_gym"
+    shutil.copytree(RECIPES, copy.parent)
+    stand_in, calls = tmp_path / "python", tmp_path / "calls"
+    stand_in.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    stand_in.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PYTHON": str(stand_in),
+        "OUT": str(tmp_path / "out"),
+        "ASSETS": str(tmp_path / "made"),
+    }
+
+    def run():
+        command = ["bash", str(copy / launcher.name)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+    assert run().returncode == 0
+    save(tmp_path / "out", 20)
+    text = (copy / launcher.name).read_text()
+    (copy / launcher.name).write_text(text.replace("max_digits=4", "max_digits=5"))
+    calls.unlink()
+    done = run()
+    assert done.returncode == 2 and "holds another run" in done.stderr and not calls.exists()
+
+
+@pytest.mark.parametrize(
+    "launcher", ["tiny_cpu/run_tiny", "study/run_target", "smoke/smoke", "reasoning_gym/run_smollm2_135m_cpu"]
+)
+def test_a_launcher_without_its_environment_says_what_makes_it(tmp_path, launcher):
+    command = ["bash", str(RECIPES / f"{launcher}.sh"), "recipes/egsw/run_qwen2.5_math_7b.sh"]
+    environment = {**os.environ, "PYTHON": str(tmp_path / "python"), "OUT": str(tmp_path / "out")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.strip().endswith(f"there is no {tmp_path / 'python'}; run: make setup")
+
+
+def test_problems_to_train_on_need_others_to_validate_with(arguments_of):
+    with pytest.raises(AssertionError, match="TRAIN_FILES needs VAL_FILES"):
+        arguments_of(RECIPES / "reasoning_gym" / "run_smollm2_135m_cpu.sh", VAL_FILES="")
+
+
+def test_files_whose_names_mean_something_to_hydra(arguments_of):
+    launcher = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh"
+    odd = "/data/user=me/it's (new)/math.parquet"
+    config = composed(arguments_of(launcher, TRAIN_FILES=odd, VAL_FILES=f"[{odd},/data/b.parquet]")[1:])
+    assert config.data.train_files == odd and list(config.data.val_files) == [odd, "/data/b.parquet"]
+
+
 def test_values_with_characters_that_mean_something_to_hydra(arguments_of, tmp_path):
     launcher, out = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh", tmp_path / "alpha=0.1, (it's) new"
-    config = composed(arguments_of(launcher, OUT=str(out), NAME="a=b,c")[1:])
+    config = composed(arguments_of(launcher, OUT=str(out), RUN_NAME="a=b,c")[1:])
     assert config.trainer.default_local_dir == str(out / "checkpoints")
     assert config.trainer.experiment_name == "a=b,c"
     # Workers of a Ray cluster that was there before know nothing of the launcher's environment.

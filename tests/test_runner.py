@@ -283,7 +283,8 @@ def test_processes_left_by_a_run_that_ended_well_are_ended(launch, tmp_path):
 
 def test_metrics_of_a_run_with_checkpoints_are_kept_however_often_it_is_resumed(launch, tmp_path):
     for number in (1, 2, 3):
-        script = f"(out / 'checkpoints').mkdir(exist_ok=True)\nstep({number})\nsay('part {number}')"
+        script = f"(out / 'checkpoints').mkdir(exist_ok=True)\nstep({number})\nsay('part {number}')\n"
+        script += f"(out / 'checkpoints/latest_checkpointed_iteration.txt').write_text('{number}')"
         assert launch(script, steps=number) == 0
     out = tmp_path / "out"
     for number, name in ((1, "metrics.1.jsonl"), (2, "metrics.2.jsonl"), (3, "metrics.jsonl")):
@@ -291,6 +292,32 @@ def test_metrics_of_a_run_with_checkpoints_are_kept_however_often_it_is_resumed(
     assert "part 2" in (out / "train.2.log").read_text()
     assert not (out / "previous").exists()
     assert [row["step"] for row in read_metrics(out / "metrics.jsonl").training] == [1, 2, 3]
+
+
+def test_records_without_a_checkpoint_are_no_run_to_go_on_with(launch, tmp_path):
+    """Two runs would be reported as one."""
+    script = "(out / 'checkpoints/records').mkdir(parents=True)\nstep(1)\nstep(2)"
+    assert launch(script, steps=2) == 0
+    out = tmp_path / "out"
+    (out / "metrics.1.jsonl").write_text('{"step": 3, "data": {"critic/score/mean": 9.0}}\n')
+    assert launch("step(1)", steps=1) == 0
+    assert [row["step"] for row in read_metrics(out / "metrics.jsonl").training] == [1]
+    assert [row["step"] for row in read_metrics(out / "previous/metrics.jsonl").training] == [1, 2, 3]
+    assert (out / "previous/checkpoints/records").is_dir() and not (out / "checkpoints").exists()
+
+
+def test_a_finished_run_is_left_alone_and_another_command_is_told_so(launch, tmp_path, monkeypatch, capfd):
+    script = "(out / 'checkpoints').mkdir()\nstep(1)\n"
+    script += "(out / 'checkpoints/latest_checkpointed_iteration.txt').write_text('1')"
+    monkeypatch.setenv("METHOD", "egsw")
+    assert launch(script, steps=1) == 0
+    assert launch(script, steps=1) == 0
+    assert "nothing to do" in capfd.readouterr().out
+    monkeypatch.setenv("METHOD", "gtpo")
+    assert launch(script, steps=1) == 2
+    shown = capfd.readouterr().out
+    assert "holds another run of 1 steps" in shown and "METHOD=egsw" in shown
+    assert [row["step"] for row in read_metrics(tmp_path / "out/metrics.jsonl").training] == [1]
 
 
 def test_command_line_writes_table_and_curves(tmp_path, capfd):
@@ -301,7 +328,7 @@ def test_command_line_writes_table_and_curves(tmp_path, capfd):
     assert main([*arguments, sys.executable, str(script)]) == 0
     assert "| reward | 0.1 | 0.2 | +0.1 |" in capfd.readouterr().out
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
-        ["curves.png", "metrics.jsonl", "summary.md", "train.log"]
+        ["command.txt", "curves.png", "metrics.jsonl", "summary.md", "train.log"]
     )
     assert main(["run"]) == 2
 

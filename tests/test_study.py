@@ -231,13 +231,25 @@ def test_a_partial_run_of_other_settings_is_not_gone_on_with(grid, tmp_path, cap
 
 def test_the_users_variables_do_not_reach_the_runs(grid, tmp_path, monkeypatch):
     body = "(out / 'seen.json').write_text(json.dumps(dict(os.environ)))\n" + GOOD
-    for name in ("QUICK", "ASSETS", "LOGGER", "MACHINE", "NNODES", "PYTHON", "METHOD", "SEED", "STEPS", "NAME", "OUT"):
+    for name in (
+        "QUICK",
+        "ASSETS",
+        "LOGGER",
+        "MACHINE",
+        "NNODES",
+        "PYTHON",
+        "METHOD",
+        "SEED",
+        "STEPS",
+        "RUN_NAME",
+        "OUT",
+    ):
         monkeypatch.setenv(name, "1")
     out = tmp_path / "a folder"
     assert study(grid(body), out, "--only", "egsw", "--seeds", "2") == 0
     seen = json.loads((out / "work" / "egsw-seed2" / "seen.json").read_text())
     assert not {"QUICK", "ASSETS", "LOGGER", "MACHINE", "NNODES"} & set(seen)
-    assert [seen[name] for name in ("METHOD", "SEED", "STEPS", "NAME")] == ["egsw", "2", "4", "egsw-seed2"]
+    assert [seen[name] for name in ("METHOD", "SEED", "STEPS", "RUN_NAME")] == ["egsw", "2", "4", "egsw-seed2"]
     assert seen["PYTHON"] == sys.executable and seen["OUT"] == str(out / "work" / "egsw-seed2")
 
 

@@ -126,7 +126,7 @@ def _run(grid: Grid, cell: Cell, seed: int, out: Path) -> tuple[int, float]:
     name = run_name(cell.name, seed)
     folder = out / "work" / name
     overrides = cell.overrides + grid.overrides
-    settings = {"METHOD": cell.method, "SEED": str(seed), "NAME": name, "STEPS": str(grid.steps)}
+    settings = {"METHOD": cell.method, "SEED": str(seed), "RUN_NAME": name, "STEPS": str(grid.steps)}
     settings |= {"PYTHON": sys.executable} | ({"QUICK": "1"} if grid.quick else {})
     command = ["env", *(word for variable in _NOT_THE_USERS for word in ("-u", variable))]
     command += [*(f"{k}={v}" for k, v in settings.items()), "bash", str(grid.launcher.resolve()), *overrides]

@@ -11,7 +11,7 @@ MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-Math-7B-Instruct}
 DATA_DIR=${DATA_DIR:-$PWD/data}   # made by: egsw-plugin data NAME --out data
 TRAIN_FILES=${TRAIN_FILES:-$DATA_DIR/math.parquet}
 VAL_FILES=${VAL_FILES:-[$DATA_DIR/math-500.parquet]}
-NAME=${NAME:-egsw-qwen2.5-math-7b-instruct-$METHOD-seed${SEED:-1}}
+RUN_NAME=${RUN_NAME:-egsw-qwen2.5-math-7b-instruct-$METHOD-seed${SEED:-1}}
 # ----------------------------------------------------------------------------------------------------------------------
 
 CONFIG=egsw/math_7b

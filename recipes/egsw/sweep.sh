@@ -16,7 +16,7 @@ for alpha in $ALPHAS; do
     for temperature in $TEMPERATURES; do
         for seed in $SEEDS; do
             name=$(basename "$LAUNCHER" .sh)-alpha$alpha-p$temperature-seed$seed
-            METHOD=egsw SEED=$seed NAME=$name OUT=$RUNS/$name bash "$LAUNCHER" \
+            METHOD=egsw SEED=$seed RUN_NAME=$name OUT=$RUNS/$name bash "$LAUNCHER" \
                 algorithm.egsw.alpha="$alpha" algorithm.egsw.temperature="$temperature" "$@"
         done
     done

@@ -18,7 +18,7 @@ REWARD=${REWARD:-accuracy}         # of egsw_plugin.rewards.math; multiple_choic
 DATA_DIR=${DATA_DIR:-$PWD/data}    # made by: egsw-plugin data NAME --out data
 VAL_FILES=${VAL_FILES:-[$DATA_DIR/math-500.parquet,$DATA_DIR/aime-2024.parquet,$DATA_DIR/aime-2025.parquet]}
 TRAIN_FILES=${TRAIN_FILES:-$VAL_FILES} # verl loads a training set even if it does not train
-NAME=${NAME:-eval}
+RUN_NAME=${RUN_NAME:-eval}
 # ----------------------------------------------------------------------------------------------------------------------
 
 RESUME=(trainer.resume_mode=disable)

@@ -12,7 +12,7 @@ MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-32B}
 DATA_DIR=${DATA_DIR:-$PWD/data}   # made by: egsw-plugin data NAME --out data
 TRAIN_FILES=${TRAIN_FILES:-$DATA_DIR/dapo-math-17k.parquet}
 VAL_FILES=${VAL_FILES:-[$DATA_DIR/math-500.parquet,$DATA_DIR/aime-2024.parquet,$DATA_DIR/aime-2025.parquet]}
-NAME=${NAME:-gtpo-qwen2.5-32b${BACKEND:+-$BACKEND}-$METHOD-seed${SEED:-1}}
+RUN_NAME=${RUN_NAME:-gtpo-qwen2.5-32b${BACKEND:+-$BACKEND}-$METHOD-seed${SEED:-1}}
 # ----------------------------------------------------------------------------------------------------------------------
 
 CONFIG=gtpo/qwen2.5_32b${BACKEND:+_$BACKEND}

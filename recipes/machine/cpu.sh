@@ -1,4 +1,9 @@
-# Sourced: the environment of a run without an accelerator.
+# Sourced: the environment of a run without an accelerator, and PYTHON's folder first in the path.
+if [ -n "${PYTHON:-}" ]; then
+    command -v "$PYTHON" > /dev/null || { echo "$(basename "$0"): there is no $PYTHON; run: make setup" >&2 && exit 2; }
+    PYTHON=$(realpath -s "$(command -v "$PYTHON")")
+    export PATH=${PYTHON%/*}:$PATH
+fi
 export VERL_PLATFORM=cpu           # egsw_plugin.cpu
 export VLLM_CPU_KVCACHE_SPACE=1    # GiB
 export VLLM_CPU_OMP_THREADS_BIND=nobind

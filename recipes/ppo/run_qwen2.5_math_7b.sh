@@ -11,7 +11,7 @@ MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-Math-7B}
 DATA_DIR=${DATA_DIR:-$PWD/data}   # made by: egsw-plugin data NAME --out data
 TRAIN_FILES=${TRAIN_FILES:-$DATA_DIR/math.parquet}
 VAL_FILES=${VAL_FILES:-[$DATA_DIR/math-500.parquet]}
-NAME=${NAME:-ppo-qwen2.5-math-7b-$METHOD-seed${SEED:-1}}
+RUN_NAME=${RUN_NAME:-ppo-qwen2.5-math-7b-$METHOD-seed${SEED:-1}}
 # ----------------------------------------------------------------------------------------------------------------------
 
 CONFIG=ppo/math_7b

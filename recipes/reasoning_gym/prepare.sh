@@ -3,11 +3,15 @@
 making_model=false making_data=false
 [ -n "$MODEL_PATH" ] || { making_model=true MODEL_PATH=$ASSETS/$MODEL; }
 [ -n "$TRAIN_FILES" ] || { making_data=true TRAIN_FILES=$ASSETS/train.parquet; }
+if ! $making_data && [ -z "$VAL_FILES" ]; then
+    echo "$(basename "$0"): TRAIN_FILES needs VAL_FILES: the problems of another task say nothing of it" >&2
+    exit 2
+fi
 VAL_FILES=${VAL_FILES:-$ASSETS/test.parquet}
 
 prepare() { # called by ../launch.sh before it trains
-    if $making_model; then egsw-plugin model "$MODEL" --out "$MODEL_PATH"; fi
+    if $making_model; then "$PYTHON" -m egsw_plugin model "$MODEL" --out "$MODEL_PATH"; fi
     if $making_data; then
-        egsw-plugin data reasoning-gym --tasks "${TASKS[@]}" "${DATA_OPTIONS[@]}" --out "$ASSETS"
+        "$PYTHON" -m egsw_plugin data reasoning-gym --tasks "${TASKS[@]}" "${DATA_OPTIONS[@]}" --out "$ASSETS"
     fi
 }

@@ -11,7 +11,7 @@ MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-1.5B-Instruct}
 ASSETS=${ASSETS:-$PWD/data/reasoning_gym}   # where the data are made
 TRAIN_FILES=${TRAIN_FILES:-}       # empty: the tasks below
 VAL_FILES=${VAL_FILES:-}
-NAME=${NAME:-reasoning-gym-qwen2.5-1.5b-$METHOD-seed${SEED:-1}}
+RUN_NAME=${RUN_NAME:-reasoning-gym-qwen2.5-1.5b-$METHOD-seed${SEED:-1}}
 NGPUS_PER_NODE=${NGPUS_PER_NODE:-1}
 # ----------------------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ TRAIN_FILES=${TRAIN_FILES:-}       # empty: the two tasks below
 VAL_FILES=${VAL_FILES:-}
 EXAMPLES=${EXAMPLES:-$HERE/examples.yaml}   # a worked example a task, put before the question
 CONFIG=${STUDY_CONFIG:-reasoning_gym/smollm2_135m_cpu}   # another file of recipes/, such as a study's
-NAME=${NAME:-smollm2-135m-$METHOD-seed${SEED:-1}}
+RUN_NAME=${RUN_NAME:-smollm2-135m-$METHOD-seed${SEED:-1}}
 MEMORY=${MEMORY:-14}               # GiB that must be free at the start; 0: whatever there is
 LESS_MEMORY="actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=16 takes 3 GiB less, and KEEP_MEMORY=no 2; both are slower"
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
@@ -29,7 +29,6 @@ DATA_OPTIONS=(--size 132 --test-size 64 --examples "$EXAMPLES")
 MODEL=smollm2-135m
 . "$HERE/prepare.sh"
 
-PATH=$(cd "$(dirname "$PYTHON")" && pwd):$PATH
 . "$ROOT/recipes/machine/cpu.sh"
 OMP_NUM_THREADS=$(env -u OMP_NUM_THREADS nproc) # the parts of a step take turns, and each may have all cores
 MACHINE=${MACHINE:-cpu_135m$(! grep -qsE 'avx512_bf16|amx_bf16|\bbf16\b' /proc/cpuinfo || echo _bf16)}

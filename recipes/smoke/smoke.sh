@@ -14,7 +14,6 @@ PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 # ----------------------------------------------------------------------------------------------------
 
 export OUT PYTHON NNODES=1 NGPUS_PER_NODE=1
-PATH=$(cd "$(dirname "$PYTHON")" && pwd):$PATH
 . "$ROOT/recipes/machine/cpu.sh"
 "$PYTHON" -m egsw_plugin.tiny --out "$ASSETS" --boxed
 export MODEL_PATH=$ASSETS/model

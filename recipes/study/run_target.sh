@@ -13,11 +13,10 @@ ASSETS=${ASSETS:-$ROOT/outputs/assets/target${QUICK:+-quick}}
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 # ----------------------------------------------------------------------------------------------------
 
-NAME=${NAME:-$METHOD-seed$SEED}
-OUT=${OUT:-$ROOT/outputs/target/$NAME}
+RUN_NAME=${RUN_NAME:-$METHOD-seed$SEED}
+OUT=${OUT:-$ROOT/outputs/target/$RUN_NAME}
 CONFIG=study/target_cpu NGPUS_PER_NODE=1
-PATH=$(cd "$(dirname "$PYTHON")" && pwd):$PATH
 . "$ROOT/recipes/machine/cpu.sh"
-"$PYTHON" -m egsw_plugin.tiny --task target ${QUICK:+--quick} --out "$ASSETS"
+prepare() { "$PYTHON" -m egsw_plugin.tiny --task target ${QUICK:+--quick} --out "$ASSETS"; }
 MODEL_PATH=$ASSETS/model TRAIN_FILES=$ASSETS/train.parquet VAL_FILES=$ASSETS/test.parquet
 . "$HERE/../launch.sh"

@@ -52,7 +52,7 @@ def test_data_training_evaluation_and_report(tmp_path, capsys):
     assert all("actor/kl_loss" in step for step in run.steps)
 
     checkpoint = tmp_path / "egsw-seed1" / "checkpoints" / "global_step_2"
-    settings = {"CHECKPOINT": str(checkpoint), "NAME": "eval"}
+    settings = {"CHECKPOINT": str(checkpoint), "RUN_NAME": "eval"}
     evaluated = smoke(tmp_path / "eval", "eval/run_eval.sh", steps=None, **files, **settings)
     assert evaluated.code == 0
     assert "global_step_2" in evaluated.log
