@@ -179,7 +179,7 @@ def test_lora(tmp_path):
 
 def test_resumed_run_goes_on_with_the_method(tmp_path):
     assert train(tmp_path, "trainer.save_freq=2", ADV="gtpo").code == 0
-    run = train(tmp_path, "trainer.save_freq=2", "trainer.resume_mode=auto", steps=4, ADV="gtpo")
+    run = train(tmp_path, "trainer.save_freq=2", steps=4, ADV="gtpo")
     assert run.code == 0
     assert [step["training/global_step"] for step in run.steps] == [3, 4]
     assert all(step["gtpo/changed/mean"] > 0.05 for step in run.steps)

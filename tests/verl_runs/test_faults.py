@@ -18,7 +18,7 @@ from launch import ROOT, TIME_LIMIT, assert_in_effect, train
 from egsw_plugin.report.metrics import read_metrics
 
 STEPS = 5
-KEPT = ["trainer.save_freq=1", "trainer.resume_mode=auto", "trainer.max_actor_ckpt_to_keep=2"]
+KEPT = ["trainer.save_freq=1", "trainer.max_actor_ckpt_to_keep=2"]
 # What a process is called, in the order in which Ray and vLLM name them.
 VICTIMS = {"trainer": "ray::TaskRunner", "worker": "ray::WorkerDict", "vllm": "VLLM::EngineCore"}
 
