@@ -332,6 +332,8 @@ def _nothing_on_policy(config: Any, plan: Plan) -> Iterator[OptionError]:
                 f"{link.text(link.requirements.off_policy)}; set it below data.train_batch_size, or "
                 "actor_rollout_ref.actor.ppo_epochs to 2 or more"
             )
+            if select(config, "trainer.v1.trainer_mode", "sync") == "separate_async":
+                fix += "; a batch is then trainer.v1.separate_async.parameter_sync_step of them"
             yield OptionError(MINI_BATCH, value, fix)
 
 
@@ -340,8 +342,7 @@ def _on_policy(config: Any) -> bool:
     mini, batch = select(config, MINI_BATCH), select(config, "data.train_batch_size")
     if mini is None or batch is None or select(config, "actor_rollout_ref.actor.ppo_epochs", 1) != 1:
         return False
-    asynchronous = select(config, "trainer.v1.trainer_mode", "sync") == "separate_async"
-    return mini >= batch and not select(config, BYPASS, False) and not asynchronous
+    return mini >= batch and not select(config, BYPASS, False)
 
 
 # ------------------------------------------------------------------------------------------------------------ warnings
