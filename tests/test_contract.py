@@ -229,6 +229,8 @@ KEYS = [
     "actor_rollout_ref.rollout.n",
     "critic.enable",
     "data.train_batch_size",
+    "distillation.distillation_loss.use_task_rewards",
+    "distillation.enabled",
     "reward.custom_reward_function.name",
     "reward.custom_reward_function.path",
     "reward.reward_model.enable",

@@ -290,6 +290,17 @@ def test_a_policy_loss_is_not_an_estimator():
         validate("algorithm.adv_estimator=grpo_s_geometric")
 
 
+DISTILLED = ["distillation.enabled=True", "distillation.distillation_loss.use_task_rewards=False"]
+
+
+@pytest.mark.parametrize("overrides", [[EGSW], ["algorithm.adv_estimator=grpo", f"{LOSS}=gtpo"]])
+def test_distillation_that_throws_the_policy_loss_away_is_refused(overrides):
+    with pytest.raises(OptionError, match=r"distillation_loss.use_task_rewards=False: .*set it to True"):
+        startup.check(configuration(*overrides, *DISTILLED))
+    startup.check(configuration(*overrides, DISTILLED[0]))
+    startup.check(configuration("algorithm.adv_estimator=grpo", *DISTILLED))
+
+
 def python(code, **environment):
     """Run code in a fresh process, as verl starts its own."""
     return subprocess.run(

@@ -48,6 +48,7 @@ ENTROPY_COEFF = "actor_rollout_ref.actor.entropy_coeff"
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
 RESPONSES = "actor_rollout_ref.rollout.n"
 BYPASS = "algorithm.rollout_correction.bypass_mode"
+TASK_REWARDS = "distillation.distillation_loss.use_task_rewards"
 VERL_SEQUENCE_LOSSES = ("gspo", "geo_mean")  # of verl's own, those with one ratio a response
 # The field that each of these settings of the actor has verl read.
 NEEDED_SETTING = {Field.KL_WEIGHT: KL_LOSS, Field.ENTROPY_COEF: CALCULATE_ENTROPY}
@@ -205,6 +206,7 @@ def _refusals(config: Any, plan: Plan, loss: str) -> Iterator[OptionError]:
         for setting in link.requirements.settings:
             if setting.refused and select(config, setting.key, setting.default) == setting.value:
                 yield OptionError(setting.key, setting.value, link.text(setting.text))
+    yield from _distillation(config, plan)
     yield from _fields(config, plan, loss)
     yield from _nothing_on_policy(config, plan)
 
@@ -283,6 +285,15 @@ def _critic(config: Any, key: str) -> Iterator[OptionError]:
     if select(config, "algorithm.use_pf_ppo", False):
         fix = f"verl reweighs with adv_estimator=gae only, not with {key}=gae; set it to False"
         yield OptionError("algorithm.use_pf_ppo", True, fix)
+
+
+def _distillation(config: Any, plan: Plan) -> Iterator[OptionError]:
+    """Without task rewards verl trains on the teacher alone."""
+    if not select(config, "distillation.enabled", False) or select(config, TASK_REWARDS, True):
+        return
+    if plan.chain is not None or plan.loss is not None:
+        fix = "verl then throws the policy loss away, and with it what advantages and weights would do; set it to True"
+        yield OptionError(TASK_REWARDS, False, fix)
 
 
 def _fields(config: Any, plan: Plan, loss: str) -> Iterator[OptionError]:
