@@ -230,15 +230,17 @@ class Controllers:
         self.rules = dict(rules)
         self.states = {name: rule.start() for name, rule in self.rules.items()}
 
-    def step(self, measured: Mapping[str, tuple[float, float]], step: int) -> dict[str, float]:
+    def step(self, measured: Mapping[str, tuple[float, float]], step: int, frozen: bool = False) -> dict[str, float]:
         """The options' values in an advantage step of trainer step `step`.
 
-        measured: sum over the policy tokens (nats), and their number, for each `measure` that a controller has.
+        measured: sum over the policy tokens (nats), and their number, for each `measure` that a controller has. frozen:
+        no update follows, so that the entropy cannot answer to a value, and none may move by it.
         """
         values = {}
         for name, rule in self.rules.items():
             total, count = measured[rule.measure]
-            self.states[name] = observe(rule, self.states[name], total, count, step)
+            if not frozen:
+                self.states[name] = observe(rule, self.states[name], total, count, step)
             values[name] = value_of(rule, self.states[name], total / count if count else None)
         return values
 

@@ -495,6 +495,19 @@ def test_keys_that_do_not_name_a_session_are_an_error():
         step.sessions(Rows.measure(torch.ones(2, 3, dtype=torch.int64)))
 
 
+def test_no_controller_moves_while_verl_updates_the_critic_alone(model):
+    """Steps 1 and 2 of a warm-up of 3; from step 3 on, every step is below the target of 0.3."""
+    overrides = ["algorithm.adv_estimator=stare", "+algorithm.credit.stare.W={controller: step, target: 0.3}"]
+    trainer = trainer_of(PPOTrainerSync, model, *overrides, "trainer.critic_warmup=3")
+    batch = types.SimpleNamespace(keys=[], tags=[], partition_id=PARTITION)
+    rows = Rows.measure(torch.ones(2, 3, dtype=torch.int64))
+    values = []
+    for trainer.global_steps in range(1, 6):
+        step = TrainerStep(trainer, batch, {}, None)
+        values.append(step.control(lambda name: torch.full((2,), 0.3), rows)["stare.W"])
+    assert values == pytest.approx([1.1, 1.1, 1.1, 1.11, 1.12])
+
+
 def test_an_estimator_that_was_replaced_is_noticed(stored, model, monkeypatch):
     from verl.trainer.ppo import core_algos
 

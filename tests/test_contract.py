@@ -234,6 +234,7 @@ KEYS = [
     "reward.custom_reward_function.name",
     "reward.custom_reward_function.path",
     "reward.reward_model.enable",
+    "trainer.critic_warmup",
     "trainer.default_local_dir",
     "trainer.logger",
     "trainer.resume_from_path",

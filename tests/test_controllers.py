@@ -82,6 +82,15 @@ def test_a_step_without_tokens_moves_nothing():
     assert controllers.states["x"].value == before
 
 
+def test_a_frozen_actor_moves_nothing():
+    """As if the run began with the first update; the gate still asks for the entropy of its own step."""
+    controllers = Controllers(RULES)
+    frozen = [controllers.step(measured(0.1), step, frozen=True) for step in range(1, 5)]
+    assert frozen == [{"skywork": 0.0, "trl": 0.0, "initial": 0.2, "repo": 0.02}] * 4
+    after = [controllers.step(measured(entropy), step) for step, entropy in enumerate(ENTROPIES, 5)]
+    assert after == values_of(Controllers(RULES), range(1, 9))
+
+
 def test_bounds_hold_from_every_value():
     for rule in (RULES["skywork"], RULES["repo"], Step(initial=1.0, min=0.5, max=1.5, delta=-0.2, target=0.3)):
         for start, low in itertools.product((rule.min, rule.initial, rule.max), (True, False)):
