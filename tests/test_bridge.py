@@ -574,6 +574,27 @@ def test_a_step_is_recorded(stored, model, tmp_path, name, leave_out):
     assert sum(len(groups[uid]) for uid in uids) == len(record.rows)
 
 
+def test_of_a_step_in_mini_batches_the_first_is_recorded(stored, model, tmp_path, capsys, monkeypatch):
+    """Steps 1 and 2 of two mini-batches each, told apart by their tokens; what is left out is said once."""
+    from egsw_plugin import console
+    from egsw_plugin.records import read_records
+
+    monkeypatch.setattr(console, "_warned", set())
+    overrides = ["+algorithm.record.every=1", f"trainer.default_local_dir={tmp_path}"]
+    trainer = trainer_of(PPOTrainerSeparateAsync, model, *overrides)
+    trainer.tokenizer = Letters()
+    for number, trainer.global_steps in enumerate((1, 1, 2, 2)):
+        batch = stored(31 + number)
+        ids = torch.full(batch.mask.shape, number)
+        texts = {"prompts": nested(ids[:, :3], [3] * len(ids)), "responses": nested(ids, batch.lengths)}
+        tq.kv_batch_put(keys=batch.keys, partition_id=PARTITION, fields=TensorDict(texts, batch_size=len(ids)))
+        trainer._compute_advantage(batch.batch, {})
+    trainer.egsw_plugin_recorder.flush()
+    found = {record.step: {token for row in record.rows for token in row["ids"]} for record in read_records(tmp_path)}
+    assert found == {1: {0}, 2: {2}}
+    assert capsys.readouterr().out.count("the first one is recorded") == 1
+
+
 @pytest.mark.parametrize("rollout_correction", [[], ["rollout_rs=token_k1", "rollout_rs_threshold=0.9_1.1"]])
 @pytest.mark.parametrize("name", ["grpo", "grpo_vectorized"])
 def test_the_proposal_for_verls_step_changes_no_result(stored, model, name, rollout_correction, monkeypatch):

@@ -242,6 +242,7 @@ KEYS = [
     "trainer.save_freq",
     "trainer.test_freq",
     "trainer.use_v1",
+    "trainer.v1.separate_async.parameter_sync_step",
     "trainer.v1.trainer_mode",
     "trainer.validation_data_dir",
 ]

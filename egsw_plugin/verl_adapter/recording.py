@@ -61,6 +61,10 @@ def record(step: TrainerStep) -> None:
     number = int(trainer.global_steps)
     if number % options.every and number != 1:
         return
+    if getattr(trainer, "egsw_plugin_recorded", None) == number:
+        warn_once("verl takes a step in several mini-batches, each with its own advantages: the first one is recorded")
+        return
+    trainer.egsw_plugin_recorded = number
     start = time.perf_counter()
     try:
         recorder = getattr(trainer, "egsw_plugin_recorder", None)
