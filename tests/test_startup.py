@@ -275,6 +275,10 @@ def test_options_of_an_estimator_that_is_not_chosen_are_warned_of(warnings_of):
     assert "algorithm.egsw is set, but algorithm.adv_estimator is grpo" in warning
 
 
+def test_loops_are_compiled_without_a_word_about_their_batch(warnings_of):
+    assert warnings_of(EGSW, "+algorithm.egsw={temperature: auto, effective_share: 0.3}") == []
+
+
 @pytest.mark.parametrize("name", ["egsw", "gtpo", "grpo_s"])
 def test_one_response_a_prompt_is_refused_where_nothing_would_happen(name):
     with pytest.raises(OptionError, match=r"actor_rollout_ref.rollout.n=1: .*2 or more"):

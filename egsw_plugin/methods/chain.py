@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from .. import measure
+from ..console import muted
 from ..controllers import Controller
 from ..errors import MemberError, OptionError, TensorError
 from ..fields import Field, merge
@@ -211,7 +212,7 @@ def compile_for(chain: Chain) -> None:
         outcome=level.squeeze(1),
         tensors={name: -torch.ones(3, 2) if name == "old_log_probs" else torch.ones(3, 2) for name in chain.tensors},
     )
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception), muted():
         apply(chain, batch)
 
 
