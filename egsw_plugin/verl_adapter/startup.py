@@ -266,8 +266,12 @@ def _base(config: Any, chain: Chain) -> Iterator[OptionError]:
     varying, before = False, str(chain.base)
     if not isinstance(chain.base, Link):
         bases.check(chain.base, chain.base_key, in_trainer=True)
-        varying = chain.base == bases.GAE
-        if varying:
+        bases.settings(config.algorithm)
+        responses, least = select(config, RESPONSES, 1), bases.VERL_BASES.get(chain.base, bases.VerlBase()).responses
+        if responses < least:
+            yield OptionError(RESPONSES, responses, f"base {chain.base} compares responses; set it to {least} or more")
+        varying = bases.varies(chain.base, config.algorithm)
+        if chain.base == bases.GAE:
             yield from _critic(config, chain.base_key)
     for link in chain.links:
         if varying and link.requirements.varying is not None:
