@@ -325,6 +325,23 @@ def test_distillation_that_throws_the_policy_loss_away_is_refused(overrides):
     startup.check(configuration("algorithm.adv_estimator=grpo", *DISTILLED))
 
 
+@pytest.mark.parametrize(
+    "overrides,key",
+    [
+        ([EGSW], "algorithm.adv_estimator='egsw'"),
+        (["algorithm.adv_estimator=grpo", "+algorithm.record.every=5"], "algorithm.record.every=5"),
+    ],
+)
+def test_verls_experimental_trainers_are_no_v1_trainers(overrides, key):
+    """They derive from the old one, do not call its constructor, and leave trainer.use_v1 True."""
+    from verl.experimental.one_step_off_policy.ray_trainer import OneStepOffRayTrainer
+
+    config = configuration(*overrides, "actor_rollout_ref.hybrid_engine=False")
+    with pytest.raises(OptionError, match=f"{key}: .*OneStepOffRayTrainer.*start verl.trainer.main_ppo"):
+        OneStepOffRayTrainer(config, None, {}, None)
+    startup.check(config)
+
+
 def python(code, **environment):
     """Run code in a fresh process, as verl starts its own."""
     return subprocess.run(

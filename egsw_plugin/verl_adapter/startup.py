@@ -69,15 +69,15 @@ def install(config_module: Any) -> None:
     config_module.validate_config = validate_config
 
 
-def check_trainer(config: Any, trainer: str) -> None:
+def check_trainer(config: Any, trainer: str, old_trainer: str | None = None) -> None:
     """Called as verl builds its trainer, of module `trainer`: check again (other launchers skip validation), and say
-    what will run.
+    what will run. old_trainer: its class, where that is verl's old one or derives from it.
 
     Warnings come here and not from `check`, because verl validates in another process as well: each is said once.
     """
     import verl
 
-    plan = check(config)
+    plan = check(config, old_trainer)
     if plan is None:
         return
     if _needs_workers(plan):
@@ -127,23 +127,23 @@ def _described(chain: Chain) -> str:
     return " ".join(parts)
 
 
-def check(config: Any) -> Plan | None:
+def check(config: Any, old_trainer: str | None = None) -> Plan | None:
     """Refuse a configuration that cannot work; return what it asks for, or None if it is not one of reinforcement
-    learning.
+    learning. old_trainer: as in `check_trainer`; before a trainer is built, trainer.use_v1 is believed.
 
     Raises `OptionError` with the key, the value and the fix.
     """
     if get(config, "algorithm") is None:
         return None
     try:
-        return _checked(config)
+        return _checked(config, old_trainer)
     except OmegaConfBaseException as error:
         raise readable(error, config) from None
     except OptionError as error:
         raise OptionError(error.key, error.value, _literal(error.fix, config)) from error
 
 
-def _checked(config: Any) -> Plan:
+def _checked(config: Any, old_trainer: str | None) -> Plan:
     name, loss = config.algorithm.adv_estimator, select(config, LOSS_MODE, "vanilla")
     for key, value in ((ESTIMATOR, name), (LOSS_MODE, loss)):
         if isinstance(value, Mapping | list):
@@ -152,14 +152,14 @@ def _checked(config: Any) -> Plan:
         raise OptionError(LOSS_MODE, "???", MISSING)
     if is_ours(name) and (lost := unresolved(config)):
         raise lost
-    recording.check(config)
+    recording.check(config, old_trainer)
     misplaced.check(config, _taking_part(config, name, loss))
     _check_loss_name(loss)
     if not is_ours(name):
         _check_name(name)
     plan = plan_of(config)
     _register_files(name, loss)
-    for refusal in _refusals(config, plan, loss):
+    for refusal in _refusals(config, plan, loss, old_trainer):
         raise refusal
     return plan
 
@@ -192,10 +192,10 @@ def _taking_part(config: Any, name: Any, loss: Any) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------ refusals
 
 
-def _refusals(config: Any, plan: Plan, loss: str) -> Iterator[OptionError]:
+def _refusals(config: Any, plan: Plan, loss: str, old_trainer: str | None) -> Iterator[OptionError]:
     """What cannot work, in the order in which a user should hear of it."""
     if plan.chain is not None:
-        yield from _old_trainer(config, plan, plan.chain.name)
+        yield from _old_trainer(config, plan, plan.chain.name, old_trainer)
         yield from _missing_tensors(config, plan.chain)
         yield from _too_few_responses(config, plan.chain)
         yield from _base(config, plan.chain)
@@ -211,30 +211,30 @@ def _refusals(config: Any, plan: Plan, loss: str) -> Iterator[OptionError]:
     yield from _nothing_on_policy(config, plan)
 
 
-def _old_trainer(config: Any, plan: Plan, name: str) -> Iterator[OptionError]:
+def _old_trainer(config: Any, plan: Plan, name: str, trainer: str | None) -> Iterator[OptionError]:
     """The bridge is for the V1 trainer; in the old one there is what a patched verl hands over itself."""
-    key, fix = "trainer.use_v1", "set trainer.use_v1=True"
+    key, old, fix = "trainer.use_v1", "the old trainer", "set trainer.use_v1=True"
+    value: bool | str = False
+    patch = ", or patch verl (patches/apply.py)"
     if select(config, key, True):
-        return
+        if trainer is None:
+            return
+        # Launchers of their own, as those of verl.experimental, build it whatever the setting says.
+        key, value, old = ESTIMATOR, name, f"{trainer}, a form of verl's old trainer,"
+        fix, patch = "start verl.trainer.main_ppo, whose trainer.v1.trainer_mode may be separate_async", ""
     if not _patched():
-        yield OptionError(
-            key,
-            False,
-            f"the old trainer hands no entropy to adv_estimator={name}; {fix}, or patch verl (patches/apply.py)",
-        )
+        yield OptionError(key, value, f"{old} hands no entropy to adv_estimator={name}; {fix}{patch}")
     for link in plan.links:
         for field, option in link.requirements.fields.items():
             place = f"{link.section}.{option}" if option else ESTIMATOR
-            value = getattr(link.options, option) if option else name
-            yield OptionError(place, value, f"the old trainer carries no {field.value}s; {fix}")
+            given = getattr(link.options, option) if option else name
+            yield OptionError(place, given, f"{old} carries no {field.value}s; {fix}")
         if (success := link.requirements.success) is not None and success.field is not None:
             place = f"{link.section}.success"
-            fix = f"the old trainer hands over no such field; {fix}, or {place}=score"
+            fix = f"{old} hands over no such field; {fix}, or {place}=score"
             yield OptionError(place, success.field, fix)
     for controlled in plan.controlled:
-        yield OptionError(
-            f"{CREDIT}.{controlled}", "controller", f"the old trainer keeps no state of controllers; {fix}"
-        )
+        yield OptionError(f"{CREDIT}.{controlled}", "controller", f"{old} keeps no state of controllers; {fix}")
 
 
 def _patched() -> bool:
