@@ -98,9 +98,7 @@ class Chain:
     @property
     def tensors(self) -> tuple[str, ...]:
         """Names of the per-token tensors that the members and the controllers need."""
-        needed = [name for link in self.links for name in link.requirements.tensors]
-        needed += [MEASURED[rule.measure] for rule in self.controlled.values()]
-        return tuple(dict.fromkeys(needed))
+        return tensors_of(self.links)
 
     @property
     def success(self) -> Success:
@@ -119,6 +117,13 @@ class Chain:
         """The chain with numbers in place of controllers: those of `values`, else the first ones."""
         base = self.base.resolved(values) if isinstance(self.base, Link) else self.base
         return dataclasses.replace(self, base=base, transforms=tuple(link.resolved(values) for link in self.transforms))
+
+
+def tensors_of(links: Sequence[Link[Member[Any]]]) -> tuple[str, ...]:
+    """Names of the per-token tensors that members and their controllers need."""
+    needed = [name for link in links for name in link.requirements.tensors]
+    needed += [MEASURED[rule.measure] for link in links for rule in link.controlled.values()]
+    return tuple(dict.fromkeys(needed))
 
 
 MEASURED = {"entropy": "entropy", "surprisal": "old_log_probs"}  # the tensor of each `measure` of a controller

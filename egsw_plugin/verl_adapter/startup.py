@@ -22,7 +22,7 @@ from ..methods import LOSSES, MEMBERS
 from ..methods.chain import Chain, Link, compile_for
 from ..methods.places import CHAIN, CREDIT, ESTIMATOR, LOSS_MODE, OWN
 from ..methods.registry import is_file
-from ..options import show, walk
+from ..options import encode, show, walk
 from ..options.spelling import close, question
 from ..versions import TRIED_VERL
 from . import bases, contract, estimators, misplaced, nodes, recording, worker
@@ -196,10 +196,10 @@ def _refusals(config: Any, plan: Plan, loss: str, old_trainer: str | None) -> It
     """What cannot work, in the order in which a user should hear of it."""
     if plan.chain is not None:
         yield from _old_trainer(config, plan, plan.chain.name, old_trainer)
-        yield from _missing_tensors(config, plan.chain)
         yield from _too_few_responses(config, plan.chain)
         yield from _base(config, plan.chain)
         _ = plan.chain.success  # which raises where members disagree
+    yield from _missing_tensors(config, plan)
     for link in plan.links:
         for option, fix in link.resolved().options.refusals():
             yield OptionError(f"{link.section}.{option}", getattr(link.options, option), fix)
@@ -208,6 +208,8 @@ def _refusals(config: Any, plan: Plan, loss: str, old_trainer: str | None) -> It
                 yield OptionError(setting.key, setting.value, link.text(setting.text))
     yield from _distillation(config, plan)
     yield from _fields(config, plan, loss)
+    if plan.loss is not None:
+        yield from _options_that_cannot_travel(plan.loss)
     yield from _nothing_on_policy(config, plan)
 
 
@@ -244,11 +246,11 @@ def _patched() -> bool:
     return "metrics" in inspect.signature(compute_advantage).parameters
 
 
-def _missing_tensors(config: Any, chain: Chain) -> Iterator[OptionError]:
-    if not select(config, BYPASS, False) or "entropy" not in chain.tensors:
+def _missing_tensors(config: Any, plan: Plan) -> Iterator[OptionError]:
+    if not select(config, BYPASS, False) or "entropy" not in plan.tensors:
         return
     fix = "verl then computes no entropy; set it to False"
-    for link in chain.links:
+    for link in plan.links:
         if "entropy" in link.requirements.tensors and "entropy" in link.requirements.without:
             fix += f", or {link.text(link.requirements.without['entropy'])}"
     yield OptionError(BYPASS, True, fix)
@@ -335,6 +337,14 @@ def _fields(config: Any, plan: Plan, loss: str) -> Iterator[OptionError]:
                 yield OptionError(
                     LOSS_MODE, loss, f"this loss takes {field.value}s that travel beside the advantages; set {how}"
                 )
+
+
+def _options_that_cannot_travel(loss: Link[Any]) -> Iterator[OptionError]:
+    """The workers have no `algorithm` section: options of a policy loss go to them as numbers."""
+    try:
+        encode(loss.resolved().options)
+    except OptionError as error:
+        yield OptionError(f"{loss.section}.{error.key}", error.value, error.fix)
 
 
 def _nothing_on_policy(config: Any, plan: Plan) -> Iterator[OptionError]:
