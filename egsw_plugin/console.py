@@ -1,6 +1,21 @@
 """What the plugin tells the user; while verl runs, lines that begin with ``[egsw]``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 _warned: set[str] = set()
+_MUTED: ContextVar[bool] = ContextVar("egsw_plugin_muted", default=False)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Warn of nothing meanwhile: for what is tried on numbers that are not the user's."""
+    token = _MUTED.set(True)
+    try:
+        yield
+    finally:
+        _MUTED.reset(token)
 
 
 def say(message: str) -> None:
@@ -19,6 +34,6 @@ def one_line(text: str) -> str:
 
 def warn_once(message: str) -> None:
     """Print a warning, the first time in this process."""
-    if message not in _warned:
+    if message not in _warned and not _MUTED.get():
         _warned.add(message)
         say(f"warning: {message}")

@@ -230,15 +230,17 @@ class Controllers:
         self.rules = dict(rules)
         self.states = {name: rule.start() for name, rule in self.rules.items()}
 
-    def step(self, measured: Mapping[str, tuple[float, float]], step: int) -> dict[str, float]:
+    def step(self, measured: Mapping[str, tuple[float, float]], step: int, frozen: bool = False) -> dict[str, float]:
         """The options' values in an advantage step of trainer step `step`.
 
-        measured: sum over the policy tokens (nats), and their number, for each `measure` that a controller has.
+        measured: sum over the policy tokens (nats), and their number, for each `measure` that a controller has. frozen:
+        no update follows, so that the entropy cannot answer to a value, and none may move by it.
         """
         values = {}
         for name, rule in self.rules.items():
             total, count = measured[rule.measure]
-            self.states[name] = observe(rule, self.states[name], total, count, step)
+            if not frozen:
+                self.states[name] = observe(rule, self.states[name], total, count, step)
             values[name] = value_of(rule, self.states[name], total / count if count else None)
         return values
 
@@ -255,10 +257,10 @@ class Controllers:
         os.replace(part, folder / FILE)
 
     def load(self, folder: Path) -> bool:
-        """Take the states of a checkpoint; False if it has none.
+        """Take the states of a checkpoint; False if it has none. A target in nats is this configuration's.
 
         Raises:
-            OptionError: the file is of other controllers, of another version, or damaged.
+            OptionError: the file is of other controllers, of another version, or damaged; or a value is out of bounds.
         """
         path = folder / FILE
         if not path.exists():
@@ -281,6 +283,13 @@ class Controllers:
             raise OptionError(
                 "checkpoint", str(path), f"it has the state of {names}, this configuration {own}; {_OTHER}"
             )
+        for name, rule in self.rules.items():
+            value = found[name].value
+            if dataclasses.replace(rule, initial=value).refusals():
+                fix = f"its {name} is {value}, which min and max do not allow here; widen them, or {_OTHER}"
+                raise OptionError("checkpoint", str(path), fix)
+            if not isinstance(rule.target, str):
+                found[name] = dataclasses.replace(found[name], target=rule.target)
         self.states = found
         return True
 

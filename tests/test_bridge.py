@@ -495,6 +495,19 @@ def test_keys_that_do_not_name_a_session_are_an_error():
         step.sessions(Rows.measure(torch.ones(2, 3, dtype=torch.int64)))
 
 
+def test_no_controller_moves_while_verl_updates_the_critic_alone(model):
+    """Steps 1 and 2 of a warm-up of 3; from step 3 on, every step is below the target of 0.3."""
+    overrides = ["algorithm.adv_estimator=stare", "+algorithm.credit.stare.W={controller: step, target: 0.3}"]
+    trainer = trainer_of(PPOTrainerSync, model, *overrides, "trainer.critic_warmup=3")
+    batch = types.SimpleNamespace(keys=[], tags=[], partition_id=PARTITION)
+    rows = Rows.measure(torch.ones(2, 3, dtype=torch.int64))
+    values = []
+    for trainer.global_steps in range(1, 6):
+        step = TrainerStep(trainer, batch, {}, None)
+        values.append(step.control(lambda name: torch.full((2,), 0.3), rows)["stare.W"])
+    assert values == pytest.approx([1.1, 1.1, 1.1, 1.11, 1.12])
+
+
 def test_an_estimator_that_was_replaced_is_noticed(stored, model, monkeypatch):
     from verl.trainer.ppo import core_algos
 
@@ -559,6 +572,27 @@ def test_a_step_is_recorded(stored, model, tmp_path, name, leave_out):
         else:
             assert own["entropy"] == pytest.approx(batch.entropy[row, :length].tolist())
     assert sum(len(groups[uid]) for uid in uids) == len(record.rows)
+
+
+def test_of_a_step_in_mini_batches_the_first_is_recorded(stored, model, tmp_path, capsys, monkeypatch):
+    """Steps 1 and 2 of two mini-batches each, told apart by their tokens; what is left out is said once."""
+    from egsw_plugin import console
+    from egsw_plugin.records import read_records
+
+    monkeypatch.setattr(console, "_warned", set())
+    overrides = ["+algorithm.record.every=1", f"trainer.default_local_dir={tmp_path}"]
+    trainer = trainer_of(PPOTrainerSeparateAsync, model, *overrides)
+    trainer.tokenizer = Letters()
+    for number, trainer.global_steps in enumerate((1, 1, 2, 2)):
+        batch = stored(31 + number)
+        ids = torch.full(batch.mask.shape, number)
+        texts = {"prompts": nested(ids[:, :3], [3] * len(ids)), "responses": nested(ids, batch.lengths)}
+        tq.kv_batch_put(keys=batch.keys, partition_id=PARTITION, fields=TensorDict(texts, batch_size=len(ids)))
+        trainer._compute_advantage(batch.batch, {})
+    trainer.egsw_plugin_recorder.flush()
+    found = {record.step: {token for row in record.rows for token in row["ids"]} for record in read_records(tmp_path)}
+    assert found == {1: {0}, 2: {2}}
+    assert capsys.readouterr().out.count("the first one is recorded") == 1
 
 
 @pytest.mark.parametrize("rollout_correction", [[], ["rollout_rs=token_k1", "rollout_rs_threshold=0.9_1.1"]])

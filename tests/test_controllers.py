@@ -82,6 +82,15 @@ def test_a_step_without_tokens_moves_nothing():
     assert controllers.states["x"].value == before
 
 
+def test_a_frozen_actor_moves_nothing():
+    """As if the run began with the first update; the gate still asks for the entropy of its own step."""
+    controllers = Controllers(RULES)
+    frozen = [controllers.step(measured(0.1), step, frozen=True) for step in range(1, 5)]
+    assert frozen == [{"skywork": 0.0, "trl": 0.0, "initial": 0.2, "repo": 0.02}] * 4
+    after = [controllers.step(measured(entropy), step) for step, entropy in enumerate(ENTROPIES, 5)]
+    assert after == values_of(Controllers(RULES), range(1, 9))
+
+
 def test_bounds_hold_from_every_value():
     for rule in (RULES["skywork"], RULES["repo"], Step(initial=1.0, min=0.5, max=1.5, delta=-0.2, target=0.3)):
         for start, low in itertools.product((rule.min, rule.initial, rule.max), (True, False)):
@@ -113,6 +122,34 @@ def test_another_state_is_refused(tmp_path, change, message):
     (tmp_path / FILE).write_text(json.dumps(content))
     with pytest.raises(OptionError, match=message):
         Controllers(RULES).load(tmp_path)
+
+
+def test_the_configurations_target_wins_and_the_first_steps_is_kept(tmp_path):
+    first = Controllers(RULES)
+    values_of(first, [1, 2, 3])
+    first.save(tmp_path)
+    second = Controllers({name: dataclasses.replace(rule, target=0.25) for name, rule in RULES.items()})
+    assert second.load(tmp_path)
+    assert {state.target for state in second.states.values()} == {0.25}
+    second.step(measured(0.3), 4)
+    second.step(measured(0.3), 5)
+    assert first.states["trl"].value > second.states["trl"].value == 0  # step 3's 0.3 is no longer too low
+    third = Controllers(RULES)
+    assert third.load(tmp_path) and third.states["initial"].target == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    "name,bounds", [("skywork", dict(min=0.2)), ("repo", dict(max=0.03)), ("repo", dict(min=0.045))]
+)
+def test_a_value_out_of_the_new_bounds_is_refused(tmp_path, name, bounds):
+    controllers = Controllers({name: RULES[name]})
+    values_of(controllers, [1, 2, 3, 4] if name == "repo" else [1, 2, 3])
+    controllers.save(tmp_path)
+    value = controllers.states[name].value
+    narrower = dataclasses.replace(RULES[name], **bounds)
+    with pytest.raises(OptionError, match=f"its {name} is {value}, which min and max do not allow here; widen them"):
+        Controllers({name: narrower}).load(tmp_path)
+    assert Controllers({name: dataclasses.replace(RULES[name], min=value, max=value)}).load(tmp_path)
 
 
 def test_a_file_that_was_cut_is_refused_and_a_missing_one_is_told(tmp_path):

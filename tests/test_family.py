@@ -9,6 +9,7 @@ import math
 import statistics
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import launches
@@ -26,6 +27,7 @@ from egsw_plugin.methods.rules import Rule, token_losses
 from egsw_plugin.options import decode, encode
 from egsw_plugin.testing import CheckFailed, check, make_batch
 from egsw_plugin.verl_adapter import startup
+from egsw_plugin.verl_adapter.step import TrainerStep, entered
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = f"{ROOT / 'examples' / 'late_tokens.py'}:LateTokens"
@@ -549,6 +551,92 @@ def test_a_member_that_lacks_its_method_is_refused_at_start_up(tmp_path):
     )
     with pytest.raises(OptionError, match=r"half.py:Half of file .* cannot be loaded: .*abstract.*apply"):
         startup.check(configuration(f"algorithm.adv_estimator={path}:Half"))
+
+
+OWN = """
+import dataclasses
+from egsw_plugin.controllers import Step
+from egsw_plugin.methods.interface import Change, PolicyLoss, Transform
+from egsw_plugin.methods.rules import Rule
+from egsw_plugin.options import Options, option
+from egsw_plugin.options.checks import finite
+
+
+@dataclasses.dataclass(frozen=True)
+class Mine(Options):
+    factor: float = option(1.0, finite, "a factor", controllers=(Step(target=0.3, max=2.0),))
+    form: str | None = option(None, str, "its form")
+
+
+class Loss(PolicyLoss[Mine]):
+    name = "own_loss"
+    options_type = Mine
+
+    def rule(self, options):
+        return Rule()
+
+
+class Times(Transform[Mine]):
+    name = "own_times"
+    options_type = Mine
+
+    def apply(self, options, batch):
+        return Change(batch.advantages * options.factor)
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A configuration with a user's own policy loss, whose options may be moved by a controller, or be text."""
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+
+    def make(loss, *overrides, estimator="grpo"):
+        estimator = estimator.replace("own.py", str(path))
+        overrides = [f"algorithm.adv_estimator={estimator}", f"+algorithm.credit.own_loss={loss}", *overrides]
+        return configuration(f"{LOSS}={path}:Loss", *overrides)
+
+    return make
+
+
+def test_an_option_that_cannot_travel_to_the_workers_is_refused_at_start_up(own):
+    startup.check(own("{factor: 2}"))
+    with pytest.raises(OptionError, match=r"algorithm.credit.own_loss.form='plain': .*declare it as one"):
+        startup.check(own("{form: plain}"))
+
+
+def test_a_losss_controller_of_the_entropy_is_refused_where_verl_computes_none(own):
+    bypass = "algorithm.rollout_correction.bypass_mode=True"
+    with pytest.raises(OptionError, match=r"bypass_mode=True: verl then computes no entropy"):
+        startup.check(own("{factor: {target: 0.3}}", bypass))
+    startup.check(own("{factor: {target: 0.3, measure: surprisal}}", bypass))
+
+
+def test_a_losss_controller_measures_what_the_chain_does_not(own, tmp_path):
+    from transformers import Qwen2Config
+    from verl.trainer.ppo.core_algos import get_adv_estimator_fn
+    from verl.trainer.ppo.v1 import PPOTrainerSync
+
+    Qwen2Config(vocab_size=1000, hidden_size=8, num_attention_heads=1, num_hidden_layers=1).save_pretrained(tmp_path)
+    trainer, name = object.__new__(PPOTrainerSync), f"{tmp_path}/own.py:Times"
+    factor = "+algorithm.credit.own_times.factor={target: 0.3}"
+    trainer.config = own(
+        "{factor: {target: 0.3, measure: surprisal}}",
+        factor,
+        f"actor_rollout_ref.model.path={tmp_path}",
+        estimator="own.py:Times",
+    )
+    plan = startup.check(trainer.config)
+    values = []
+    for trainer.global_steps in (1, 2):
+        batch = types.SimpleNamespace(keys=["a_0_0", "a_1_0"], tags=[{}, {}], partition_id="train")
+        rewards, mask = torch.tensor([[0.0, 1.0], [0.0, 0.0]]), torch.ones(2, 2, dtype=torch.int64)
+        tensors = {"entropy": torch.full((2, 2), 0.5), "old_log_probs": torch.full((2, 2), -0.1)}
+        with entered(TrainerStep(trainer, batch, {}, None, plan)) as step:
+            get_adv_estimator_fn(name)(rewards, mask, ["a", "a"], trainer.config.algorithm, **tensors)
+        values.append(step.values)
+    # The entropy of 0.5 is above the target, the surprisal of 0.1 below it.
+    assert values[1] == pytest.approx({"own_times.factor": 0.99, "own_loss.factor": 1.01})
 
 
 @pytest.mark.parametrize(

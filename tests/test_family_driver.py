@@ -296,6 +296,7 @@ def test_an_advantage_that_is_not_a_number_is_refused_with_the_members_name(name
 
 ON_POLICY = ["data.train_batch_size=64", "actor_rollout_ref.actor.ppo_mini_batch_size=64"]
 OFF_POLICY = ["data.train_batch_size=64", "actor_rollout_ref.actor.ppo_mini_batch_size=16"]
+APART = ["trainer.v1.trainer_mode=separate_async", "trainer.v1.separate_async.parameter_sync_step"]
 GENERIC = f"{LOSS}=egsw_plugin"
 KL = "actor_rollout_ref.actor.use_kl_loss=True"
 
@@ -370,3 +371,21 @@ def test_warned_of_at_the_start(overrides, message):
 @pytest.mark.parametrize("name", ["ar", "repo_r", "stare", "batch_clip_cov"])
 def test_what_acts_without_a_second_update_is_not_refused(name):
     startup.check(configuration(f"algorithm.adv_estimator={name}", *ON_POLICY))
+
+
+@pytest.mark.parametrize("loss", ["ce_gppo", "fipo"])
+def test_apart_from_the_rollout_a_loss_needs_a_second_update_too(loss):
+    """verl computes old log-probabilities with the trainer's own weights, however old those are that sampled."""
+    mode, step = APART
+    overrides = ["algorithm.adv_estimator=grpo", f"{LOSS}={loss}", mode]
+    with pytest.raises(OptionError, match=f"{loss} does nothing: .*separate_async.parameter_sync_step"):
+        startup.check(configuration(*overrides, *ON_POLICY, f"{step}=1"))
+    startup.check(configuration(*overrides, *OFF_POLICY, f"{step}=4"))
+    startup.check(configuration(*overrides, *ON_POLICY, f"{step}=1", "actor_rollout_ref.actor.ppo_epochs=2"))
+    startup.check(configuration(*overrides, *ON_POLICY, "algorithm.rollout_correction.bypass_mode=True"))
+
+
+def test_apart_from_the_rollout_a_weaker_member_is_warned_of_too():
+    config = configuration("algorithm.adv_estimator=archer", GENERIC, KL, *ON_POLICY, APART[0], f"{APART[1]}=1")
+    warnings = list(startup._warnings(config, startup.check(config)))
+    assert any("the bounds of the clip have no effect" in warning for warning in warnings), warnings

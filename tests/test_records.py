@@ -113,6 +113,17 @@ def test_records_of_an_earlier_run_are_set_aside_and_those_before_a_checkpoint_a
     ]
 
 
+def test_a_second_resume_loses_no_record_of_the_first(tmp_path):
+    folder = tmp_path / "records"
+    for run in range(3):
+        recorder = Recorder(folder)
+        recorder.write(partial(record_of, run, 10))
+        recorder.flush()
+    for run, place in enumerate((folder / "previous", folder / "previous_2", tmp_path)):
+        (record,) = read_records(place)
+        assert record.rows[0]["entropy"] == pytest.approx(record_of(run, 10).rows[0]["entropy"])
+
+
 def test_a_folder_deleted_in_the_middle_is_made_again(tmp_path):
     recorder = Recorder(tmp_path / "records")
     recorder.write(partial(record_of, 1, 1))

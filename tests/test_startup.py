@@ -74,6 +74,23 @@ EGSW = "algorithm.adv_estimator=egsw"
             "algorithm.egsw.denominator='all'",
             "use alive",
         ),
+        (
+            ["+algorithm.egsw={base: reinforce_plus_plus, denominator: all}", "algorithm.gamma=0.9"],
+            "algorithm.egsw.denominator='all'",
+            "reinforce_plus_plus's advantages vary within a response; use alive",
+        ),
+        (
+            ["+algorithm.egsw={base: reinforce_plus_plus, denominator: all}", "algorithm.use_kl_in_reward=True"],
+            "algorithm.egsw.denominator='all'",
+            "reinforce_plus_plus's advantages vary within a response; use alive",
+        ),
+        (["algorithm.norm_adv_by_std_in_grpo=1"], "algorithm.norm_adv_by_std_in_grpo=1", "use true or false"),
+        (["algorithm.gamma='0.9'"], "algorithm.gamma='0.9'", "use a finite number, not text"),
+        (
+            ["+algorithm.egsw={base: grpo_passk, scope: batch}", "actor_rollout_ref.rollout.n=1"],
+            "actor_rollout_ref.rollout.n=1",
+            "base grpo_passk compares responses; set it to 2 or more",
+        ),
         (["+algorithm.egsw.channel=loss"], "algorithm.egsw.channel='loss'", f"set {LOSS}=egsw"),
         ([f"{LOSS}=egsw"], f"{LOSS}='egsw'", "algorithm.egsw.channel=loss"),
     ],
@@ -262,6 +279,9 @@ def test_egsw_over_a_sequence_ratio_is_warned_of(warnings_of, loss):
         ["+algorithm.egsw.alpha=-2"],
         ["+algorithm.egsw.base=rloo"],
         ["+algorithm.egsw.base=gae", "critic.enable=True"],
+        ["+algorithm.egsw={base: reinforce_plus_plus, denominator: all}"],
+        ["+algorithm.egsw.base=reinforce_plus_plus", "algorithm.gamma=0.9"],
+        ["+algorithm.egsw={base: grpo, denominator: all}", "algorithm.gamma=0.9"],
         ["+algorithm.egsw.entropy=surprisal", "algorithm.rollout_correction.bypass_mode=True"],
         ["+algorithm.egsw.channel=loss", f"{LOSS}=egsw"],
     ],
@@ -273,6 +293,10 @@ def test_what_can_work_is_not_refused(overrides):
 def test_options_of_an_estimator_that_is_not_chosen_are_warned_of(warnings_of):
     (warning,) = warnings_of("algorithm.adv_estimator=grpo", "+algorithm.egsw.alpha=0.25")
     assert "algorithm.egsw is set, but algorithm.adv_estimator is grpo" in warning
+
+
+def test_loops_are_compiled_without_a_word_about_their_batch(warnings_of):
+    assert warnings_of(EGSW, "+algorithm.egsw={temperature: auto, effective_share: 0.3}") == []
 
 
 @pytest.mark.parametrize("name", ["egsw", "gtpo", "grpo_s"])
@@ -288,6 +312,34 @@ def test_one_response_a_prompt_can_be_weighed_over_the_batch():
 def test_a_policy_loss_is_not_an_estimator():
     with pytest.raises(OptionError, match=r"this is a policy loss; set .*loss_mode=grpo_s_geometric"):
         validate("algorithm.adv_estimator=grpo_s_geometric")
+
+
+DISTILLED = ["distillation.enabled=True", "distillation.distillation_loss.use_task_rewards=False"]
+
+
+@pytest.mark.parametrize("overrides", [[EGSW], ["algorithm.adv_estimator=grpo", f"{LOSS}=gtpo"]])
+def test_distillation_that_throws_the_policy_loss_away_is_refused(overrides):
+    with pytest.raises(OptionError, match=r"distillation_loss.use_task_rewards=False: .*set it to True"):
+        startup.check(configuration(*overrides, *DISTILLED))
+    startup.check(configuration(*overrides, DISTILLED[0]))
+    startup.check(configuration("algorithm.adv_estimator=grpo", *DISTILLED))
+
+
+@pytest.mark.parametrize(
+    "overrides,key",
+    [
+        ([EGSW], "algorithm.adv_estimator='egsw'"),
+        (["algorithm.adv_estimator=grpo", "+algorithm.record.every=5"], "algorithm.record.every=5"),
+    ],
+)
+def test_verls_experimental_trainers_are_no_v1_trainers(overrides, key):
+    """They derive from the old one, do not call its constructor, and leave trainer.use_v1 True."""
+    from verl.experimental.one_step_off_policy.ray_trainer import OneStepOffRayTrainer
+
+    config = configuration(*overrides, "actor_rollout_ref.hybrid_engine=False")
+    with pytest.raises(OptionError, match=f"{key}: .*OneStepOffRayTrainer.*start verl.trainer.main_ppo"):
+        OneStepOffRayTrainer(config, None, {}, None)
+    startup.check(config)
 
 
 def python(code, **environment):

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from .. import measure
+from ..console import muted
 from ..controllers import Controller
 from ..errors import MemberError, OptionError, TensorError
 from ..fields import Field, merge
@@ -97,9 +98,7 @@ class Chain:
     @property
     def tensors(self) -> tuple[str, ...]:
         """Names of the per-token tensors that the members and the controllers need."""
-        needed = [name for link in self.links for name in link.requirements.tensors]
-        needed += [MEASURED[rule.measure] for rule in self.controlled.values()]
-        return tuple(dict.fromkeys(needed))
+        return tensors_of(self.links)
 
     @property
     def success(self) -> Success:
@@ -118,6 +117,13 @@ class Chain:
         """The chain with numbers in place of controllers: those of `values`, else the first ones."""
         base = self.base.resolved(values) if isinstance(self.base, Link) else self.base
         return dataclasses.replace(self, base=base, transforms=tuple(link.resolved(values) for link in self.transforms))
+
+
+def tensors_of(links: Sequence[Link[Member[Any]]]) -> tuple[str, ...]:
+    """Names of the per-token tensors that members and their controllers need."""
+    needed = [name for link in links for name in link.requirements.tensors]
+    needed += [MEASURED[rule.measure] for link in links for rule in link.controlled.values()]
+    return tuple(dict.fromkeys(needed))
 
 
 MEASURED = {"entropy": "entropy", "surprisal": "old_log_probs"}  # the tensor of each `measure` of a controller
@@ -211,7 +217,7 @@ def compile_for(chain: Chain) -> None:
         outcome=level.squeeze(1),
         tensors={name: -torch.ones(3, 2) if name == "old_log_probs" else torch.ones(3, 2) for name in chain.tensors},
     )
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception), muted():
         apply(chain, batch)
 
 

@@ -196,7 +196,7 @@ def encode(options: Options) -> list[float]:
     A choice becomes its place among the choices, true and false 1 and 0, null NaN.
 
     Raises:
-        TypeError: an option that is none of these and no number.
+        OptionError: an option that is none of these and no number.
     """
     numbers = []
     for field in dataclasses.fields(options):
@@ -208,7 +208,8 @@ def encode(options: Options) -> list[float]:
         elif isinstance(value, bool | int | float):
             numbers.append(float(value))
         else:
-            raise TypeError(f"{field.name}={value!r} of a policy loss is no number, choice, true, false or null")
+            fix = "options of a policy loss are numbers, true, false, null, or one_of a few names; declare it as one"
+            raise OptionError(field.name, value, fix)
     return numbers
 
 

@@ -186,7 +186,13 @@ class Recorder:
 
     def _set_aside(self, step: int) -> None:
         """Move records from this step on to a folder of their own: they are of a run before this one."""
-        for path in sorted(self.folder.glob("step_*.parquet")):
-            if int(path.stem.removeprefix("step_")) >= step:
-                (self.folder / "previous").mkdir(exist_ok=True)
-                os.replace(path, self.folder / "previous" / path.name)
+        paths = [path for path in self.folder.glob("step_*.parquet") if int(path.stem.removeprefix("step_")) >= step]
+        if not paths:
+            return
+        aside, number = self.folder / "previous", 1
+        while aside.exists():
+            number += 1
+            aside = self.folder / f"previous_{number}"
+        aside.mkdir()
+        for path in paths:
+            os.replace(path, aside / path.name)

@@ -28,14 +28,15 @@ class VerlBase:
 
     needs: per-token tensors beside rewards and mask. wants: those that it takes where they are to be had. varying:
     its advantages differ from token to token, and each output of a session is a trajectory of its own, as in verl.
-    of_outcome: one advantage a response, from the sum of its rewards alone, spread over its tokens. in_trainer: verl's
-    V1 trainer has what it needs.
+    of_outcome: one advantage a response, from the sum of its rewards alone, spread over its tokens. responses: least
+    number of them to a prompt. in_trainer: verl's V1 trainer has what it needs.
     """
 
     needs: tuple[str, ...] = ()
     wants: tuple[str, ...] = ()
     varying: bool = False
     of_outcome: bool = False
+    responses: int = 1
     in_trainer: bool = True
     supported: bool = True
 
@@ -50,7 +51,7 @@ VERL_BASES = {
     "grpo_vectorized": OF_OUTCOME,
     "rloo": OF_OUTCOME,
     "rloo_vectorized": OF_OUTCOME,
-    "grpo_passk": OF_OUTCOME,
+    "grpo_passk": VerlBase(of_outcome=True, responses=2),
     "remax": VerlBase(in_trainer=False),
     "optimal_token_baseline": OPTIMAL,
     "tir_optimal_token_baseline": OPTIMAL,
@@ -69,6 +70,18 @@ def check(name: str, key: str, in_trainer: bool = False) -> None:
     known = sorted(filter(possible, ADV_ESTIMATOR_REGISTRY))
     if name not in known:
         raise OptionError(key, name, f"use a base estimator registered in verl: {', '.join(known)}")
+
+
+def settings(config: Any) -> tuple[dict[str, float], bool]:
+    """The discounts, and whether GRPO divides by the standard deviation; refuse what is of another type."""
+    discounts = {discount: _setting(config, discount, 1.0, finite) for discount in ("gamma", "lam")}
+    return discounts, _setting(config, "norm_adv_by_std_in_grpo", True, flag)
+
+
+def varies(name: str, config: Any) -> bool:
+    """Whether advantages differ within a response even where the one reward is at its end."""
+    spread = settings(config)[0]["gamma"] != 1 or bool(get(config, "use_kl_in_reward", False))
+    return name == GAE or (VERL_BASES.get(name, VerlBase()).varying and spread)
 
 
 def advantages(
@@ -131,8 +144,7 @@ def _compute(
 
     compute, base = core_algos.get_adv_estimator_fn(name), VERL_BASES.get(name, VerlBase())
     dtype = torch.promote_types(token_level_rewards.dtype, torch.float32)
-    discounts = {discount: _setting(config, discount, 1.0, finite) for discount in ("gamma", "lam")}
-    divide_by_std = _setting(config, "norm_adv_by_std_in_grpo", True, flag)
+    discounts, divide_by_std = settings(config)
     own = compute.__module__ == core_algos.__name__
     of_outcome = base.of_outcome and own
     if name == "grpo_passk" and own and bool((torch.bincount(group_ids) == 1).any()):

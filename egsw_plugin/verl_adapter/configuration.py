@@ -13,7 +13,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from ..controllers import Controller
 from ..errors import OptionError
 from ..methods import MEMBERS
-from ..methods.chain import Chain, Link, read, read_loss
+from ..methods.chain import Chain, Link, read, read_loss, tensors_of
 from ..methods.interface import Member, PolicyLoss
 from ..methods.places import CHAIN, LOSS_MODE
 from ..options.spelling import alike, close
@@ -35,6 +35,11 @@ class Plan:
     def controlled(self) -> dict[str, Controller]:
         """The options that controllers move, by MEMBER.OPTION."""
         return {name: rule for link in self.links for name, rule in link.controlled.items()}
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the per-token tensors that the members and the controllers need."""
+        return tensors_of(self.links)
 
 
 def plan_of(config: Any) -> Plan:

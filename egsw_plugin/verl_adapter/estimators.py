@@ -152,7 +152,8 @@ def _estimate(chain: Chain, call: Call) -> tuple[Result, torch.Tensor | None, to
     tensors = _gather(chain, call)
     values = None
     if chain.controlled and step is not None:
-        values = step.control(lambda name: row_sums(tensors[name], rows), rows)
+        # Of the policy loss's controllers as well, which may measure what no member of the chain needs.
+        values = step.control(lambda name: row_sums(call.tensors.require(name, None), rows), rows)
     batch: Batch[torch.Tensor | None] = Batch(
         base=base,
         advantages=None,

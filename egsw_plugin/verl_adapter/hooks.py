@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 from ..errors import BridgeError
@@ -69,16 +70,29 @@ def install_in_trainer(trainer_base: Any) -> None:
 
 
 def install_in_old_trainer(ray_trainer: Any) -> None:
-    """Wrap the construction of verl's old trainer; a patched verl hands over tensors and takes metrics by itself."""
-    trainer_class = ray_trainer.RayPPOTrainer
-    construct = trainer_class.__init__
+    """Wrap the construction of verl's old trainer and of what derives from it, as verl's experimental trainers do
+    without calling its own; a patched verl hands over tensors and takes metrics by itself."""
 
-    @functools.wraps(construct)
-    def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
-        startup.check_trainer(config, contract.OLD_TRAINER)
-        construct(self, config, *args, **kwargs)
+    def install(trainer_class: Any) -> None:
+        construct = trainer_class.__init__
 
-    trainer_class.__init__ = __init__
+        @functools.wraps(construct)
+        def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+            if not hasattr(self, "egsw_plugin_checked"):
+                self.egsw_plugin_checked = True
+                startup.check_trainer(config, contract.OLD_TRAINER, type(self).__name__)
+            construct(self, config, *args, **kwargs)
+
+        trainer_class.__init__ = __init__
+
+    def __init_subclass__(cls: type[Any], /, **kwargs: Any) -> None:
+        super(ray_trainer.RayPPOTrainer, cls).__init_subclass__(**kwargs)
+        own = vars(cls).get("__init__")
+        if own is not None and list(inspect.signature(own).parameters)[1:2] == ["config"]:
+            install(cls)
+
+    install(ray_trainer.RayPPOTrainer)
+    ray_trainer.RayPPOTrainer.__init_subclass__ = classmethod(__init_subclass__)
 
 
 def install_in_worker(losses: Any) -> None:

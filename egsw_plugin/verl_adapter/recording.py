@@ -46,10 +46,19 @@ def options_of(algorithm: Any) -> RecordOptions | None:
     return None if given is None else parse(RecordOptions, given, KEY)
 
 
-def check(config: Any) -> None:
-    """Refuse options that cannot be, before anything starts. Raises `OptionError`."""
-    if options_of(config.algorithm) is not None and not config.trainer.get("use_v1", True):
+def check(config: Any, old_trainer: str | None = None) -> None:
+    """Refuse options that cannot be, before anything starts. Raises `OptionError`.
+
+    old_trainer: the class that is being built, where it is verl's old trainer or derives from it.
+    """
+    options = options_of(config.algorithm)
+    if options is None:
+        return
+    if not config.trainer.get("use_v1", True):
         raise OptionError("trainer.use_v1", False, f"{KEY} needs verl's V1 trainer; set it to True, or leave out {KEY}")
+    if old_trainer is not None:
+        fix = f"it needs verl's V1 trainer, which {old_trainer} is not; start verl.trainer.main_ppo, or leave out {KEY}"
+        raise OptionError(f"{KEY}.every", options.every, fix)
 
 
 def record(step: TrainerStep) -> None:
@@ -61,6 +70,10 @@ def record(step: TrainerStep) -> None:
     number = int(trainer.global_steps)
     if number % options.every and number != 1:
         return
+    if getattr(trainer, "egsw_plugin_recorded", None) == number:
+        warn_once("verl takes a step in several mini-batches, each with its own advantages: the first one is recorded")
+        return
+    trainer.egsw_plugin_recorded = number
     start = time.perf_counter()
     try:
         recorder = getattr(trainer, "egsw_plugin_recorder", None)

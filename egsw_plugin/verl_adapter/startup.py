@@ -22,7 +22,7 @@ from ..methods import LOSSES, MEMBERS
 from ..methods.chain import Chain, Link, compile_for
 from ..methods.places import CHAIN, CREDIT, ESTIMATOR, LOSS_MODE, OWN
 from ..methods.registry import is_file
-from ..options import show, walk
+from ..options import encode, show, walk
 from ..options.spelling import close, question
 from ..versions import TRIED_VERL
 from . import bases, contract, estimators, misplaced, nodes, recording, worker
@@ -48,6 +48,7 @@ ENTROPY_COEFF = "actor_rollout_ref.actor.entropy_coeff"
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
 RESPONSES = "actor_rollout_ref.rollout.n"
 BYPASS = "algorithm.rollout_correction.bypass_mode"
+TASK_REWARDS = "distillation.distillation_loss.use_task_rewards"
 VERL_SEQUENCE_LOSSES = ("gspo", "geo_mean")  # of verl's own, those with one ratio a response
 # The field that each of these settings of the actor has verl read.
 NEEDED_SETTING = {Field.KL_WEIGHT: KL_LOSS, Field.ENTROPY_COEF: CALCULATE_ENTROPY}
@@ -68,15 +69,15 @@ def install(config_module: Any) -> None:
     config_module.validate_config = validate_config
 
 
-def check_trainer(config: Any, trainer: str) -> None:
+def check_trainer(config: Any, trainer: str, old_trainer: str | None = None) -> None:
     """Called as verl builds its trainer, of module `trainer`: check again (other launchers skip validation), and say
-    what will run.
+    what will run. old_trainer: its class, where that is verl's old one or derives from it.
 
     Warnings come here and not from `check`, because verl validates in another process as well: each is said once.
     """
     import verl
 
-    plan = check(config)
+    plan = check(config, old_trainer)
     if plan is None:
         return
     if _needs_workers(plan):
@@ -126,23 +127,23 @@ def _described(chain: Chain) -> str:
     return " ".join(parts)
 
 
-def check(config: Any) -> Plan | None:
+def check(config: Any, old_trainer: str | None = None) -> Plan | None:
     """Refuse a configuration that cannot work; return what it asks for, or None if it is not one of reinforcement
-    learning.
+    learning. old_trainer: as in `check_trainer`; before a trainer is built, trainer.use_v1 is believed.
 
     Raises `OptionError` with the key, the value and the fix.
     """
     if get(config, "algorithm") is None:
         return None
     try:
-        return _checked(config)
+        return _checked(config, old_trainer)
     except OmegaConfBaseException as error:
         raise readable(error, config) from None
     except OptionError as error:
         raise OptionError(error.key, error.value, _literal(error.fix, config)) from error
 
 
-def _checked(config: Any) -> Plan:
+def _checked(config: Any, old_trainer: str | None) -> Plan:
     name, loss = config.algorithm.adv_estimator, select(config, LOSS_MODE, "vanilla")
     for key, value in ((ESTIMATOR, name), (LOSS_MODE, loss)):
         if isinstance(value, Mapping | list):
@@ -151,14 +152,14 @@ def _checked(config: Any) -> Plan:
         raise OptionError(LOSS_MODE, "???", MISSING)
     if is_ours(name) and (lost := unresolved(config)):
         raise lost
-    recording.check(config)
+    recording.check(config, old_trainer)
     misplaced.check(config, _taking_part(config, name, loss))
     _check_loss_name(loss)
     if not is_ours(name):
         _check_name(name)
     plan = plan_of(config)
     _register_files(name, loss)
-    for refusal in _refusals(config, plan, loss):
+    for refusal in _refusals(config, plan, loss, old_trainer):
         raise refusal
     return plan
 
@@ -191,48 +192,51 @@ def _taking_part(config: Any, name: Any, loss: Any) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------ refusals
 
 
-def _refusals(config: Any, plan: Plan, loss: str) -> Iterator[OptionError]:
+def _refusals(config: Any, plan: Plan, loss: str, old_trainer: str | None) -> Iterator[OptionError]:
     """What cannot work, in the order in which a user should hear of it."""
     if plan.chain is not None:
-        yield from _old_trainer(config, plan, plan.chain.name)
-        yield from _missing_tensors(config, plan.chain)
+        yield from _old_trainer(config, plan, plan.chain.name, old_trainer)
         yield from _too_few_responses(config, plan.chain)
         yield from _base(config, plan.chain)
         _ = plan.chain.success  # which raises where members disagree
+    yield from _missing_tensors(config, plan)
     for link in plan.links:
         for option, fix in link.resolved().options.refusals():
             yield OptionError(f"{link.section}.{option}", getattr(link.options, option), fix)
         for setting in link.requirements.settings:
             if setting.refused and select(config, setting.key, setting.default) == setting.value:
                 yield OptionError(setting.key, setting.value, link.text(setting.text))
+    yield from _distillation(config, plan)
     yield from _fields(config, plan, loss)
+    if plan.loss is not None:
+        yield from _options_that_cannot_travel(plan.loss)
     yield from _nothing_on_policy(config, plan)
 
 
-def _old_trainer(config: Any, plan: Plan, name: str) -> Iterator[OptionError]:
+def _old_trainer(config: Any, plan: Plan, name: str, trainer: str | None) -> Iterator[OptionError]:
     """The bridge is for the V1 trainer; in the old one there is what a patched verl hands over itself."""
-    key, fix = "trainer.use_v1", "set trainer.use_v1=True"
+    key, old, fix = "trainer.use_v1", "the old trainer", "set trainer.use_v1=True"
+    value: bool | str = False
+    patch = ", or patch verl (patches/apply.py)"
     if select(config, key, True):
-        return
+        if trainer is None:
+            return
+        # Launchers of their own, as those of verl.experimental, build it whatever the setting says.
+        key, value, old = ESTIMATOR, name, f"{trainer}, a form of verl's old trainer,"
+        fix, patch = "start verl.trainer.main_ppo, whose trainer.v1.trainer_mode may be separate_async", ""
     if not _patched():
-        yield OptionError(
-            key,
-            False,
-            f"the old trainer hands no entropy to adv_estimator={name}; {fix}, or patch verl (patches/apply.py)",
-        )
+        yield OptionError(key, value, f"{old} hands no entropy to adv_estimator={name}; {fix}{patch}")
     for link in plan.links:
         for field, option in link.requirements.fields.items():
             place = f"{link.section}.{option}" if option else ESTIMATOR
-            value = getattr(link.options, option) if option else name
-            yield OptionError(place, value, f"the old trainer carries no {field.value}s; {fix}")
+            given = getattr(link.options, option) if option else name
+            yield OptionError(place, given, f"{old} carries no {field.value}s; {fix}")
         if (success := link.requirements.success) is not None and success.field is not None:
             place = f"{link.section}.success"
-            fix = f"the old trainer hands over no such field; {fix}, or {place}=score"
+            fix = f"{old} hands over no such field; {fix}, or {place}=score"
             yield OptionError(place, success.field, fix)
     for controlled in plan.controlled:
-        yield OptionError(
-            f"{CREDIT}.{controlled}", "controller", f"the old trainer keeps no state of controllers; {fix}"
-        )
+        yield OptionError(f"{CREDIT}.{controlled}", "controller", f"{old} keeps no state of controllers; {fix}")
 
 
 def _patched() -> bool:
@@ -242,11 +246,11 @@ def _patched() -> bool:
     return "metrics" in inspect.signature(compute_advantage).parameters
 
 
-def _missing_tensors(config: Any, chain: Chain) -> Iterator[OptionError]:
-    if not select(config, BYPASS, False) or "entropy" not in chain.tensors:
+def _missing_tensors(config: Any, plan: Plan) -> Iterator[OptionError]:
+    if not select(config, BYPASS, False) or "entropy" not in plan.tensors:
         return
     fix = "verl then computes no entropy; set it to False"
-    for link in chain.links:
+    for link in plan.links:
         if "entropy" in link.requirements.tensors and "entropy" in link.requirements.without:
             fix += f", or {link.text(link.requirements.without['entropy'])}"
     yield OptionError(BYPASS, True, fix)
@@ -264,8 +268,12 @@ def _base(config: Any, chain: Chain) -> Iterator[OptionError]:
     varying, before = False, str(chain.base)
     if not isinstance(chain.base, Link):
         bases.check(chain.base, chain.base_key, in_trainer=True)
-        varying = chain.base == bases.GAE
-        if varying:
+        bases.settings(config.algorithm)
+        responses, least = select(config, RESPONSES, 1), bases.VERL_BASES.get(chain.base, bases.VerlBase()).responses
+        if responses < least:
+            yield OptionError(RESPONSES, responses, f"base {chain.base} compares responses; set it to {least} or more")
+        varying = bases.varies(chain.base, config.algorithm)
+        if chain.base == bases.GAE:
             yield from _critic(config, chain.base_key)
     for link in chain.links:
         if varying and link.requirements.varying is not None:
@@ -283,6 +291,15 @@ def _critic(config: Any, key: str) -> Iterator[OptionError]:
     if select(config, "algorithm.use_pf_ppo", False):
         fix = f"verl reweighs with adv_estimator=gae only, not with {key}=gae; set it to False"
         yield OptionError("algorithm.use_pf_ppo", True, fix)
+
+
+def _distillation(config: Any, plan: Plan) -> Iterator[OptionError]:
+    """Without task rewards verl trains on the teacher alone."""
+    if not select(config, "distillation.enabled", False) or select(config, TASK_REWARDS, True):
+        return
+    if plan.chain is not None or plan.loss is not None:
+        fix = "verl then throws the policy loss away, and with it what advantages and weights would do; set it to True"
+        yield OptionError(TASK_REWARDS, False, fix)
 
 
 def _fields(config: Any, plan: Plan, loss: str) -> Iterator[OptionError]:
@@ -322,6 +339,14 @@ def _fields(config: Any, plan: Plan, loss: str) -> Iterator[OptionError]:
                 )
 
 
+def _options_that_cannot_travel(loss: Link[Any]) -> Iterator[OptionError]:
+    """The workers have no `algorithm` section: options of a policy loss go to them as numbers."""
+    try:
+        encode(loss.resolved().options)
+    except OptionError as error:
+        yield OptionError(f"{loss.section}.{error.key}", error.value, error.fix)
+
+
 def _nothing_on_policy(config: Any, plan: Plan) -> Iterator[OptionError]:
     """With one update a batch the ratio is 1 in every loss."""
     for link in plan.links:
@@ -332,6 +357,8 @@ def _nothing_on_policy(config: Any, plan: Plan) -> Iterator[OptionError]:
                 f"{link.text(link.requirements.off_policy)}; set it below data.train_batch_size, or "
                 "actor_rollout_ref.actor.ppo_epochs to 2 or more"
             )
+            if select(config, "trainer.v1.trainer_mode", "sync") == "separate_async":
+                fix += "; a batch is then trainer.v1.separate_async.parameter_sync_step of them"
             yield OptionError(MINI_BATCH, value, fix)
 
 
@@ -340,8 +367,7 @@ def _on_policy(config: Any) -> bool:
     mini, batch = select(config, MINI_BATCH), select(config, "data.train_batch_size")
     if mini is None or batch is None or select(config, "actor_rollout_ref.actor.ppo_epochs", 1) != 1:
         return False
-    asynchronous = select(config, "trainer.v1.trainer_mode", "sync") == "separate_async"
-    return mini >= batch and not select(config, BYPASS, False) and not asynchronous
+    return mini >= batch and not select(config, BYPASS, False)
 
 
 # ------------------------------------------------------------------------------------------------------------ warnings

@@ -121,7 +121,10 @@ class TrainerStep:
             measure: (float(totals(name).sum()) * (1 if name == measure else -1), count)
             for measure, name in needed.items()
         }
-        self.values = controllers.step(measured, int(self.trainer.global_steps))
+        step = int(self.trainer.global_steps)
+        # As verl decides whether it updates the actor or the critic alone.
+        frozen = select(self.trainer.config, "trainer.critic_warmup", 0) > step
+        self.values = controllers.step(measured, step, frozen)
         for name, value in self.values.items():
             metric, target = name.replace(".", "/"), controllers.states[name].target
             self.metrics[f"{metric}/mean"] = value
