@@ -629,6 +629,42 @@ def test_the_searched_temperature_gives_the_share(share, granularity, scope):
     assert metrics["egsw/effective_share/reached"] == pytest.approx(share, abs=1e-4)
 
 
+def groups_of_eight(*groups):
+    """Responses of twenty tokens to one prompt a group, with these rewards."""
+    rewards = torch.zeros(8 * len(groups), 20)
+    rewards[:, -1] = torch.tensor(groups).flatten()
+    entropy = 2 * torch.rand(rewards.shape, generator=torch.Generator().manual_seed(0))
+    return rewards, torch.ones(rewards.shape, dtype=torch.int64), np.arange(len(rewards)) // 8, entropy
+
+
+@pytest.mark.parametrize("base", ["grpo", "grpo_vectorized", "rloo", "gpg"])
+def test_what_rounding_leaves_of_equal_rewards_is_no_advantage(base):
+    """verl makes -0.007 of rewards that are all 0.1; P is that of the one group whose rewards differ."""
+    mixed = [1.1, 1.1, *[0.1] * 6]
+    whole = groups_of_eight(mixed, [0.1] * 8, [1.1] * 8, [0.7] * 8, *[[0.1] * 8] * 4)
+    assert base_of(whole)[8:16].abs().max() > 0.005
+    alone = tuple(x[:8] for x in whole)
+    wanted = auto(alone, 0.9, base=base)[0]["egsw/temperature"]
+    assert auto(whole, 0.9, base=base)[0]["egsw/temperature"] == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("base", ["success_sign", "reinforce_plus_plus", "grpo"])
+def test_equal_rewards_whose_advantages_are_meant_count(base):
+    """Those of a base without a baseline of the group; with grpo those of a group whose third response is empty."""
+    batch = groups_of_eight([1.1, 1.1, *[0.1] * 6], *[[1.1] * 8, [0.1] * 8] * 3)
+    if base == "grpo":
+        batch[1][10::8] = batch[0][10::8] = 0
+    rewards, mask, index, entropy = batch
+    config = {"gamma": 1.0, "lam": 1.0, "egsw": {"temperature": "auto"}, "credit": {"base": base}}
+    metrics = {}
+    get_adv_estimator_fn("egsw")(rewards, mask, index, config, entropy=entropy, metrics=metrics)
+    A = torch.where(rewards.sum(1, keepdim=True) > 0.5, 1.0, -1.0).expand(mask.shape).tolist()
+    if base != "success_sign":
+        A = get_adv_estimator_fn(base)(rewards, mask, index=index, config=OmegaConf.create(config))[0].tolist()
+    weights = reference.egsw_weights(A, entropy.tolist(), mask.tolist(), index, 0.5, metrics["egsw/temperature"])
+    assert reference.effective_share(weights, mask.tolist(), index) == pytest.approx(0.9, abs=1e-4)
+
+
 def test_a_larger_share_needs_a_higher_temperature():
     batch = random_batch(22, prompts=6, responses=6)
     temperatures = [auto(batch, share)[0]["egsw/temperature"] for share in (0.6, 0.7, 0.8, 0.9, 0.99)]

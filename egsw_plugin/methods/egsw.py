@@ -11,6 +11,7 @@ from .. import measure
 from ..console import warn_once
 from ..fields import Field
 from ..kernels.egsw import LEAST, MOST, egsw, temperature_for
+from ..kernels.group_relative import EPSILON
 from ..options import Options, documented, option
 from ..options.checks import estimator_name, finite, flag, in_range, one_of, optional, or_auto, positive
 from . import uncertainty
@@ -180,9 +181,12 @@ class EGSW(Transform[EGSWOptions]):
         if not isinstance(options.temperature, str):  # which is auto
             return options.temperature, None
         share = SHARE if options.effective_share is None else options.effective_share
+        advantages = batch.advantages
+        if options.scope == "group" and advantages.shape[1] == 1:
+            advantages = advantages.masked_fill(_rounding(batch).unsqueeze(1), 0)
         temperature, reached = temperature_for(
             share,
-            batch.advantages,
+            advantages,
             entropy,
             batch.rows,
             batch.group_ids,
@@ -211,6 +215,22 @@ class Settings(TypedDict):
     scope: str
     denominator: str
     normalize: str
+
+
+def _rounding(batch: Batch) -> torch.Tensor:
+    """Which responses have equal rewards in their group, and an advantage [R, 1] of no more than rounding, bool [R].
+
+    The mean of n equal rewards is off by n / 2 units of their last place at most, and verl divides that by EPSILON. It
+    compares all rows, those without policy tokens included.
+    """
+    ids, reward, dtype = batch.group_ids, batch.outcome.double(), batch.outcome.dtype
+    size = torch.bincount(ids)
+    one = reward.new_zeros(len(size)).scatter(0, ids, reward)[ids]
+    equal = torch.bincount(ids[reward != one], minlength=len(size)) == 0
+    last = reward * (size | 1)[ids]
+    exact = last == last.to(dtype)  # then no sum of fewer is rounded, and such an advantage is meant
+    rounding = reward.abs() * size[ids] * torch.finfo(dtype).eps / 2 / EPSILON
+    return equal[ids] & ~exact & (batch.advantages.squeeze(1).abs() <= rounding)
 
 
 def _entropy_shift(batch: Batch, entropy: torch.Tensor, settings: Settings) -> float:
