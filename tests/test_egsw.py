@@ -696,6 +696,48 @@ def test_of_a_large_batch_some_tokens_say_the_temperature(monkeypatch):
     assert some != whole and some == pytest.approx(whole, rel=0.05)
 
 
+@pytest.mark.parametrize("holes", [False, True])
+def test_the_first_tokens_of_a_group_do_not_say_the_temperature(monkeypatch, holes):
+    """They come from one prompt, so that their entropy is the same and says nothing of how far others lie apart."""
+    generator = torch.Generator().manual_seed(0)
+    entropy = 2 * torch.rand(512, 32, generator=generator)
+    ids = torch.arange(512) // 8
+    entropy[:, 0] = entropy[8 * ids, 0]
+    A, mask = torch.randn(512, 1, generator=generator), torch.ones(512, 32, dtype=torch.int64)
+    if holes:
+        mask, entropy = (torch.stack([x, torch.full_like(x, 0)], 2).flatten(1) for x in (mask, entropy))
+    rows = Rows.measure(mask)
+    monkeypatch.setattr("egsw_plugin.kernels.egsw.SAMPLE", 512)
+    P, reached = temperature_for(0.8, A, entropy, rows, ids, alpha=2.0)
+    tally = egsw(A, entropy, rows, ids, alpha=2.0, temperature=P).tally
+    assert reached == pytest.approx(0.8, abs=1e-4)
+    assert tally.share_total / tally.columns == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize("longest", [1, 2, 7])
+def test_some_tokens_of_short_responses_are_taken(longest):
+    """Where every n-th one would begin after the end of the longest response."""
+    mask = torch.zeros(2, 40, dtype=torch.int64)
+    mask[0, 3 : 3 + longest] = mask[1, 0] = 1
+    values = torch.arange(80.0).view(2, 40)
+    some, [taken, level] = Rows.measure(mask).every(32, torch.tensor([True, True]), values, values[:, :1])
+    middle = (longest - 1) // 2
+    assert some.count.tolist() == [1, int(longest < 3)]
+    assert taken[0].tolist() == [3 + middle] and level.tolist() == [[0], [40]]
+
+
+def test_of_a_large_batch_no_more_tokens_are_looked_at(monkeypatch):
+    """19 tokens are more than one sample of 10: every second one of each response."""
+    seen = []
+    monkeypatch.setattr("egsw_plugin.kernels.egsw.SAMPLE", 10)
+    monkeypatch.setattr(
+        Rows, "every", lambda self, step, *rest, own=Rows.every: seen.append(step) or own(self, step, *rest)
+    )
+    rows, entropy = Rows.measure(torch.ones(1, 19)), torch.zeros(1, 19)
+    temperature_for(0.8, torch.ones(1, 1), entropy, rows, torch.tensor([0]), alpha=0.5)
+    assert seen == [2]
+
+
 def test_a_share_out_of_reach_is_said_and_the_nearest_is_taken(capsys, monkeypatch):
     from egsw_plugin import console
 

@@ -137,7 +137,7 @@ def temperature_for(
         mean = (row_sums(entropy, rows) / rows.count.clamp(min=1)).unsqueeze(1)
         alive, own, mean = there[which].unsqueeze(1), level[which], mean[which]
     else:
-        step = max(1, int(rows.count[which].sum()) // SAMPLE)
+        step = -(-int(rows.count[which].sum()) // SAMPLE)
         some, (own, mean) = rows.every(step, which, advantages, entropy)
         alive = some.alive
     logit = own.double() + alpha * mean.double()
