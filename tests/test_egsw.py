@@ -335,6 +335,60 @@ def test_metrics_equal_the_loop(granularity, scope, denominator):
     assert metrics["egsw/changed/mean"] == pytest.approx(sum(changed) / len(changed))
 
 
+@pytest.mark.parametrize("granularity,scope,denominator,normalize", OPTIONS)
+def test_how_far_the_entropy_moves_the_weights_equals_the_loop(granularity, scope, denominator, normalize):
+    options = dict(granularity=granularity, scope=scope, denominator=denominator, normalize=normalize)
+    rewards, mask, index, entropy = random_batch(41)
+    base, outcome = base_of((rewards, mask, index, entropy)), rewards.sum(1)
+    batch = batch_of(base, mask, dense_group_ids(index), outcome > 0.5, outcome, entropy=entropy)
+    found = applied("egsw", batch, alpha=2.0, temperature=1.0, **options).metrics["egsw/entropy_shift/mean"]
+    given = (base.tolist(), entropy.tolist(), mask.tolist(), index)
+    weights, alone = (reference.egsw_weights(*given, alpha, 1.0, **options) for alpha in (2.0, 0.0))
+    far = math.fsum(abs(weights[place] - alone[place]) for place in weights)
+    assert found == pytest.approx(far / math.fsum(alone.values()), rel=1e-5)
+
+
+def shift_of(lengths, A, entropy, ids, tokens, **options):
+    """Metric entropy_shift of responses of these lengths, without holes, in a batch of so many tokens."""
+    mask = (torch.arange(tokens) < torch.tensor(lengths).unsqueeze(1)).long()
+    wide = torch.full(mask.shape, 9.0)
+    wide[:, : entropy.shape[1]] = entropy
+    outcome = torch.tensor(A)
+    batch = batch_of(outcome.unsqueeze(1), mask, torch.tensor(ids), outcome > 0, outcome, entropy=wide)
+    return applied("egsw", batch, **options).metrics["egsw/entropy_shift/mean"]
+
+
+def test_the_sample_that_shows_the_shift_counts_policy_tokens(monkeypatch):
+    """Of 10: the first two groups, whatever padding they have, and a group without tokens before them is none."""
+    monkeypatch.setattr("egsw_plugin.methods.egsw.SAMPLE", 10)
+    entropy = 2 * torch.rand(6, 5, generator=torch.Generator().manual_seed(0))
+    A, lengths = [1.0, -1.0] * 3, [3, 2, 1, 4, 5, 5]
+    wanted = shift_of(lengths[:4], A[:4], entropy[:4], [0, 0, 1, 1], 5)
+    for tokens in (5, 6, 50):
+        assert shift_of(lengths, A, entropy, [0, 0, 1, 1, 2, 2], tokens) == pytest.approx(wanted, rel=1e-6)
+    # The last group has 10 by itself. With more than the sample it is thinned, not left out: tokens 1 and 3 of 5.
+    wanted = shift_of([5, 5], A[4:], entropy[4:], [0, 0], 5)
+    assert shift_of([0, *lengths[4:]], [0.0, *A[4:]], entropy[3:], [0, 1, 1], 7) == pytest.approx(wanted, rel=1e-6)
+    monkeypatch.setattr("egsw_plugin.methods.egsw.SAMPLE", 9)
+    thin = shift_of([2, 2], A[4:], entropy[4:, [1, 3]], [0, 0], 2)
+    assert shift_of([0, *lengths[4:]], [0.0, *A[4:]], entropy[3:], [0, 1, 1], 7) == pytest.approx(thin, rel=1e-6)
+    assert thin != pytest.approx(wanted, rel=1e-3)
+
+
+def test_the_shift_is_at_most_2_but_not_with_every_option():
+    """Response 0 has ended with A = 2 where response 1, with A = -2, has entropy 3: exp(-2 + 2 * 3) against exp(2)."""
+    entropy = torch.tensor([[0.0] * 5, [0.0] + [3.0] * 4])
+    options = dict(lengths=[1, 5], A=[2.0, -2.0], entropy=entropy, ids=[0, 0], tokens=5, alpha=2.0, temperature=1.0)
+    assert shift_of(**options) == 0  # alone from the second position on, its weight is 1
+    weight, alone = (2 * math.exp(x) / (math.exp(x) + math.exp(2)) for x in (4, -2))
+    shift = shift_of(**options, denominator="all")
+    assert shift == pytest.approx(4 * (weight - alone) / (2 + 4 * alone), rel=1e-5) and shift > 2
+    # A trajectory's weight counts as often as it has tokens: 5 times, against once that of the other.
+    weight, alone = (2 * math.exp(x) / (math.exp(x) + math.exp(2)) for x in (-2 + 2 * 2.4, -2))
+    shift = shift_of(**options, granularity="trajectory")
+    assert shift == pytest.approx(6 * (weight - alone) / (2 - alone + 5 * alone), rel=1e-5) and shift > 2
+
+
 def test_metrics_of_a_batch_without_success():
     rewards, mask, index, entropy = random_batch(34)
     nothing = torch.zeros(len(mask))

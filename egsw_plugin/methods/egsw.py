@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TypedDict
 
 import torch
@@ -203,7 +204,7 @@ class EGSW(Transform[EGSWOptions]):
 
 
 SHARE = 0.9  # where temperature=auto is set alone
-SAMPLE = 1 << 14  # tokens, padding included
+SAMPLE = 1 << 14  # policy tokens
 
 
 class Settings(TypedDict):
@@ -236,18 +237,19 @@ def _rounding(batch: Batch) -> torch.Tensor:
 def _entropy_shift(batch: Batch, entropy: torch.Tensor, settings: Settings) -> float:
     """How far the entropy alone moves the weights: the sum of |w - w with alpha 0| over the sum of w with alpha 0.
 
-    Over the policy tokens of the first groups of the batch, as many whole ones as have SAMPLE tokens; where the first
-    one has more, over every n-th token of it.
+    Over the policy tokens of the first groups of the batch, as many whole ones as have SAMPLE of them; where the first
+    one has more, over every n-th one of each of its responses. With scope=batch these groups are the batch.
     """
-    if settings["alpha"] == 0 or not batch.group_ids.numel():
+    count, ids = batch.rows.count, batch.group_ids
+    if settings["alpha"] == 0 or not count.any():
         return 0.0
-    tokens = torch.bincount(batch.group_ids).cumsum(0) * max(entropy.shape[1], 1)
-    which = batch.group_ids < (tokens <= SAMPLE).sum().clamp(min=1)
-    step = max(1, int(tokens[0]) // SAMPLE)
+    tokens = torch.bincount(ids, count).cumsum(0)
+    groups = max(int((tokens <= SAMPLE).sum()), int((tokens == 0).sum()) + 1)
+    which, step = ids < groups, math.ceil(tokens[groups - 1] / SAMPLE)
     rows, (advantages, thinned) = batch.rows.every(step, which, batch.advantages, entropy)
     alone: Settings = {**settings, "alpha": 0.0}
     with_entropy, without = (
-        egsw(advantages, thinned, rows, batch.group_ids[which], **chosen, weigh_advantages=False).values
+        egsw(advantages, thinned, rows, ids[which], **chosen, weigh_advantages=False).values
         for chosen in (settings, alone)
     )
     number = rows.count.unsqueeze(1) if without.shape[1] == 1 else 1
