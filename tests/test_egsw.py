@@ -220,6 +220,14 @@ def test_equal_rewards_give_no_gradient():
         assert torch.equal(result, torch.zeros_like(result))
 
 
+def test_equal_rewards_are_0_up_to_verls_rounding():
+    """As docs/egsw.md says. The mean of eight times float32's 0.1 is off by one unit of its place, 2^-27."""
+    for value, wanted in ((0.5, 0), (-1.0, 0), (0.1, -(2**-27) / (2**-27 * math.sqrt(8 / 7) + 1e-6))):
+        batch = groups_of_eight([value] * 8)
+        assert base_of(batch).unique().tolist() == pytest.approx([wanted], rel=1e-5)
+        assert bool(estimate(batch)[0].any()) == (wanted != 0)
+
+
 def test_order_of_rows_does_not_matter():
     batch = random_batch(17)
     order = torch.randperm(len(batch[2]), generator=torch.Generator().manual_seed(0))
