@@ -192,6 +192,21 @@ class Scale(Controller):
         return []
 
 
+@documented
+@dataclasses.dataclass(frozen=True)
+class PositiveScale(Scale):
+    """Controller `scale` of an option that is above 0: where its value would be divided at min, it stays there.
+
+    >>> rule = PositiveScale(initial=0.02, min=0.01, max=0.05, target=0.3)
+    >>> rule.move(0.04, low=True), rule.move(0.02, low=False), rule.move(0.01, low=False), rule.move(0.01, low=True)
+    (0.05, 0.01, 0.01, 0.02)
+    """
+
+    def move(self, value: float, low: bool) -> float:
+        """Larger or smaller."""
+        return max(super().move(value, low), self.min)
+
+
 RULES = (Step, Scale)
 
 

@@ -9,8 +9,10 @@ import json
 
 import pytest
 
-from egsw_plugin.controllers import FILE, Controllers, Scale, Step
+from egsw_plugin.controllers import FILE, Controllers, PositiveScale, Scale, Step
 from egsw_plugin.errors import OptionError
+from egsw_plugin.methods.adaptive_entropy import AdaptiveEntropyOptions
+from egsw_plugin.options import parse
 
 RULES = {
     "skywork": Step(target=0.5, initial=0.0, delta=0.1, max=0.3, gate="now"),
@@ -172,7 +174,7 @@ def test_nothing_is_left_of_an_interrupted_write(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("first", [0.25, 0.5])
-@pytest.mark.parametrize("rule", [Step, Scale])
+@pytest.mark.parametrize("rule", [Step, Scale, PositiveScale])
 def test_a_first_value_at_a_bound_is_within(rule, first):
     assert rule(target=0.5, initial=first, min=0.25, max=0.5).refusals() == []
     assert rule(target=0.5, initial=first, min=0.3, max=0.4).refusals() != []
@@ -180,3 +182,12 @@ def test_a_first_value_at_a_bound_is_within(rule, first):
 
 def test_a_scaled_value_below_zero_is_judged_by_its_size():
     assert Scale(target=0.5, initial=-0.25, min=0.25, max=0.5).refusals() == []
+
+
+def test_a_scaled_coefficient_that_must_not_be_below_zero_stays_at_its_least():
+    """Halved twice while the entropy is high, held at min, doubled in the step after the first low one."""
+    given = {"coefficient": {"controller": "scale", "target": 0.5, "initial": 0.04, "min": 0.01}}
+    rule = parse(AdaptiveEntropyOptions, given, "algorithm.credit.adaptive_entropy").coefficient
+    controllers = Controllers({"c": rule})
+    values = [controllers.step(measured(entropy), step)["c"] for step, entropy in enumerate([0.9] * 5 + [0.1] * 4, 1)]
+    assert values == pytest.approx([0.04, 0.02, 0.01, 0.01, 0.01, 0.01, 0.02, 0.04, 0.08])

@@ -220,6 +220,14 @@ def test_equal_rewards_give_no_gradient():
         assert torch.equal(result, torch.zeros_like(result))
 
 
+def test_equal_rewards_are_0_up_to_verls_rounding():
+    """As docs/egsw.md says. The mean of eight times float32's 0.1 is off by one unit of its place, 2^-27."""
+    for value, wanted in ((0.5, 0), (-1.0, 0), (0.1, -(2**-27) / (2**-27 * math.sqrt(8 / 7) + 1e-6))):
+        batch = groups_of_eight([value] * 8)
+        assert base_of(batch).unique().tolist() == pytest.approx([wanted], rel=1e-5)
+        assert bool(estimate(batch)[0].any()) == (wanted != 0)
+
+
 def test_order_of_rows_does_not_matter():
     batch = random_batch(17)
     order = torch.randperm(len(batch[2]), generator=torch.Generator().manual_seed(0))
@@ -333,6 +341,60 @@ def test_metrics_equal_the_loop(granularity, scope, denominator):
     assert metrics["egsw/mixed_groups/mean"] == pytest.approx(len(mixed) / len(outcomes))
     changed = [abs(weights[place] - 1) > 1e-6 for place in weights if index[place[0]] in mixed]
     assert metrics["egsw/changed/mean"] == pytest.approx(sum(changed) / len(changed))
+
+
+@pytest.mark.parametrize("granularity,scope,denominator,normalize", OPTIONS)
+def test_how_far_the_entropy_moves_the_weights_equals_the_loop(granularity, scope, denominator, normalize):
+    options = dict(granularity=granularity, scope=scope, denominator=denominator, normalize=normalize)
+    rewards, mask, index, entropy = random_batch(41)
+    base, outcome = base_of((rewards, mask, index, entropy)), rewards.sum(1)
+    batch = batch_of(base, mask, dense_group_ids(index), outcome > 0.5, outcome, entropy=entropy)
+    found = applied("egsw", batch, alpha=2.0, temperature=1.0, **options).metrics["egsw/entropy_shift/mean"]
+    given = (base.tolist(), entropy.tolist(), mask.tolist(), index)
+    weights, alone = (reference.egsw_weights(*given, alpha, 1.0, **options) for alpha in (2.0, 0.0))
+    far = math.fsum(abs(weights[place] - alone[place]) for place in weights)
+    assert found == pytest.approx(far / math.fsum(alone.values()), rel=1e-5)
+
+
+def shift_of(lengths, A, entropy, ids, tokens, **options):
+    """Metric entropy_shift of responses of these lengths, without holes, in a batch of so many tokens."""
+    mask = (torch.arange(tokens) < torch.tensor(lengths).unsqueeze(1)).long()
+    wide = torch.full(mask.shape, 9.0)
+    wide[:, : entropy.shape[1]] = entropy
+    outcome = torch.tensor(A)
+    batch = batch_of(outcome.unsqueeze(1), mask, torch.tensor(ids), outcome > 0, outcome, entropy=wide)
+    return applied("egsw", batch, **options).metrics["egsw/entropy_shift/mean"]
+
+
+def test_the_sample_that_shows_the_shift_counts_policy_tokens(monkeypatch):
+    """Of 10: the first two groups, whatever padding they have, and a group without tokens before them is none."""
+    monkeypatch.setattr("egsw_plugin.methods.egsw.SAMPLE", 10)
+    entropy = 2 * torch.rand(6, 5, generator=torch.Generator().manual_seed(0))
+    A, lengths = [1.0, -1.0] * 3, [3, 2, 1, 4, 5, 5]
+    wanted = shift_of(lengths[:4], A[:4], entropy[:4], [0, 0, 1, 1], 5)
+    for tokens in (5, 6, 50):
+        assert shift_of(lengths, A, entropy, [0, 0, 1, 1, 2, 2], tokens) == pytest.approx(wanted, rel=1e-6)
+    # The last group has 10 by itself. With more than the sample it is thinned, not left out: tokens 1 and 3 of 5.
+    wanted = shift_of([5, 5], A[4:], entropy[4:], [0, 0], 5)
+    assert shift_of([0, *lengths[4:]], [0.0, *A[4:]], entropy[3:], [0, 1, 1], 7) == pytest.approx(wanted, rel=1e-6)
+    monkeypatch.setattr("egsw_plugin.methods.egsw.SAMPLE", 9)
+    thin = shift_of([2, 2], A[4:], entropy[4:, [1, 3]], [0, 0], 2)
+    assert shift_of([0, *lengths[4:]], [0.0, *A[4:]], entropy[3:], [0, 1, 1], 7) == pytest.approx(thin, rel=1e-6)
+    assert thin != pytest.approx(wanted, rel=1e-3)
+
+
+def test_the_shift_is_at_most_2_but_not_with_every_option():
+    """Response 0 has ended with A = 2 where response 1, with A = -2, has entropy 3: exp(-2 + 2 * 3) against exp(2)."""
+    entropy = torch.tensor([[0.0] * 5, [0.0] + [3.0] * 4])
+    options = dict(lengths=[1, 5], A=[2.0, -2.0], entropy=entropy, ids=[0, 0], tokens=5, alpha=2.0, temperature=1.0)
+    assert shift_of(**options) == 0  # alone from the second position on, its weight is 1
+    weight, alone = (2 * math.exp(x) / (math.exp(x) + math.exp(2)) for x in (4, -2))
+    shift = shift_of(**options, denominator="all")
+    assert shift == pytest.approx(4 * (weight - alone) / (2 + 4 * alone), rel=1e-5) and shift > 2
+    # A trajectory's weight counts as often as it has tokens: 5 times, against once that of the other.
+    weight, alone = (2 * math.exp(x) / (math.exp(x) + math.exp(2)) for x in (-2 + 2 * 2.4, -2))
+    shift = shift_of(**options, granularity="trajectory")
+    assert shift == pytest.approx(6 * (weight - alone) / (2 - alone + 5 * alone), rel=1e-5) and shift > 2
 
 
 def test_metrics_of_a_batch_without_success():
@@ -629,6 +691,42 @@ def test_the_searched_temperature_gives_the_share(share, granularity, scope):
     assert metrics["egsw/effective_share/reached"] == pytest.approx(share, abs=1e-4)
 
 
+def groups_of_eight(*groups):
+    """Responses of twenty tokens to one prompt a group, with these rewards."""
+    rewards = torch.zeros(8 * len(groups), 20)
+    rewards[:, -1] = torch.tensor(groups).flatten()
+    entropy = 2 * torch.rand(rewards.shape, generator=torch.Generator().manual_seed(0))
+    return rewards, torch.ones(rewards.shape, dtype=torch.int64), np.arange(len(rewards)) // 8, entropy
+
+
+@pytest.mark.parametrize("base", ["grpo", "grpo_vectorized", "rloo", "gpg"])
+def test_what_rounding_leaves_of_equal_rewards_is_no_advantage(base):
+    """verl makes -0.007 of rewards that are all 0.1; P is that of the one group whose rewards differ."""
+    mixed = [1.1, 1.1, *[0.1] * 6]
+    whole = groups_of_eight(mixed, [0.1] * 8, [1.1] * 8, [0.7] * 8, *[[0.1] * 8] * 4)
+    assert base_of(whole)[8:16].abs().max() > 0.005
+    alone = tuple(x[:8] for x in whole)
+    wanted = auto(alone, 0.9, base=base)[0]["egsw/temperature"]
+    assert auto(whole, 0.9, base=base)[0]["egsw/temperature"] == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("base", ["success_sign", "reinforce_plus_plus", "grpo"])
+def test_equal_rewards_whose_advantages_are_meant_count(base):
+    """Those of a base without a baseline of the group; with grpo those of a group whose third response is empty."""
+    batch = groups_of_eight([1.1, 1.1, *[0.1] * 6], *[[1.1] * 8, [0.1] * 8] * 3)
+    if base == "grpo":
+        batch[1][10::8] = batch[0][10::8] = 0
+    rewards, mask, index, entropy = batch
+    config = {"gamma": 1.0, "lam": 1.0, "egsw": {"temperature": "auto"}, "credit": {"base": base}}
+    metrics = {}
+    get_adv_estimator_fn("egsw")(rewards, mask, index, config, entropy=entropy, metrics=metrics)
+    A = torch.where(rewards.sum(1, keepdim=True) > 0.5, 1.0, -1.0).expand(mask.shape).tolist()
+    if base != "success_sign":
+        A = get_adv_estimator_fn(base)(rewards, mask, index=index, config=OmegaConf.create(config))[0].tolist()
+    weights = reference.egsw_weights(A, entropy.tolist(), mask.tolist(), index, 0.5, metrics["egsw/temperature"])
+    assert reference.effective_share(weights, mask.tolist(), index) == pytest.approx(0.9, abs=1e-4)
+
+
 def test_a_larger_share_needs_a_higher_temperature():
     batch = random_batch(22, prompts=6, responses=6)
     temperatures = [auto(batch, share)[0]["egsw/temperature"] for share in (0.6, 0.7, 0.8, 0.9, 0.99)]
@@ -658,6 +756,48 @@ def test_of_a_large_batch_some_tokens_say_the_temperature(monkeypatch):
     monkeypatch.setattr("egsw_plugin.kernels.egsw.SAMPLE", 3000)
     some, _ = temperature_for(0.85, A, batch[3], rows, ids, alpha=0.5)
     assert some != whole and some == pytest.approx(whole, rel=0.05)
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_the_first_tokens_of_a_group_do_not_say_the_temperature(monkeypatch, holes):
+    """They come from one prompt, so that their entropy is the same and says nothing of how far others lie apart."""
+    generator = torch.Generator().manual_seed(0)
+    entropy = 2 * torch.rand(512, 32, generator=generator)
+    ids = torch.arange(512) // 8
+    entropy[:, 0] = entropy[8 * ids, 0]
+    A, mask = torch.randn(512, 1, generator=generator), torch.ones(512, 32, dtype=torch.int64)
+    if holes:
+        mask, entropy = (torch.stack([x, torch.full_like(x, 0)], 2).flatten(1) for x in (mask, entropy))
+    rows = Rows.measure(mask)
+    monkeypatch.setattr("egsw_plugin.kernels.egsw.SAMPLE", 512)
+    P, reached = temperature_for(0.8, A, entropy, rows, ids, alpha=2.0)
+    tally = egsw(A, entropy, rows, ids, alpha=2.0, temperature=P).tally
+    assert reached == pytest.approx(0.8, abs=1e-4)
+    assert tally.share_total / tally.columns == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize("longest", [1, 2, 7])
+def test_some_tokens_of_short_responses_are_taken(longest):
+    """Where every n-th one would begin after the end of the longest response."""
+    mask = torch.zeros(2, 40, dtype=torch.int64)
+    mask[0, 3 : 3 + longest] = mask[1, 0] = 1
+    values = torch.arange(80.0).view(2, 40)
+    some, [taken, level] = Rows.measure(mask).every(32, torch.tensor([True, True]), values, values[:, :1])
+    middle = (longest - 1) // 2
+    assert some.count.tolist() == [1, int(longest < 3)]
+    assert taken[0].tolist() == [3 + middle] and level.tolist() == [[0], [40]]
+
+
+def test_of_a_large_batch_no_more_tokens_are_looked_at(monkeypatch):
+    """19 tokens are more than one sample of 10: every second one of each response."""
+    seen = []
+    monkeypatch.setattr("egsw_plugin.kernels.egsw.SAMPLE", 10)
+    monkeypatch.setattr(
+        Rows, "every", lambda self, step, *rest, own=Rows.every: seen.append(step) or own(self, step, *rest)
+    )
+    rows, entropy = Rows.measure(torch.ones(1, 19)), torch.zeros(1, 19)
+    temperature_for(0.8, torch.ones(1, 1), entropy, rows, torch.tensor([0]), alpha=0.5)
+    assert seen == [2]
 
 
 def test_a_share_out_of_reach_is_said_and_the_nearest_is_taken(capsys, monkeypatch):

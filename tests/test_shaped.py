@@ -467,6 +467,14 @@ class TestMetrics:
         shares = [sum(w) ** 2 / sum(x * x for x in w) / len(w) for w in columns.values()]
         assert metrics["gtpo/effective_share/mean"] == pytest.approx(sum(shares) / len(shares))
 
+    @pytest.mark.parametrize("mean,largest", [("arithmetic", 4 / 1.03), ("geometric", 0.01**-0.75)])
+    def test_a_weight_is_at_most_d_but_not_of_the_geometric_mean(self, mean, largest):
+        """Of d = 4 successes one has H = 1, the others 0.01: 4 * 1 / 1.03, and 1 / 0.01^(3/4)."""
+        rewards, mask = torch.tensor([[1.0]] * 4 + [[0.0]]), torch.ones(5, 1, dtype=torch.int64)
+        entropy = torch.tensor([[1.0], [0.01], [0.01], [0.01], [0.5]])
+        batch = (rewards, mask, np.array(["a"] * 5, object), entropy)
+        assert metrics_of("gtpo", batch, mean=mean)["gtpo/weight/max"] == pytest.approx(largest, rel=1e-5)
+
     def test_of_grpo_s_equal_the_loop(self):
         batch = random_batch(42, prompts=9, responses=4)
         rewards, mask, index, entropy = batch

@@ -95,6 +95,7 @@ def egsw(
 
 
 LEAST, MOST = 1e-3, 1e6  # temperatures that are searched
+NOTHING = 1e-6  # an advantage that is no larger part of the batch's largest is 0 up to rounding
 SAMPLE = 1 << 14  # policy tokens that the search looks at, where there are more
 
 
@@ -111,9 +112,10 @@ def temperature_for(
 ) -> tuple[float, float]:
     """P at which the mean effective share is `share`, between LEAST and MOST; and the share there.
 
-    Counted are groups with an advantage other than 0, or all if none has one; of more than SAMPLE policy tokens, every
-    n-th one of each response. The share of a column, (sum w)^2 / sum w^2 / number, cannot fall as P grows: the mean is
-    searched by halving an interval of log P, and where it is out of reach the nearest end is given.
+    Counted are groups with an advantage other than 0 (up to rounding), or all if none has one; of more than SAMPLE
+    policy tokens, every n-th one of each response. The share of a column, (sum w)^2 / sum w^2 / number, cannot fall as
+    P grows: the mean is searched by halving an interval of log P, and where it is out of reach the nearest end is
+    given.
 
     Args: as `egsw` has them. Source: ours, not in arXiv 2503.22456.
 
@@ -124,18 +126,18 @@ def temperature_for(
     """
     key = torch.zeros_like(group_ids) if scope == "batch" else group_ids
     there = rows.count > 0
-    acting = advantages.ne(0) & (there.unsqueeze(1) if advantages.shape[1] == 1 else rows.policy)
-    acting = set_sums(acting.any(1).double(), key, int(key.max()) + 1 if len(key) else 0) > 0
+    if not bool(there.any()):
+        return 1.0, share
+    size = torch.where(there.unsqueeze(1) if advantages.shape[1] == 1 else rows.policy, advantages.abs(), 0)
+    acting = set_sums((size > NOTHING * size.amax()).any(1).double(), key, int(key.max()) + 1) > 0
     which = acting[key] & there
     which = which if bool(which.any()) else there
-    if not bool(which.any()):
-        return 1.0, share
     if granularity == "trajectory":
         level = advantages if advantages.shape[1] == 1 else _levels(advantages, rows)[0]
         mean = (row_sums(entropy, rows) / rows.count.clamp(min=1)).unsqueeze(1)
         alive, own, mean = there[which].unsqueeze(1), level[which], mean[which]
     else:
-        step = max(1, int(rows.count[which].sum()) // SAMPLE)
+        step = -(-int(rows.count[which].sum()) // SAMPLE)
         some, (own, mean) = rows.every(step, which, advantages, entropy)
         alive = some.alive
     logit = own.double() + alpha * mean.double()

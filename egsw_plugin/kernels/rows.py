@@ -91,18 +91,24 @@ class Rows:
         """Every `step`-th policy token of the rows that `which` names, bool [rows]: their own rows, without holes, and
         the tensors at them. A tensor [rows, 1] keeps its one column.
 
+        The first is in the middle of `step`, or of the longest row: the first tokens of a group have one entropy.
+
         >>> rows = Rows.measure(torch.tensor([[1, 1, 0, 1], [1, 0, 0, 0]]))
         >>> some, [tensor] = rows.every(2, torch.tensor([True, False]), torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0] * 4]))
         >>> some.count.tolist(), tensor
-        ([2], tensor([[1., 4.]]))
+        ([1], tensor([[2.]]))
         """
-        columns = torch.arange(0, self.mask.shape[1], step, device=which.device)
-        some = Rows.measure(columns < self.count[which].unsqueeze(1))
+        count = self.count[which]
+        longest = int(count.max())
+        places = slice(min(step // 2, (longest - 1) // 2), longest, step)
+        some = Rows.measure(torch.arange(longest, device=which.device)[places] < count.unsqueeze(1))
 
         def thin(tensor: torch.Tensor) -> torch.Tensor:
-            if tensor.shape[1] > 1 and self.broken:
-                return Rows(self.mask[which], self.count[which], self.width[which]).columns(tensor[which])[:, ::step]
-            return tensor[:, ::step][which]
+            if tensor.shape[1] == 1:
+                return tensor[which]
+            if self.broken:
+                return Rows(self.mask[which], count, self.width[which]).columns(tensor[which])[:, places]
+            return tensor[:, places][which]
 
         return some, [thin(tensor) for tensor in tensors]
 

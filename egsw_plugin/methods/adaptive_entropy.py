@@ -6,14 +6,14 @@ import dataclasses
 
 import torch
 
-from ..controllers import Scale, Step
+from ..controllers import PositiveScale, Step
 from ..fields import Field
 from ..options import Options, documented, option
 from ..options.checks import in_range
 from .interface import Batch, Change, Requirements, Transform
 
 SKYWORK = Step(target=0.2, initial=0.0, delta=1e-4, min=0.0, max=0.005, gate="now")
-DOUBLING = Scale(target=0.2, initial=1e-3, min=1e-5, max=0.1)
+DOUBLING = PositiveScale(target=0.2, initial=1e-3, min=1e-5, max=0.1)
 
 
 @documented

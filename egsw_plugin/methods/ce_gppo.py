@@ -47,8 +47,8 @@ class CEGPPOOptions(Options):
 class CEGPPO(PolicyLoss[CEGPPOOptions]):
     """The clipped objective of each token, in which clipped tokens keep a gradient of bounded size.
 
-    Where PPO clips, the value is the bound's and the gradient beta times that of the token at the bound. With both
-    betas 0 it has PPO's gradient, and another value.
+    Where PPO clips, value and gradient are beta times those of a token at the bound. With both betas 0 it has PPO's
+    gradient, and another value.
 
     Metrics: `actor/ce_gppo_low/mean`, `actor/ce_gppo_high/mean`, the share of tokens that keep a gradient below and
     above the bounds.

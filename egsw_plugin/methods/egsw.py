@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TypedDict
 
 import torch
@@ -11,6 +12,7 @@ from .. import measure
 from ..console import warn_once
 from ..fields import Field
 from ..kernels.egsw import LEAST, MOST, egsw, temperature_for
+from ..kernels.group_relative import EPSILON
 from ..options import Options, documented, option
 from ..options.checks import estimator_name, finite, flag, in_range, one_of, optional, or_auto, positive
 from . import uncertainty
@@ -180,9 +182,12 @@ class EGSW(Transform[EGSWOptions]):
         if not isinstance(options.temperature, str):  # which is auto
             return options.temperature, None
         share = SHARE if options.effective_share is None else options.effective_share
+        advantages = batch.advantages
+        if options.scope == "group" and advantages.shape[1] == 1:
+            advantages = advantages.masked_fill(_rounding(batch).unsqueeze(1), 0)
         temperature, reached = temperature_for(
             share,
-            batch.advantages,
+            advantages,
             entropy,
             batch.rows,
             batch.group_ids,
@@ -199,7 +204,7 @@ class EGSW(Transform[EGSWOptions]):
 
 
 SHARE = 0.9  # where temperature=auto is set alone
-SAMPLE = 1 << 14  # tokens, padding included
+SAMPLE = 1 << 14  # policy tokens
 
 
 class Settings(TypedDict):
@@ -213,21 +218,38 @@ class Settings(TypedDict):
     normalize: str
 
 
+def _rounding(batch: Batch) -> torch.Tensor:
+    """Which responses have equal rewards in their group, and an advantage [R, 1] of no more than rounding, bool [R].
+
+    The mean of n equal rewards is off by n / 2 units of their last place at most, and verl divides that by EPSILON. It
+    compares all rows, those without policy tokens included.
+    """
+    ids, reward, dtype = batch.group_ids, batch.outcome.double(), batch.outcome.dtype
+    size = torch.bincount(ids)
+    one = reward.new_zeros(len(size)).scatter(0, ids, reward)[ids]
+    equal = torch.bincount(ids[reward != one], minlength=len(size)) == 0
+    last = reward * (size | 1)[ids]
+    exact = last == last.to(dtype)  # then no sum of fewer is rounded, and such an advantage is meant
+    rounding = reward.abs() * size[ids] * torch.finfo(dtype).eps / 2 / EPSILON
+    return equal[ids] & ~exact & (batch.advantages.squeeze(1).abs() <= rounding)
+
+
 def _entropy_shift(batch: Batch, entropy: torch.Tensor, settings: Settings) -> float:
     """How far the entropy alone moves the weights: the sum of |w - w with alpha 0| over the sum of w with alpha 0.
 
-    Over the policy tokens of the first groups of the batch, as many whole ones as have SAMPLE tokens; where the first
-    one has more, over every n-th token of it.
+    Over the policy tokens of the first groups of the batch, as many whole ones as have SAMPLE of them; where the first
+    one has more, over every n-th one of each of its responses. With scope=batch these groups are the batch.
     """
-    if settings["alpha"] == 0 or not batch.group_ids.numel():
+    count, ids = batch.rows.count, batch.group_ids
+    if settings["alpha"] == 0 or not count.any():
         return 0.0
-    tokens = torch.bincount(batch.group_ids).cumsum(0) * max(entropy.shape[1], 1)
-    which = batch.group_ids < (tokens <= SAMPLE).sum().clamp(min=1)
-    step = max(1, int(tokens[0]) // SAMPLE)
+    tokens = torch.bincount(ids, count).cumsum(0)
+    groups = max(int((tokens <= SAMPLE).sum()), int((tokens == 0).sum()) + 1)
+    which, step = ids < groups, math.ceil(tokens[groups - 1] / SAMPLE)
     rows, (advantages, thinned) = batch.rows.every(step, which, batch.advantages, entropy)
     alone: Settings = {**settings, "alpha": 0.0}
     with_entropy, without = (
-        egsw(advantages, thinned, rows, batch.group_ids[which], **chosen, weigh_advantages=False).values
+        egsw(advantages, thinned, rows, ids[which], **chosen, weigh_advantages=False).values
         for chosen in (settings, alone)
     )
     number = rows.count.unsqueeze(1) if without.shape[1] == 1 else 1
