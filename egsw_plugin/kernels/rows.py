@@ -101,14 +101,17 @@ class Rows:
         count = self.count[which]
         longest = int(count.max())
         places = slice(min(step // 2, (longest - 1) // 2), longest, step)
-        some = Rows.measure(torch.arange(longest, device=which.device)[places] < count.unsqueeze(1))
+        columns = torch.arange(longest, device=which.device)[places]
+        some = Rows.measure(columns < count.unsqueeze(1))
+        if self.broken:  # without sorting whole rows, most of which may be a tool's
+            position = self.mask[which].nonzero()[:, 1]
+            taken = (count.cumsum(0) - count).unsqueeze(1) + columns
+            cells = which.nonzero(), position[taken.clamp(max=len(position) - 1)]
 
         def thin(tensor: torch.Tensor) -> torch.Tensor:
             if tensor.shape[1] == 1:
                 return tensor[which]
-            if self.broken:
-                return Rows(self.mask[which], count, self.width[which]).columns(tensor[which])[:, places]
-            return tensor[:, places][which]
+            return tensor[cells] if self.broken else tensor[:, places][which]
 
         return some, [thin(tensor) for tensor in tensors]
 
