@@ -1,6 +1,6 @@
 """What each measure of the SmolLM2 recipe gains: parts of a step, start-up and memory, each measure added to the last.
 
-.venv/bin/python benchmarks/language_model_step.py [--steps 3]    # 20 minutes, idle machine, after the recipe ran once
+.venv/bin/python benchmarks/language_model_step.py [--steps 3]    # 12 minutes, idle machine, after the recipe ran once
 """
 
 import argparse
@@ -25,13 +25,11 @@ ROWS_16 = (
     "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=16",
 )
 BLOCKS_128 = "actor_rollout_ref.rollout.engine_kwargs.vllm.block_size=128"
-RETURNED = "KEEP_MEMORY=no"  # a variable of the launcher's; the others are hydra's
 CASES = {
-    "verl's engine, padded, 16 rows at a time": (PADDED, *ROWS_16, BLOCKS_128, RETURNED),
-    "+ shared prompts, logits of responses alone": (*ROWS_16, BLOCKS_128, RETURNED),
-    "+ 64 rows at a time": (BLOCKS_128, RETURNED),
-    "+ blocks of 32 tokens in vLLM": (RETURNED,),
-    "+ freed memory kept: the recipe": (),
+    "verl's engine, padded, 16 rows at a time": (PADDED, *ROWS_16, BLOCKS_128),
+    "+ shared prompts, logits of responses alone": (*ROWS_16, BLOCKS_128),
+    "+ 64 rows at a time": (BLOCKS_128,),
+    "+ blocks of 32 tokens in vLLM: the recipe": (),
 }
 PARTS = {"gen": "generation", "old_log_prob": "old log-probabilities", "update_actor": "update", "step": "step"}
 
@@ -39,8 +37,6 @@ PARTS = {"gen": "generation", "old_log_prob": "old log-probabilities", "update_a
 def run(overrides, steps, out):
     """Seconds of each part in each step, seconds from the command to the first step, GiB above what was in use."""
     settings = {"OUT": out, "STEPS": steps, "METHOD": "grpo", "LOGGER": "[file]"}
-    settings |= dict(item.split("=") for item in overrides if item[0].isupper())
-    overrides = [item for item in overrides if not item[0].isupper()]
     environment = os.environ | {name: str(value) for name, value in settings.items()}
     quiet = ("trainer.val_before_train=False", "trainer.test_freq=-1", "trainer.save_freq=-1")
     metrics, log = Path(out, "metrics.jsonl"), Path(f"{out}.log")

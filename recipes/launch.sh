@@ -39,7 +39,7 @@ enough_memory() { # the kernel would kill a worker, minutes later
         if (free < needed) printf "%.1f", free
     }' /proc/meminfo 2>/dev/null) || return 0 # another system
     [ -z "$free" ] || fail "this run takes about $MEMORY GiB of memory, and $free GiB are free: close other programs;\
- MEMORY=0 starts it all the same${LESS_MEMORY:+; $LESS_MEMORY}"
+ MEMORY=0 starts it all the same"
 }
 
 # Workers of a Ray cluster that is already running have another working directory.

@@ -293,17 +293,6 @@ def test_too_little_memory_is_refused_before_anything_is_made(arguments_of, tmp_
     assert arguments_of(launcher, MEMORY="0.001")
 
 
-@pytest.mark.parametrize("keep,setting", [("", "0"), ("yes", "0"), ("no", "unset"), ("n", "")])
-def test_freed_memory_is_kept_unless_told_otherwise(keep, setting):
-    script = f'. {RECIPES / "machine" / "cpu.sh"}; echo "${{MALLOC_MMAP_MAX_-unset}}"'
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    done = subprocess.run(
-        ["bash", "-euc", script], env={**environment, "KEEP_MEMORY": keep}, capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout.strip() == setting, done.stderr
-    assert (done.stderr.strip() == "KEEP_MEMORY=n: yes or no") == (keep == "n") == (done.returncode == 2)
-
-
 def test_other_problems_are_refused_before_they_take_the_place_of_a_runs(tmp_path):
     """The launcher makes them, and a run that goes on would find them in the place of its own."""
     launcher = RECIPES / "reasoning_gym" / "run_qwen2.5_1.5b.sh"

@@ -17,7 +17,6 @@ EXAMPLES=${EXAMPLES:-$HERE/examples.yaml}   # a worked example a task, put befor
 CONFIG=${STUDY_CONFIG:-reasoning_gym/smollm2_135m_cpu}   # another file of recipes/, such as a study's
 RUN_NAME=${RUN_NAME:-smollm2-135m-$METHOD-seed${SEED:-1}}
 MEMORY=${MEMORY:-14}               # GiB that must be free at the start; 0: whatever there is
-LESS_MEMORY="actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=16 takes 3 GiB less, and KEEP_MEMORY=no 2; both are slower"
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 # ----------------------------------------------------------------------------------------------------------------------
 
