@@ -15,12 +15,19 @@ PYTHON=${PYTHON:-python3}          # of the environment that has verl, vllm and 
 
 fail() { echo "$(basename "$0"): $1" >&2; exit 2; }
 quoted() { printf "'%s'" "${1//\'/\\\'}"; } # for hydra, to which = , and ( mean something
-files() { # one file, or [several,of,them]
-    local list separator=
-    case $1 in \[*\]) ;; *) quoted "$1" && return ;; esac
+files() { # one file, or [several, of, them]; what its user has quoted stays as it is
+    local list file separator=
+    case $1 in
+        \'*\' | \"*\") printf '%s' "$1" && return ;;
+        \[*\]) ;;
+        *) quoted "$1" && return ;;
+    esac
     IFS=, read -ra list <<< "${1:1:-1}"
     printf '['
-    for file in "${list[@]}"; do printf '%s' "$separator" && quoted "$file" && separator=,; done
+    for file in "${list[@]}"; do
+        file=${file#"${file%%[![:space:]]*}"}
+        printf '%s' "$separator" && files "${file%"${file##*[![:space:]]}"}" && separator=,
+    done
     printf ']'
 }
 

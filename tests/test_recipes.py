@@ -336,11 +336,15 @@ def test_problems_to_train_on_need_others_to_validate_with(arguments_of):
         arguments_of(RECIPES / "reasoning_gym" / "run_smollm2_135m_cpu.sh", VAL_FILES="")
 
 
-def test_files_whose_names_mean_something_to_hydra(arguments_of):
+def test_files_whose_names_mean_something_to_hydra(arguments_of, tmp_path):
     launcher = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh"
     odd = "/data/user=me/it's (new)/math.parquet"
     config = composed(arguments_of(launcher, TRAIN_FILES=odd, VAL_FILES=f"[{odd},/data/b.parquet]")[1:])
     assert config.data.train_files == odd and list(config.data.val_files) == [odd, "/data/b.parquet"]
+    given = {"TRAIN_FILES": "'/data/a=b.parquet'", "VAL_FILES": "[ /data/my maths.parquet , '/data/c=d.parquet' ]"}
+    config = composed(arguments_of(launcher, OUT=str(tmp_path / "quoted"), **given)[1:])
+    assert config.data.train_files == "/data/a=b.parquet"
+    assert list(config.data.val_files) == ["/data/my maths.parquet", "/data/c=d.parquet"]
 
 
 def test_values_with_characters_that_mean_something_to_hydra(arguments_of, tmp_path):

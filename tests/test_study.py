@@ -248,7 +248,7 @@ def test_the_users_variables_do_not_reach_the_runs(grid, tmp_path, monkeypatch):
     out = tmp_path / "a folder"
     assert study(grid(body), out, "--only", "egsw", "--seeds", "2") == 0
     seen = json.loads((out / "work" / "egsw-seed2" / "seen.json").read_text())
-    assert not {"QUICK", "ASSETS", "LOGGER", "MACHINE", "NNODES"} & set(seen)
+    assert not {"QUICK", "ASSETS", "LOGGER", "MACHINE", "NNODES", "TIME_LIMIT"} & set(seen)
     assert [seen[name] for name in ("METHOD", "SEED", "STEPS", "RUN_NAME")] == ["egsw", "2", "4", "egsw-seed2"]
     assert seen["PYTHON"] == sys.executable and seen["OUT"] == str(out / "work" / "egsw-seed2")
 

@@ -27,7 +27,7 @@ _LIBRARIES = ("verl", "vllm", "torch", "transformers")
 _STATE = "study.json"  # in the folder of a run that has no record yet: its settings, the seconds spent on it
 _STOPPED = (129, 130, 143)  # exit codes after SIGHUP, Ctrl-C, SIGTERM
 # Variables that would change the runs.
-_NOT_THE_USERS = ("QUICK", "ASSETS", "LOGGER", "MACHINE", "NNODES", "NGPUS_PER_NODE")
+_NOT_THE_USERS = ("QUICK", "ASSETS", "LOGGER", "MACHINE", "NNODES", "NGPUS_PER_NODE", "TIME_LIMIT")
 
 
 class StudyError(ValueError):
