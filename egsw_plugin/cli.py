@@ -190,7 +190,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("grid", type=Path, metavar="GRID", help="a .yaml file such as recipes/study/grid.yaml")
     run.add_argument("--quick", action="store_true", help="the small study of GRID, to see that everything works")
-    run.add_argument("--out", type=Path, metavar="DIR", help="default: outputs/study, with --quick outputs/study-quick")
+    run.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="default: outputs/study-GRID, and -quick with --quick; outputs/study for grid.yaml",
+    )
     run.add_argument("--only", action="append", metavar="CELL", help="only this cell; may be given several times")
     run.add_argument("--seeds", type=_positive_int, nargs="+", metavar="N", help="instead of the grid's own seeds")
     run.set_defaults(handler=_study_run)
@@ -342,7 +347,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _study_run(arguments: argparse.Namespace) -> int:
     from .study.command import run
 
-    out = arguments.out or Path("outputs/study-quick" if arguments.quick else "outputs/study")
+    name = "study" if arguments.grid.stem == "grid" else f"study-{arguments.grid.stem}"  # two grids, two folders
+    out = arguments.out or Path("outputs", f"{name}-quick" if arguments.quick else name)
     return run(arguments.grid, out, arguments.quick, arguments.only, arguments.seeds, arguments.command)
 
 

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import yaml
 
 from egsw_plugin.cli import main
 from egsw_plugin.report.metrics import Metrics
+from egsw_plugin.study import execute, inputs
 from egsw_plugin.study.command import report
 from egsw_plugin.study.compare import coverage, holm, paired
 from egsw_plugin.study.execute import StudyError, check_records
@@ -237,6 +239,10 @@ def test_the_users_variables_do_not_reach_the_runs(grid, tmp_path, monkeypatch):
         "LOGGER",
         "MACHINE",
         "NNODES",
+        "TIME_LIMIT",
+        "MODEL_PATH",
+        "TRAIN_FILES",
+        "VAL_FILES",
         "PYTHON",
         "METHOD",
         "SEED",
@@ -249,6 +255,7 @@ def test_the_users_variables_do_not_reach_the_runs(grid, tmp_path, monkeypatch):
     assert study(grid(body), out, "--only", "egsw", "--seeds", "2") == 0
     seen = json.loads((out / "work" / "egsw-seed2" / "seen.json").read_text())
     assert not {"QUICK", "ASSETS", "LOGGER", "MACHINE", "NNODES", "TIME_LIMIT"} & set(seen)
+    assert not {"MODEL_PATH", "TRAIN_FILES", "VAL_FILES"} & set(seen)
     assert [seen[name] for name in ("METHOD", "SEED", "STEPS", "RUN_NAME")] == ["egsw", "2", "4", "egsw-seed2"]
     assert seen["PYTHON"] == sys.executable and seen["OUT"] == str(out / "work" / "egsw-seed2")
 
@@ -498,6 +505,12 @@ def test_differences_without_spread_or_of_two_seeds_have_no_p_value():
     baseline = [record("grpo", seed, {4: 0.5}) for seed in (1, 2, 3)]
     tied = paired([record("egsw", seed, {4: 0.75}) for seed in (1, 2, 3)], baseline, final_success)
     assert tied.p_value is None and tied.half_width is None  # counts tie by chance
+    two_more = [
+        [record(cell, seed, {4: (k + more) / 30}) for seed, k in ((1, 5), (2, 9), (3, 10))]
+        for cell, more in (("egsw", 2), ("grpo", 0))
+    ]
+    tied = paired(*two_more, final_success)
+    assert len(set(tied.values.values())) > 1 and tied.p_value is None  # differ by their rounding alone
     assert paired([record("egsw", s, {4: 0.7 + s / 10}) for s in (1, 2)], baseline, final_success).p_value is None
     assert paired(baseline[:1], baseline, final_success).p_value is None
 
@@ -506,6 +519,47 @@ def test_holm_never_lowers_and_keeps_the_order():
     assert holm({"a": 0.04, "b": 0.04, "c": 0.5}) == {"a": pytest.approx(0.12), "b": pytest.approx(0.12), "c": 0.5}
     assert holm({"a": 0.6, "b": 0.9}) == {"a": 1.0, "b": 1.0}
     assert holm({}) == {}
+    assert holm({"a": 0.01, "b": 0.04}, comparisons=5) == {"a": pytest.approx(0.05), "b": pytest.approx(0.16)}
+
+
+def test_cells_without_runs_count_in_holms_correction(grid):
+    """Else the first cell to reach its third seed would have a star that it loses when the others follow."""
+    names = ["grpo", "egsw", "a", "b", "c", "d"]
+    made = grid(
+        cells={name: {"method": name if name == "egsw" else "grpo"} for name in names},
+        experiments={"methods": {"seeds": 3, "cells": names}},
+    )
+    records = [record("grpo", s, {4: 0.5}) for s in (1, 2, 3)]
+    records += [record("egsw", s, {4: 0.6 + d}) for s, d in zip((1, 2, 3), (0.02, -0.03, 0.01), strict=True)]
+    alone = paired(records[3:], records[:3], final_success).p_value
+    assert alone < 0.05 < 5 * alone
+    assert "| egsw | +10.0 [+7.0, +12.0] |" in tables(read_grid(made), records)["methods-differences"]
+
+
+def test_a_run_that_never_reaches_the_level_is_the_later_one(grid):
+    """GRPO reaches 40 % at one of three seeds, EGSW at all: of the pair that both have EGSW is later, by 0.5 steps."""
+    curves = {1: {2: 0.3, 4: 0.5}, 2: {2: 0.3, 4: 0.35}, 3: {2: 0.3, 4: 0.36}}
+    records = [record("grpo", seed, curve) for seed, curve in curves.items()]
+    records += [record("egsw", 1, {2: 0.2, 4: 0.4}), *(record("egsw", s, {2: 0.5, 4: 0.6}) for s in (2, 3))]
+    made = tables(read_grid(grid()), records)["methods-differences"]
+    assert "|  | 1 of 3 |\n" in made and "Steps have no mean where a run did not reach the level" in made
+    never = [record(cell, s, {2: 0.1, 4: 0.2}) for cell in ("grpo", "egsw") for s in (1, 2)]
+    made = tables(read_grid(grid()), never)["methods-differences"]
+    assert "| 0 of 2 |  |  |\n" in made  # neither does: nothing is known
+
+
+def test_two_seeds_are_said_to_have_no_test(grid):
+    records = [record("grpo", s, {4: 0.5}) for s in (1, 2, 3)] + [record("egsw", s, {4: 0.5 + s / 20}) for s in (1, 2)]
+    made = read_grid(grid())
+    words = "With fewer than 3 seeds nothing is tested"
+    assert words in tables(made, records)["methods-differences"]
+    assert words not in tables(made, [*records, record("egsw", 3, {4: 0.6})])["methods-differences"]
+    apart = [record("grpo", 1, {4: 0.5}), record("egsw", 2, {4: 0.6})]
+    found = tables(made, apart)
+    assert found["methods-differences"] == "No cell has a seed in common with what it is compared to.\n"
+    for name in ("results", "behaviour", "cost"):
+        assert "these means do not compare" in found[f"methods-{name}"], name
+        assert "these means do not compare" not in tables(made, records)[f"methods-{name}"], name
 
 
 def test_coverage_of_two_seeds_by_hand():
@@ -595,7 +649,7 @@ def test_inputs_of_a_run_are_told_apart_by_content_not_by_name(run_folder, tmp_p
         "actor_rollout_ref.actor.optim.betas": [0.9, 0.99],
         "data.val_files": "hub/name",
     }
-    assert sorted(digests) == ["egsw_plugin", "start model", "training data", "validation data"]
+    assert sorted(digests) == ["start model", "training data", "validation data"]
     assert digests["validation data"] == "hub/name" and len(digests["start model"]) == 64
     named = {"trainer": {"experiment_name": "other", "default_local_dir": "/c"}}
     assert read_inputs(run_folder("named", **named)) == (configuration, digests)
@@ -603,7 +657,24 @@ def test_inputs_of_a_run_are_told_apart_by_content_not_by_name(run_folder, tmp_p
         same, found = read_inputs(run_folder(name.replace(" ", ""), **change))
         assert same == configuration and {key for key in digests if found[key] != digests[key]} == {name}
     assert read_inputs(run_folder("more", trainer={"nnodes": 2})) == ({**configuration, "trainer.nnodes": 2}, digests)
-    assert read_inputs(tmp_path / "nowhere") == ({}, {"egsw_plugin": digests["egsw_plugin"]})
+    assert read_inputs(tmp_path / "nowhere") == ({}, {})
+
+
+def test_the_digest_of_the_sources_is_of_all_that_a_run_uses(tmp_path, monkeypatch):
+    """A change of a controller or of the tiny model's reward changes a run as much as one of a kernel."""
+    package = Path(inputs.__file__).parents[1]
+    copy = tmp_path / "egsw_plugin"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(inputs, "__file__", str(copy / "study" / "inputs.py"))
+    first = inputs.sources()
+    for name in ("controllers.py", "fields.py", "measure.py", "tiny/target.py", "records/store.py", "kernels/egsw.py"):
+        before = (copy / name).read_text()
+        (copy / name).write_text(before + "\n# another\n")
+        assert inputs.sources() != first, name
+        (copy / name).write_text(before)
+    for name in ("study/tables.py", "report/summary.py"):
+        (copy / name).write_text("")
+    assert inputs.sources() == first
 
 
 @pytest.mark.parametrize(
@@ -661,6 +732,70 @@ if not (out.parent / "grpo-seed1.old1").exists():
     assert "are not those of the attempt that it went on from" in capsys.readouterr().out
     (found,) = read_records(out / "runs")
     assert found.configuration == {"lr": 2} and len(found.lines) == 4
+
+
+@pytest.mark.parametrize("ended", ["stopped", "killed"])
+def test_a_run_that_was_ended_does_not_go_on_with_other_sources(grid, tmp_path, capsys, monkeypatch, ended):
+    """One record would join the steps of two versions of the code."""
+    body = """
+saved = out / "checkpoints" / "latest_checkpointed_iteration.txt"
+if not (out.parent / "first").exists():
+    (out.parent / "first").touch(); row(1); row(2); saved.parent.mkdir(); saved.write_text("2")
+    sys.exit(143)
+"""
+    path, out = grid(body + GOOD), tmp_path / "out"
+    monkeypatch.setattr(execute, "sources", lambda: "old")
+    assert study(path, out, "--only", "grpo", "--seeds", "1") == 143
+    if ended == "killed":
+        state = out / "work" / "grpo-seed1" / "study.json"
+        state.write_text(json.dumps({**json.loads(state.read_text()), "made_from": None}))
+    monkeypatch.setattr(execute, "sources", lambda: "new")
+    assert study(path, out, "--only", "grpo", "--seeds", "1") == 0
+    assert "grpo-seed1.old1: this package's sources changed" in capsys.readouterr().out
+    (found,) = read_records(out / "runs")
+    assert found.inputs["egsw_plugin"] == "new" and len(found.lines) == 4
+
+
+def test_sources_that_change_while_a_run_goes_on_are_told(grid, tmp_path, capsys, monkeypatch):
+    digests = iter(["old", "new"])
+    monkeypatch.setattr(execute, "sources", lambda: next(digests))
+    out = tmp_path / "out"
+    assert study(grid(), out, "--only", "grpo", "--seeds", "1") == 0
+    assert "sources changed while grpo-seed1 ran" in capsys.readouterr().out
+    assert read_records(out / "runs")[0].inputs["egsw_plugin"] == "old"
+
+
+def test_a_failed_run_names_a_log_that_is_there(grid, tmp_path, capsys):
+    """Also where its folder was set aside, since its settings changed between two attempts."""
+    body = (
+        COMPOSED
+        + """
+(out / "train.log").touch()
+saved = out / "checkpoints" / "latest_checkpointed_iteration.txt"
+if not saved.exists():
+    row(1); row(2); saved.parent.mkdir(); saved.write_text("2")
+else:
+    row(3); saved.write_text("3")
+Path(__file__).with_name("lr").write_text("2")
+sys.exit(3)
+"""
+    )
+    path, out = grid(body), tmp_path / "out"
+    (tmp_path / "lr").write_text("1")
+    assert study(path, out, "--only", "grpo", "--seeds", "1") == 3
+    log = re.search(r"failed; its log: (\S+)", capsys.readouterr().out)[1]
+    assert Path(log).is_file() and ".old1" in log
+
+
+def test_a_record_of_another_launcher_is_of_another_study(grid, tmp_path, capsys):
+    """Two grids may agree in method, overrides and steps, and differ in the model and its learning rate."""
+    path, out = grid(), tmp_path / "out"
+    assert study(path, out, "--only", "grpo", "--seeds", "1") == 0
+    assert read_records(out / "runs")[0].launcher == "launcher.sh"
+    (tmp_path / "launcher.sh").rename(tmp_path / "other.sh")
+    path.write_text(path.read_text().replace("launcher.sh", "other.sh"))
+    assert study(path, out, "--only", "grpo", "--seeds", "1") == 2
+    assert "grpo-seed1 was made by launcher.sh, not by other.sh" in capsys.readouterr().err
 
 
 def test_settings_that_changed_between_runs_stop_the_study(grid, tmp_path, capsys):
@@ -868,6 +1003,20 @@ def test_what_the_study_page_says_beyond_its_tables():
         assert len(found) == 5
         corrected[measure.title] = holm(found)["chosen_options", "egsw_alpha0.5_p3"]
     assert corrected[MEAN.title] > 0.05 > corrected[TRAINING.title]
+
+
+def test_what_the_language_models_page_says_beyond_its_tables():
+    page = (ROOT / "docs/study_smollm2.md").read_text()
+    records = read_records(ROOT / "docs/study_smollm2/runs")
+    curves = {record.name: success_curve(record) for record in records}
+    starts = [100 * curve[0] for curve in curves.values()]
+    assert f"({min(starts):.1f} to {max(starts):.1f} %; 256 responses each)" in page
+    assert f"ends at {100 * curves['grpo-seed1'][60]:.0f} % with seed 1" in page
+    whole = [100 * training_success(record) for record in records]
+    assert f"{min(whole):.0f} to {max(whole):.0f} % is right" in page
+    assert not any(row.get("actor/pg_clipfrac") for record in records for row in record.metrics.training)
+    configuration = {record.name: record.configuration for record in records}["gtpo-seed2"]
+    assert configuration["actor_rollout_ref.actor.clip_ratio_high"] == 0.28
 
 
 def test_published_records_have_the_settings_of_the_grid():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from ..report.estimates import bootstrap_interval
 from .record import Record
 
 RESAMPLES = 10_000
+ROUNDING = 1e-9
+LEAST_TESTED = 3  # seeds
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Difference:
 
     @property
     def mean(self) -> float:
-        return float(np.mean(list(self.values.values())))
+        with np.errstate(invalid="ignore"):  # of infinite ones of both signs
+            return float(np.mean(list(self.values.values())))
 
     @property
     def higher(self) -> int:
@@ -45,15 +49,16 @@ class Difference:
 
     @property
     def half_width(self) -> float | None:
-        """Of the 95 % t-interval around the mean; None for fewer than three seeds, or equal differences.
+        """Of the 95 % t-interval around the mean; None for fewer than three seeds, equal or infinite differences.
 
-        Success is a count, so that two differences are equal by chance now and then, which is no certainty.
+        Success is a count, so that differences are equal by chance now and then, which is no certainty; and what
+        rounding leaves of equal ones is no spread.
 
         Raises:
             ModuleNotFoundError: scipy is not installed.
         """
         values = np.array(list(self.values.values()))
-        if len(values) < 3 or np.ptp(values) == 0:
+        if len(values) < LEAST_TESTED or not np.isfinite(values).all() or np.ptp(values) < ROUNDING:
             return None
         error = np.std(values, ddof=1) / np.sqrt(len(values))
         return float(error * _stats().t.ppf(0.975, len(values) - 1))
@@ -67,15 +72,21 @@ def _stats() -> Any:
     return stats
 
 
-def holm(p_values: dict[str, float]) -> dict[str, float]:
+def holm(p_values: dict[str, float], comparisons: int | None = None) -> dict[str, float]:
     """Holm's correction: each p-value as large as it has to be for all comparisons together.
+
+    Args:
+        comparisons: how many are planned, those that have no p-value yet among them; by default, as many as p-values.
 
     >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
     {'a': 0.03, 'c': 0.06, 'b': 0.06}
+    >>> holm({"a": 0.01}, comparisons=4)
+    {'a': 0.04}
     """
+    planned = len(p_values) if comparisons is None else comparisons
     corrected, largest = {}, 0.0
     for place, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p))
+        largest = max(largest, min(1.0, (planned - place) * p))
         corrected[name] = largest
     return corrected
 
@@ -83,17 +94,21 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
 def paired(cell: list[Record], baseline: list[Record], measure: Callable[[Record], float | None]) -> Difference | None:
     """The difference over the seeds that both have; None if there is none.
 
-    A seed fixes the order of the prompts, so that its two runs drew from the same stream of them.
+    A seed fixes the order of the prompts, so that its two runs drew from the same stream of them. A measure may be
+    infinite; a seed at which both are is left out, and there is no interval where one is.
     """
     theirs = {record.seed: measure(record) for record in baseline}
     values = {
         record.seed: value - other
         for record in cell
-        if (value := measure(record)) is not None and (other := theirs.get(record.seed)) is not None
+        if (value := measure(record)) is not None
+        and (other := theirs.get(record.seed)) is not None
+        and not value == other == inf
     }
     if not values:
         return None
-    interval = bootstrap_interval(np.array(list(values.values())), resamples=RESAMPLES)
+    all_finite = np.isfinite(list(values.values())).all()
+    interval = bootstrap_interval(np.array(list(values.values())), resamples=RESAMPLES) if all_finite else None
     return Difference(values, *(interval or (None, None)))
 
 

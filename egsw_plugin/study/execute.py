@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -18,16 +19,19 @@ from ..records.store import FOLDER as RECORDED
 from ..report.metrics import Metrics, metrics_of, some
 from ..report.summary import format_seconds
 from .grid import Cell, Grid
-from .inputs import FILES, read_inputs
+from .inputs import FILES, SOURCES, read_inputs, sources
 from .measures import success_by_step
 from .record import Record, by_cell, machine, read_lines, read_records, run_name, versions, write_record
 
 _TRIES = 2
 _LIBRARIES = ("verl", "vllm", "torch", "transformers")
-_STATE = "study.json"  # in the folder of a run that has no record yet: its settings, the seconds spent on it
+_STATE = "study.json"  # in the folder of a run that has no record yet: what it was started with, the seconds spent
 _STOPPED = (129, 130, 143)  # exit codes after SIGHUP, Ctrl-C, SIGTERM
 # Variables that would change the runs.
-_NOT_THE_USERS = ("QUICK", "ASSETS", "LOGGER", "MACHINE", "NNODES", "NGPUS_PER_NODE", "TIME_LIMIT")
+_NOT_THE_USERS = (
+    *("QUICK", "ASSETS", "LOGGER", "MACHINE", "NNODES", "NGPUS_PER_NODE", "TIME_LIMIT"),
+    *("MODEL_PATH", "TRAIN_FILES", "VAL_FILES"),
+)
 
 
 class StudyError(ValueError):
@@ -89,6 +93,11 @@ def check_records(grid: Grid, records: list[Record]) -> None:
     for record in records:
         if (cell := grid.cells.get(record.cell)) is None:
             raise StudyError(f"the record {record.name} is of a cell that the grid does not have; move it elsewhere")
+        if record.launcher not in ("", grid.launcher.name):
+            raise StudyError(
+                f"the record {record.name} was made by {record.launcher}, not by {grid.launcher.name}, so it is of "
+                "another study; choose another folder, or move the record elsewhere"
+            )
         found = (record.method, record.overrides, record.steps)
         wanted = (cell.method, cell.overrides + grid.overrides, grid.steps)
         if found != wanted:
@@ -132,22 +141,23 @@ def _run(grid: Grid, cell: Cell, seed: int, out: Path) -> tuple[int, float]:
     command += [*(f"{k}={v}" for k, v in settings.items()), "bash", str(grid.launcher.resolve()), *overrides]
     if left := runner.end_left_behind(folder):
         print(f"study: ended {left} processes that an earlier attempt at {name} had left", flush=True)
-    code = 0
+    code, log = 0, folder
     for attempt in range(1, _TRIES + 1):
-        seconds, earlier = _begin(folder, command)
+        state = _begin(folder, command, grid.steps)
         if (missing := _missing(folder, grid.steps)) is None:
             break
         saved = runner.saved_step(folder)
         began = time.monotonic()
         code = runner.run(command, folder, steps=grid.steps, time_limit=grid.time_limit)
-        seconds = round(seconds + time.monotonic() - began, 1)
+        log, earlier = folder, state.made_from
         made_from = list(read_inputs(folder))
-        _write_state(folder, command, seconds, made_from)
+        state = replace(state, seconds=round(state.seconds + time.monotonic() - began, 1), made_from=made_from)
+        state.write(folder)
         if code in _STOPPED:
-            return code, seconds
+            return code, state.seconds
         if earlier not in (None, made_from):
             missing = "its configuration, start model or data are not those of the attempt that it went on from"
-            _set_aside(folder, missing)
+            log = _set_aside(folder, missing)
             continue
         if (missing := _missing(folder, grid.steps)) is None:
             break  # also if it failed after its last step
@@ -155,8 +165,10 @@ def _run(grid: Grid, cell: Cell, seed: int, out: Path) -> tuple[int, float]:
         if 0 < runner.saved_step(folder) == saved and attempt < _TRIES:
             _set_aside(folder, "no step forward from its checkpoint")
     if missing is not None:
-        print(f"study: {name} failed; its log: {folder / 'train.log'}", flush=True)
-        return code or 1, seconds
+        print(f"study: {name} failed; its log: {log / 'train.log'}", flush=True)
+        return code or 1, state.seconds
+    if sources() != state.sources:
+        print(f"study: this package's sources changed while {name} ran; its record has those at its start", flush=True)
     lines = read_lines(folder)
     configuration, digests = read_inputs(folder)
     if not configuration:
@@ -168,19 +180,20 @@ def _run(grid: Grid, cell: Cell, seed: int, out: Path) -> tuple[int, float]:
             method=cell.method,
             overrides=overrides,
             steps=grid.steps,
-            seconds=seconds,
+            seconds=state.seconds,
             machine=machine(),
             versions=versions(),
             configuration=configuration,
-            inputs=digests,
+            inputs={SOURCES: state.sources, **digests},
             lines=lines,
+            launcher=grid.launcher.name,
         ),
         out / "runs",
     )
     (folder / _STATE).unlink()  # the folder is done with: a run of this name begins anew
     _keep_recorded_steps(folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return 0, seconds
+    return 0, state.seconds
 
 
 def _keep_recorded_steps(folder: Path) -> None:
@@ -191,38 +204,51 @@ def _keep_recorded_steps(folder: Path) -> None:
         recorded.rename(kept)
 
 
-def _begin(folder: Path, command: list[str]) -> tuple[float, list | None]:
-    """Makes the folder, or leaves it if it can be gone on with; seconds spent on what is kept, and its inputs."""
-    seconds, made_from = 0.0, None
+@dataclass(frozen=True)
+class _State:
+    """Of a run that has no record yet."""
+
+    command: list[str]
+    sources: str  # digest of this package's sources when it began
+    seconds: float = 0.0  # of the attempts that are kept
+    made_from: list | None = None  # configuration and digests of an attempt that was ended
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = folder / f".{_STATE}"
+        scratch.write_text(json.dumps(asdict(self)))
+        scratch.replace(folder / _STATE)
+
+
+def _begin(folder: Path, command: list[str], steps: int) -> _State:
+    """Makes the folder, or leaves it if it can be gone on with."""
+    state = _State(command, sources())
     try:
-        state = json.loads((folder / _STATE).read_text())
-    except (OSError, ValueError):
-        state = None
+        earlier = _State(**json.loads((folder / _STATE).read_text()))
+    except (OSError, ValueError, TypeError):
+        earlier = None
     if folder.exists():
-        steps = {row["step"] for row in metrics_of(read_lines(folder)).training}
-        if not isinstance(state, dict) or state.get("command") != command:
+        saved = runner.saved_step(folder)
+        logged = {row["step"] for row in metrics_of(read_lines(folder)).training}
+        if earlier is None or earlier.command != command:
             _set_aside(folder, "of a run that is done, or was started with other settings")
-        elif not steps.issuperset(range(1, runner.saved_step(folder) + 1)):
+        elif not logged.issuperset(range(1, saved + 1)):
             _set_aside(folder, "the metrics lack a step before its checkpoint")
-        elif runner.saved_step(folder):
-            seconds = float(state.get("seconds", 0))
-            made_from = state.get("made_from") or list(read_inputs(folder))  # none if the study itself was killed
-    _write_state(folder, command, seconds, made_from)
-    return seconds, made_from
+        elif saved and earlier.sources != state.sources and _missing(folder, steps):
+            _set_aside(folder, "this package's sources changed since it was ended")
+        elif saved:
+            made_from = earlier.made_from or list(read_inputs(folder))  # none if the study itself was killed
+            state = replace(earlier, made_from=made_from)
+    state.write(folder)
+    return state
 
 
-def _write_state(folder: Path, command: list[str], seconds: float, made_from: list | None) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = folder / f".{_STATE}"
-    scratch.write_text(json.dumps({"command": command, "seconds": seconds, "made_from": made_from}))
-    scratch.replace(folder / _STATE)
-
-
-def _set_aside(folder: Path, why: str) -> None:
-    """Renames the folder of a run, which then begins anew."""
+def _set_aside(folder: Path, why: str) -> Path:
+    """Renames the folder of a run, which then begins anew; its new name."""
     number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.old{n}").exists())
-    print(f"study: {folder} becomes {folder.name}.old{number}: {why}", flush=True)
-    folder.rename(folder.with_name(f"{folder.name}.old{number}"))
+    other = folder.with_name(f"{folder.name}.old{number}")
+    print(f"study: {folder} becomes {other.name}: {why}", flush=True)
+    return folder.rename(other)
 
 
 def _missing(folder: Path, steps: int) -> str | None:

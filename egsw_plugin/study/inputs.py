@@ -16,11 +16,11 @@ FILES = {
 }
 SOURCES = "egsw_plugin"
 _OF_THE_RUN = {"seed", "experiment_name"}
-_IN_A_RUN = ("cpu", "kernels", "methods", "options", "rewards", "verl_adapter")  # of this package, what verl runs
+_AFTER_A_RUN = ("study", "report")  # the parts of this package that no run uses
 
 
 def read_inputs(folder: Path) -> tuple[dict[str, object], dict[str, str]]:
-    """The configuration of a run, and SHA-256 digests of its start model, its data and this package's sources.
+    """The configuration of a run, and SHA-256 digests of its start model and its data.
 
     The configuration is flat, {"section.key": value}, without empty values and without what names
     the run: its seeds, its name, absolute paths. Files with a relative path, and models of a hub, stand for themselves
@@ -29,7 +29,7 @@ def read_inputs(folder: Path) -> tuple[dict[str, object], dict[str, str]]:
     Args:
         folder: of the run, with hydra's outputs in `hydra`.
     """
-    digests = {SOURCES: _digest(_sources())}
+    digests: dict[str, str] = {}
     try:
         composed = yaml.safe_load((folder / "hydra" / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -63,9 +63,10 @@ def _of_places(places: list[str]) -> str:
     return _digest(file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path]))
 
 
-def _sources() -> Iterator[Path]:
+def sources() -> str:
+    """The SHA-256 digest of what a run uses of this package."""
     root = Path(__file__).parents[1]
-    return (path for part in _IN_A_RUN for path in sorted((root / part).rglob("*.py")))
+    return _digest(path for path in sorted(root.rglob("*.py")) if path.relative_to(root).parts[0] not in _AFTER_A_RUN)
 
 
 def _digest(files: Iterable[Path]) -> str:

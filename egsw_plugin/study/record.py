@@ -34,8 +34,9 @@ class Record:
     machine: str
     versions: dict[str, str]
     configuration: dict[str, object]  # as verl composed it, without what names the run
-    inputs: dict[str, str]  # digests of start model, data and sources
+    inputs: dict[str, str]  # digests of sources, start model and data
     lines: tuple[str, ...]
+    launcher: str = ""  # its file's name; older records have none
 
     @property
     def name(self) -> str:
@@ -49,7 +50,7 @@ class Record:
 
 # Of what type each field is in a file.
 _KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("cell", "method", "machine"), (str,)),
+    **dict.fromkeys(("cell", "method", "machine", "launcher"), (str,)),
     **dict.fromkeys(("seed", "steps"), (int,)),
     **dict.fromkeys(("versions", "configuration", "inputs"), (dict,)),
     **dict.fromkeys(("overrides", "lines"), (tuple,)),
@@ -94,8 +95,8 @@ def read_record(path: Path) -> Record:
         content = json.loads(gzip.decompress(path.read_bytes()))
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         record = Record(**fields)
-        if wrong := [name for name, kind in _KINDS.items() if type(fields[name]) not in kind]:
-            raise ValueError(f"its {wrong[0]} is {fields[wrong[0]]!r:.60}")
+        if wrong := [name for name, kind in _KINDS.items() if type(getattr(record, name)) not in kind]:
+            raise ValueError(f"its {wrong[0]} is {getattr(record, wrong[0])!r:.60}")
         if (
             record.seed < 1
             or not math.isfinite(record.seconds)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Callable
+from math import inf, isfinite
 from statistics import fmean
 
 from ..report.summary import format_seconds
-from .compare import RESAMPLES, Difference, coverage, holm, paired
+from .compare import LEAST_TESTED, RESAMPLES, Difference, coverage, holm, paired
 from .grid import Experiment, Grid
 from .measures import BEHAVIOUR, COST, FINAL, LAST, MEAN, TRAINING, Measure, measure_of_steps_to, start_success
 from .record import Record, by_cell
@@ -31,7 +33,10 @@ def tables(grid: Grid, records: list[Record]) -> dict[str, str]:
         shared = _of_shared_seeds(present)
         made[f"{experiment.name}-results"] = _results(shared, start)
         made[f"{experiment.name}-differences"] = _differences(
-            f"cell minus {experiment.baseline}", _beside_baseline(experiment, present), start
+            f"cell minus {experiment.baseline}",
+            _beside_baseline(experiment, present),
+            start,
+            comparisons=sum(name != experiment.baseline for name in experiment.cells),
         )
         made[f"{experiment.name}-behaviour"] = _measures(shared, BEHAVIOUR)
         made[f"{experiment.name}-cost"] = _measures(shared, COST)
@@ -41,7 +46,9 @@ def tables(grid: Grid, records: list[Record]) -> dict[str, str]:
         if cell.control and cells[name] and cells[cell.control]
     }
     if pairs:
-        made["controls"] = _differences("cell minus its control", pairs, start)
+        made["controls"] = _differences(
+            "cell minus its control", pairs, start, comparisons=sum(bool(cell.control) for cell in grid.cells.values())
+        )
     if records:
         made["settings"] = _settings({name: cells[name] for name in grid.cells}, grid.baseline)
         made["runs"] = _runs(records)
@@ -102,26 +109,32 @@ def _results(cells: dict[str, list[Record]], start: float | None) -> str:
     titles = ["cell", "seeds", *(m.title for m in SUCCESS), *(measure.title for _, measure in levels)]
     legend = (
         "Mean over seeds [minimum to maximum]. Steps to a level: mean (how many runs reached it), on a straight line "
-        "between validations; a run that did not reach it counts as if it had at its last step: the mean is then larger"
+        "between validations; a run that did not reach it counts with its last step, so the true mean is larger (>)"
     )
     legend += f". The start model succeeds at {start:.1%} on the training prompts." if start is not None else "."
-    seeds = {name: sorted(record.seed for record in records) for name, records in cells.items()}
-    if len(set(map(tuple, seeds.values()))) > 1:
-        legend += " The cells have no seed in common: these means do not compare."
-    else:
-        legend += f" Seeds: {', '.join(map(str, next(iter(seeds.values()))))}, those that all these cells have."
+    seeds = sorted(record.seed for record in next(iter(cells.values())))
+    legend += _apart(cells) or f" Seeds: {', '.join(map(str, seeds))}, those that all these cells have."
     return table(titles, rows) + "\n" + legend + "\n"
 
 
-def _differences(title: str, pairs: dict[str, tuple[list[Record], list[Record]]], start: float | None) -> str:
-    """Of each label's first records to its second ones."""
-    measures = (*SUCCESS, measure_of_steps_to(LEVELS[0], start))
+def _apart(cells: dict[str, list[Record]]) -> str:
+    """What to say of cells that were not run with the same seeds; nothing of those that were."""
+    seeds = {frozenset(record.seed for record in records) for records in cells.values()}
+    return " The cells have no seed in common: these means do not compare." if len(seeds) > 1 else ""
+
+
+def _differences(
+    title: str, pairs: dict[str, tuple[list[Record], list[Record]]], start: float | None, comparisons: int
+) -> str:
+    """Of each label's first records to its second ones; `comparisons` are planned, those without runs among them."""
+    steps = measure_of_steps_to(LEVELS[0], start)
+    columns = [(m, m.of, "seeds higher") for m in SUCCESS] + [(steps, _or_never(steps.of), "seeds later")]
     rows: dict[str, list] = {label: [label] for label in pairs}
-    seeds, widths = set(), []
-    for measure in measures:
-        found = {label: paired(*pair, measure.of) for label, pair in pairs.items()}
+    seeds, widths, never = set(), [], ""
+    for measure, of, _ in columns:
+        found = {label: paired(*pair, of) for label, pair in pairs.items()}
         p_values = {label: d.p_value for label, d in found.items() if d is not None}
-        corrected = holm({label: p for label, p in p_values.items() if p is not None})
+        corrected = holm({label: p for label, p in p_values.items() if p is not None}, comparisons)
         for label, difference in found.items():
             if difference is None:
                 rows[label] += ["", ""]
@@ -130,21 +143,37 @@ def _differences(title: str, pairs: dict[str, tuple[list[Record], list[Record]]]
             star = "*" if corrected.get(label, 1.0) < SIGNIFICANT else ""
             rows[label].append(_difference(difference, measure) + star)
             rows[label].append(f"{difference.higher} of {len(difference.values)}")
+            if not isfinite(difference.mean):
+                never = " Steps have no mean where a run did not reach the level; it counts as later than one that did."
         half = [measure.scale * d.half_width for d in found.values() if d is not None and d.half_width is not None]
         if half:
             ends = dict.fromkeys(f"±{end:{measure.form}}" for end in (min(half), max(half)))
             widths.append(f"{measure.title} {' to '.join(ends)}")
-    titles = [title] + [text for m in measures for text in (m.title, "seeds higher" if m in SUCCESS else "seeds later")]
+    if not seeds:
+        return "No cell has a seed in common with what it is compared to.\n"
+    titles = [title] + [text for measure, _, count in columns for text in (measure.title, count)]
     legend = (
         "Mean of the differences seed by seed, of success in percentage points [95 % percentile bootstrap over seeds, "
         f"{RESAMPLES} resamples]. * p < {SIGNIFICANT} in a paired t-test, after Holm's correction for the cells of the "
         "column."
     )
+    if min(seeds) < LEAST_TESTED:
+        legend += f" With fewer than {LEAST_TESTED} seeds nothing is tested, so a missing star means nothing."
     if cover := ", ".join(f"{coverage(n):.0%} with {n} seeds" for n in sorted(seeds) if n > 1):
         legend += f" The interval alone is too narrow: it holds the true mean of normal differences in {cover}."
     if widths:
         legend += f" The t-test's own 95 % intervals: {', '.join(widths)}."
-    return table(titles, list(rows.values())) + "\n" + legend + "\n"
+    return table(titles, list(rows.values())) + "\n" + legend + never + "\n"
+
+
+def _or_never(measure: Callable[[Record], float | None]) -> Callable[[Record], float]:
+    """A run that did not reach a level is later than any that did. Left out, it could turn the sign of the mean."""
+
+    def value(record: Record) -> float:
+        step = measure(record)
+        return inf if step is None else step
+
+    return value
 
 
 def _settings(cells: dict[str, list[Record]], baseline: str) -> str:
@@ -178,11 +207,12 @@ def _measures(cells: dict[str, list[Record]], measures: list[Measure]) -> str:
         ]
         for name, found in values.items()
     ]
-    legend = f"Means over seeds; entropy, length and cut off over the last {LAST} steps, the rest over all steps.\n"
+    legend = f" Means over seeds; entropy, length and cut off over the last {LAST} steps, the rest over all steps."
+    legend = (legend if measures is BEHAVIOUR else "") + _apart(cells)
     return (
         table(["cell", "seeds", *(measures[i].title for i in kept)], rows)
         + "\n"
-        + (legend if measures is BEHAVIOUR else "")
+        + (legend.strip() + "\n" if legend else "")
     )
 
 
@@ -214,6 +244,8 @@ def _spread(values: list[float | None], measure: Measure) -> str:
 
 
 def _difference(difference: Difference, measure: Measure) -> str:
+    if not isfinite(difference.mean):
+        return ""
     text = f"{measure.scale * difference.mean:+{measure.form}}"
     if difference.low is None or difference.high is None:
         return text
