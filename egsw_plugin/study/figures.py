@@ -13,6 +13,8 @@ from .measures import start_success, success_curve
 from .record import Record
 from .tables import SUCCESS, cells_of, differences, experiments_of
 
+POINTS = 24  # of a line at most; more of them, with noise, hide the line
+
 
 def draw_figures(grid: Grid, records: list[Record], folder: Path, only: set[str] | None = None) -> list[Path]:
     """Writes, for each experiment that has runs, `EXPERIMENT-success.png`, `-training.png` and `-differences.png`.
@@ -51,10 +53,31 @@ def draw_figures(grid: Grid, records: list[Record], folder: Path, only: set[str]
 
 
 def _lines(cells: dict[str, list[Record]]) -> dict[str, list[list[dict]]]:
+    """The rows of each cell's runs by what its line is called; of long runs the means of a few steps each."""
+    steps = max(run.steps for runs in cells.values() for run in runs)
+    each = -(-steps // POINTS)
+    of = f" of {each} steps each" if each > 1 else ""
     return {
-        f"{name}: mean of {len(runs)} runs, band min to max": [run.metrics.training for run in runs]
+        f"{name}: mean{of}, one run" if len(runs) == 1 else f"{name}: mean{of}, {len(runs)} runs, band min to max": [
+            means_of_steps(run.metrics.training, each) for run in runs
+        ]
         for name, runs in cells.items()
     }
+
+
+def means_of_steps(rows: list[dict], each: int) -> list[dict]:
+    """Rows that hold the means of `each` steps, the last of fewer if need be, at the step in their middle.
+
+    >>> means_of_steps([{"step": 1, "x": 1.0}, {"step": 2, "x": 3.0}, {"step": 3, "x": 5.0}, {"step": 4, "x": 8.0}], 3)
+    [{'step': 2, 'x': 3.0}, {'step': 4, 'x': 8.0}]
+    """
+    found = []
+    for start in range(0, len(rows), each):
+        block = rows[start : start + each]
+        shared = [name for name in block[0] if all(name in row for row in block)]
+        means = {name: fmean(row[name] for row in block) for name in shared}
+        found.append({**means, "step": block[len(block) // 2]["step"]})
+    return found
 
 
 def _figure(width: float, height: float) -> Any:
