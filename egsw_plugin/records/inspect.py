@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -144,12 +145,18 @@ class _Tokens:
         if "old_log_prob" in self.of:
             self.of["surprisal"] = -self.of["old_log_prob"]
 
-    def limit(self, name: str) -> float:
-        """Where the colour ends: what 1 % of those that differ from the middle are beyond, and 0 where none does."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            far = np.abs(np.log(self.of[name]) if name == "weight" else self.of[name])
-        far = far[np.isfinite(far) & (far > 1e-9)]
-        return float(np.quantile(far, 0.99)) if len(far) else 0.0
+    def limit(self, name: str) -> float | None:
+        """Where the colour ends: what 1 % of those that differ from the middle are beyond; 0 where none does, and None
+        where there is no number."""
+        values = self.of[name][np.isfinite(self.of[name])]
+        if not len(values) and len(self.of[name]):
+            return None
+        far = np.abs(np.log(values[values > 0]) if name == "weight" else values)
+        far = far[far > 1e-9]
+        if len(far):
+            return float(np.quantile(far, 0.99))
+        # Where weights are 0 and 1 alone, their logarithms name no end.
+        return math.log(2) if name == "weight" and (values <= 0).any() else 0.0
 
     def histogram(self, name: str) -> dict[str, Any]:
         """Parts of the tokens of successes, and of failures, in bins; those beyond the last are in it."""
@@ -179,7 +186,7 @@ class _Tokens:
 
 def _extremes(tokens: _Tokens, places: Sequence[tuple[int, int, Mapping[str, Any]]]) -> Iterator[dict[str, Any]]:
     """The tokens of the largest and of the smallest weights; without weights that differ, of the largest entropies."""
-    weighed = "weight" in tokens.of and tokens.limit("weight") > 0
+    weighed = "weight" in tokens.of and (tokens.limit("weight") or 0) > 0
     name = "weight" if weighed else "entropy"
     if name not in tokens.of:
         return
