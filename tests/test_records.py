@@ -216,6 +216,26 @@ def test_records_of_two_runs_are_no_run(tmp_path):
     assert len(read_records(tmp_path / "a")) == 1
 
 
+def test_records_of_the_run_before_are_not_those_of_a_run(tmp_path):
+    store.write_record(record_of(1), tmp_path / "previous" / "checkpoints" / "records")
+    with pytest.raises(DataError, match="has no records"):
+        read_records(tmp_path)
+    assert len(read_records(tmp_path / "previous")) == 1
+
+
+def test_records_behind_a_link(tmp_path):
+    store.write_record(record_of(1), tmp_path / "scratch" / "records")
+    run = tmp_path / "outputs" / "run"
+    run.mkdir(parents=True)
+    for name in ("checkpoints", "again"):
+        (run / name).symlink_to(tmp_path / "scratch")
+    (tmp_path / "scratch" / "back").symlink_to(run)
+    assert len(read_records(run)) == 1
+    assert len(read_records(tmp_path / "outputs")) == 1
+    with pytest.raises(DataError, match=r"there is no .*/rum$"):
+        read_records(tmp_path / "rum")
+
+
 def test_options():
     assert options_of({"adv_estimator": "grpo"}) is None
     assert options_of({"record": {"every": 5}}) == RecordOptions(5, 4)
