@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from batches import random_batch
+from transformers import PreTrainedTokenizerFast
 
 from egsw_plugin import console
 from egsw_plugin.cli import main
@@ -25,7 +26,7 @@ from egsw_plugin.kernels.group_relative import group_relative
 from egsw_plugin.kernels.groups import dense_group_ids
 from egsw_plugin.records import Record, Recorder, read_records, store, whatif
 from egsw_plugin.study.text import correlations, steps_table, text_tables, tokens_table
-from egsw_plugin.verl_adapter.recording import RecordOptions, options_of
+from egsw_plugin.verl_adapter.recording import RecordOptions, _text, options_of
 
 
 def record_of(seed, step=1, **columns):
@@ -233,6 +234,30 @@ def test_records_behind_a_link(tmp_path):
     assert len(read_records(tmp_path / "outputs")) == 1
     with pytest.raises(DataError, match=r"there is no .*/rum$"):
         read_records(tmp_path / "rum")
+
+
+def tokenizer_of(kind):
+    """A tokenizer of "the cat" and of é in bytes, whose decoder is built as Llama 2's or GPT-2's are."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    if kind == "sentencepiece":
+        vocabulary = ["<unk>", "▁the", "▁cat", "s", "▁", "<0xC3>", "<0xA9>", "</s>"]
+        unspaced = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        decoder = decoders.Sequence(unspaced)
+    else:
+        vocabulary = ["<unk>", "Ġthe", "Ġcat", "s", "Ġ", "Ã", "©", "</s>"]
+        assert {"Ġ", "Ã", "©"} <= set(pre_tokenizers.ByteLevel.alphabet())
+        decoder = decoders.ByteLevel()
+    tokenizer = Tokenizer(models.BPE({text: i for i, text in enumerate(vocabulary)}, [], unk_token="<unk>"))
+    tokenizer.decoder = decoder
+    tokenizer.add_special_tokens(["</s>"])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>")
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "bytes"])
+def test_a_tokens_text_keeps_its_space(kind):
+    texts = [_text(tokenizer_of(kind), token) for token in range(1, 8)]
+    assert texts == [" the", " cat", "s", " ", "\ufffd", "\ufffd", "</s>"]
 
 
 def test_options():
