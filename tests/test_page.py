@@ -277,6 +277,19 @@ def test_hostile_text_does_nothing(opened):
 
 
 @needs_browser
+def test_a_prompt_of_its_own_stands_over_a_response(opened):
+    record = record_of(3)
+    rows = [{**row, "prompt": f"{HOSTILE[0]} {n}"} for n, row in enumerate(record.rows)]
+    driver = opened(Record(rows, record.about))
+    shown = [details.text for details in driver.find_elements("css selector", "article > details > div")]
+    prompts = driver.execute_script(
+        "return [...document.querySelectorAll('article > details > div')].map((d) => d.textContent)"
+    )
+    expected = [row["prompt"] for row in groups_of(Record(rows, {}))[0]]
+    assert prompts == expected[1:] and not any(shown)  # closed
+
+
+@needs_browser
 def test_the_page_may_do_nothing_but_show(driver, tmp_path):
     """The policy of the page itself: what a fault of ours would let in does not run, and nothing is fetched."""
     path = tmp_path / "page.html"
@@ -402,6 +415,15 @@ def test_a_step_of_one_weight_and_one_without_a_number():
     assert first_step([record], "x", whatif.chain_of("grpo"), "grpo")["limits"]["weight"] == 0
     rows = [{**row, "entropy": [math.nan] * len(row["ids"])} for row in record.rows]
     assert first_step([Record(rows, record.about)], "x")["limits"]["entropy"] is None
+
+
+def test_outputs_of_a_session_have_prompts_of_their_own():
+    record = record_of(3)
+    rows = [{**row, "session": "0", "prompt": f"{row['prompt']} {n}"} for n, row in enumerate(record.rows)]
+    for page, own in (([record], False), ([Record(rows, record.about)], True)):
+        for group in first_step(page, "x")["groups"]:
+            first, *others = (response["prompt"] for response in group["responses"])
+            assert first is None and all((prompt is not None) == own for prompt in others)
 
 
 def test_weights_of_another_method_follow_its_advantages():

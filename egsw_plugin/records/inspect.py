@@ -99,7 +99,7 @@ def _step(record: Record, chain: Chain | None, seen: str, vocabulary: dict) -> d
             {
                 "uid": group[0]["uid"],
                 "prompt": group[0]["prompt"],
-                "responses": [_response(row, vocabulary) for row in group],
+                "responses": [_response(row, group[0]["prompt"], vocabulary) for row in group],
             }
             for group in groups
         ],
@@ -110,12 +110,14 @@ def _best_first(rows: Sequence[Mapping[str, Any]], uid: str) -> list[Mapping[str
     return sorted((row for row in rows if row["uid"] == uid), key=lambda row: -row["reward"])
 
 
-def _response(row: Mapping[str, Any], vocabulary: dict) -> dict[str, Any]:
-    """One response; numbers as the page unpacks them, float32 in base64."""
+def _response(row: Mapping[str, Any], prompt: str, vocabulary: dict) -> dict[str, Any]:
+    """One response; numbers as the page unpacks them, float32 in base64. Its prompt, if it is another than the group's:
+    outputs of one session have their own."""
     tokens = [vocabulary.setdefault(pair, len(vocabulary)) for pair in zip(row["ids"], row["tokens"], strict=True)]
     packed = {name: None if row[name] is None else _packed(row[name], np.float32) for name in COLUMNS}
     policy = _packed(row["policy"], np.uint8)
-    one = {"reward": row["reward"], "success": row["success"]}
+    own = None if row["prompt"] == prompt else row["prompt"]
+    one = {"reward": row["reward"], "success": row["success"], "prompt": own}
     return {**one, "tokens": _packed(tokens, np.uint32), "policy": policy, **packed}
 
 

@@ -78,6 +78,7 @@ const named = (character) => {
 const visible = (text) => [...text].map((c) => (UNSEEN.test(c) ? named(c) : c)).join("");
 const shown = (text) =>
   text.length <= LONGEST ? visible(text) : visible(text.slice(0, LONGEST)) + `… (${text.length} characters)`;
+const promptText = (text) => text.split("\n").map(visible).join("\n");
 const tokenText = (token) => shown(data.vocabulary[token]);
 
 // --------------------------------------------------------------------------------------------------------------- state
@@ -142,7 +143,7 @@ function showGroup() {
   observer.disconnect();
   state.current = null;
   at("group").value = state.group;
-  at("prompt").lastElementChild.textContent = group().prompt.split("\n").map(visible).join("\n");
+  at("prompt").lastElementChild.textContent = promptText(group().prompt);
   columns = group().responses.map((response) => ({ response, numbers: numbersOf(response) }));
   at("responses").replaceChildren(
     ...columns.map(({ response, numbers }, column) => {
@@ -151,7 +152,10 @@ function showGroup() {
       const tokens = make("div", { class: "tokens", tabindex: 0, role: "group", "aria-label": `response ${column + 1}: ${title}` });
       tokens.dataset.column = column;
       tokens.append(...chunksOf(column, numbers));
-      return make("article", { class: outcome }, make("h3", {}, title), tokens);
+      const own = response.prompt === null ? [] : [
+        make("details", {}, make("summary", {}, "Prompt"), make("div", { class: "text", dir: "auto" }, promptText(response.prompt))),
+      ];
+      return make("article", { class: outcome }, make("h3", {}, title), ...own, tokens);
     }),
   );
   document.querySelectorAll(".chunk").forEach((chunk) => observer.observe(chunk));
