@@ -55,6 +55,15 @@ def test_counts_by_hand(dumps):
     assert rows["solved: gym/x"][0].startswith("50.0") and rows["solved: gym/y"][1].startswith("50.0")
 
 
+def test_a_problem_of_two_data_sets_is_two_problems(dumps):
+    right = ("a?", "7", 1, 1)
+    found = dumps(_0=[("a?", "no", 0, 0, "x"), (*right, "y")], _9=[(*right, "x"), (*right, "y")])
+    text = compare(found.first, found.last)
+    rows = rows_of(text)
+    assert "2 problems" in text
+    assert [rows[f"solved: {name}"][0].split()[0] for name in "xy"] == ["0.0", "100.0"]
+
+
 def test_samples_are_the_first_response_to_the_same_problem(dumps):
     """What all prompts of the data set share is left out."""
     one_set = [[(*response[:4], "gym/x") for response in responses] for responses in (BEFORE, reversed(AFTER))]

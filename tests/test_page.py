@@ -4,6 +4,7 @@ Maps to egsw_plugin/records/inspect.py and page/. Needs Chromium and its driver 
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -187,6 +188,24 @@ def test_colours_say_where_a_token_stands(opened):
 
 
 @needs_browser
+def test_weights_of_0_and_1_alone_are_coloured(opened):
+    driver = opened(record_of(3), chain=whatif.chain_of("high_entropy"), seen="high_entropy")
+    driver.execute_script("setColour('weight')")
+    assert driver.find_element("id", "legend").text.split() == ["0.5", "2", "(white:", "1)"]
+    assert {kinds for _, kinds, _ in spans_of(driver, 0)} >= {"d0"}
+
+
+@needs_browser
+def test_what_is_not_a_number_is_called_so(opened):
+    record = record_of(3)
+    rows = [{**row, "entropy": [math.nan] * len(row["ids"])} for row in record.rows]
+    driver = opened(Record(rows, record.about))
+    assert driver.find_element("id", "legend").text == "entropy: no finite number"
+    i = groups_of(record)[0][0]["policy"].index(True)
+    assert "entropy not a number ·" in hover(driver, 0, i)
+
+
+@needs_browser
 def test_the_mouse_and_the_keyboard(opened):
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import Select
@@ -255,6 +274,19 @@ def test_hostile_text_does_nothing(opened):
     assert not driver.find_elements("css selector", "iframe, img, link, svg svg")
     width = driver.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
     assert width <= 0  # nothing pushes the page out of the window
+
+
+@needs_browser
+def test_a_prompt_of_its_own_stands_over_a_response(opened):
+    record = record_of(3)
+    rows = [{**row, "prompt": f"{HOSTILE[0]} {n}"} for n, row in enumerate(record.rows)]
+    driver = opened(Record(rows, record.about))
+    shown = [details.text for details in driver.find_elements("css selector", "article > details > div")]
+    prompts = driver.execute_script(
+        "return [...document.querySelectorAll('article > details > div')].map((d) => d.textContent)"
+    )
+    expected = [row["prompt"] for row in groups_of(Record(rows, {}))[0]]
+    assert prompts == expected[1:] and not any(shown)  # closed
 
 
 @needs_browser
@@ -340,8 +372,7 @@ def test_the_report_fits_the_window(driver, tmp_path, width):
 
 def test_charts_hold_the_records_numbers():
     record = record_of(5)
-    data = json.loads(re.search(r'id="data">(.*?)</script>', inspect.page([record], "x"), re.DOTALL)[1])
-    step = data["steps"][0]
+    step = first_step([record], "x")
     histogram = step["histograms"][0]
     for outcome, right in (("success", True), ("failure", False)):
         values = [
@@ -364,6 +395,35 @@ def test_charts_hold_the_records_numbers():
         if row["success"] and any(row["policy"])
     ]
     assert course["success"][0] == pytest.approx(sum(first) / len(first))
+
+
+def first_step(*arguments):
+    """The numbers of a page's first step."""
+    return json.loads(re.search(r'id="data">(.*?)</script>', inspect.page(*arguments), re.DOTALL)[1])["steps"][0]
+
+
+@pytest.mark.parametrize("method,options", [("high_entropy", {}), ("sign_weight", {"positive": 0.0, "negative": 1.0})])
+def test_weights_of_0_and_1_alone_have_ends_and_extremes(method, options):
+    step = first_step([record_of(3)], "x", whatif.chain_of(method, options), method)
+    assert step["limits"]["weight"] == pytest.approx(math.log(2))
+    values = {end["title"]: end["tokens"][0]["value"] for end in step["extremes"]}
+    assert values == {"Largest weight": 1, "Smallest weight": 0}
+
+
+def test_a_step_of_one_weight_and_one_without_a_number():
+    record = record_of(3)
+    assert first_step([record], "x", whatif.chain_of("grpo"), "grpo")["limits"]["weight"] == 0
+    rows = [{**row, "entropy": [math.nan] * len(row["ids"])} for row in record.rows]
+    assert first_step([Record(rows, record.about)], "x")["limits"]["entropy"] is None
+
+
+def test_outputs_of_a_session_have_prompts_of_their_own():
+    record = record_of(3)
+    rows = [{**row, "session": "0", "prompt": f"{row['prompt']} {n}"} for n, row in enumerate(record.rows)]
+    for page, own in (([record], False), ([Record(rows, record.about)], True)):
+        for group in first_step(page, "x")["groups"]:
+            first, *others = (response["prompt"] for response in group["responses"])
+            assert first is None and all((prompt is not None) == own for prompt in others)
 
 
 def test_weights_of_another_method_follow_its_advantages():

@@ -17,14 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from batches import random_batch
+from transformers import PreTrainedTokenizerFast
 
+from egsw_plugin import console
 from egsw_plugin.cli import main
 from egsw_plugin.errors import DataError, OptionError
 from egsw_plugin.kernels.group_relative import group_relative
 from egsw_plugin.kernels.groups import dense_group_ids
 from egsw_plugin.records import Record, Recorder, read_records, store, whatif
 from egsw_plugin.study.text import correlations, steps_table, text_tables, tokens_table
-from egsw_plugin.verl_adapter.recording import RecordOptions, options_of
+from egsw_plugin.verl_adapter.recording import RecordOptions, _text, options_of
 
 
 def record_of(seed, step=1, **columns):
@@ -79,8 +81,6 @@ def test_what_is_written_is_read(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_said_once_and_stops_nothing(tmp_path, capsys, monkeypatch):
-    from egsw_plugin import console
-
     monkeypatch.setattr(console, "_warned", set())
     place = tmp_path / "records"
     place.write_text("in the way")
@@ -216,6 +216,50 @@ def test_records_of_two_runs_are_no_run(tmp_path):
     assert len(read_records(tmp_path / "a")) == 1
 
 
+def test_records_of_the_run_before_are_not_those_of_a_run(tmp_path):
+    store.write_record(record_of(1), tmp_path / "previous" / "checkpoints" / "records")
+    with pytest.raises(DataError, match="has no records"):
+        read_records(tmp_path)
+    assert len(read_records(tmp_path / "previous")) == 1
+
+
+def test_records_behind_a_link(tmp_path):
+    store.write_record(record_of(1), tmp_path / "scratch" / "records")
+    run = tmp_path / "outputs" / "run"
+    run.mkdir(parents=True)
+    for name in ("checkpoints", "again"):
+        (run / name).symlink_to(tmp_path / "scratch")
+    (tmp_path / "scratch" / "back").symlink_to(run)
+    assert len(read_records(run)) == 1
+    assert len(read_records(tmp_path / "outputs")) == 1
+    with pytest.raises(DataError, match=r"there is no .*/rum$"):
+        read_records(tmp_path / "rum")
+
+
+def tokenizer_of(kind):
+    """A tokenizer of "the cat" and of é in bytes, whose decoder is built as Llama 2's or GPT-2's are."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    if kind == "sentencepiece":
+        vocabulary = ["<unk>", "▁the", "▁cat", "s", "▁", "<0xC3>", "<0xA9>", "</s>"]
+        unspaced = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        decoder = decoders.Sequence(unspaced)
+    else:
+        vocabulary = ["<unk>", "Ġthe", "Ġcat", "s", "Ġ", "Ã", "©", "</s>"]
+        assert {"Ġ", "Ã", "©"} <= set(pre_tokenizers.ByteLevel.alphabet())
+        decoder = decoders.ByteLevel()
+    tokenizer = Tokenizer(models.BPE({text: i for i, text in enumerate(vocabulary)}, [], unk_token="<unk>"))
+    tokenizer.decoder = decoder
+    tokenizer.add_special_tokens(["</s>"])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>")
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "bytes"])
+def test_a_tokens_text_keeps_its_space(kind):
+    texts = [_text(tokenizer_of(kind), token) for token in range(1, 8)]
+    assert texts == [" the", " cat", "s", " ", "\ufffd", "\ufffd", "</s>"]
+
+
 def test_options():
     assert options_of({"adv_estimator": "grpo"}) is None
     assert options_of({"record": {"every": 5}}) == RecordOptions(5, 4)
@@ -259,6 +303,84 @@ def test_weights_that_are_all_1_leave_the_base():
         found = whatif.measure(chain, [record_of(4), record_of(5)])
         assert (found["effective_share"], found["weight_max"], found["weight_min"]) == (1, 1, 1)
         assert (found["distance"], found["sign_flip"]) == (0, 0)
+
+
+def failed(record):
+    """The record with rewards of 0 alone."""
+    zeros = [{name: [0.0] * len(row["ids"]) for name in ("base", "advantage")} for row in record.rows]
+    outcome = {"reward": 0.0, "score": 0.0, "success": False}
+    return Record([{**row, **own, **outcome} for row, own in zip(record.rows, zeros, strict=True)], record.about)
+
+
+@pytest.mark.parametrize("method", ["grpo", "egsw", "gtpo", "grpo_s", "high_entropy"])
+def test_a_step_of_failures_alone_does_not_count_where_it_has_nothing(method, capsys, monkeypatch):
+    monkeypatch.setattr(console, "_warned", set())
+    chain = whatif.chain_of(method)
+    alone, both = (whatif.measure(chain, records) for records in ([record_of(4)], [record_of(4), failed(record_of(5))]))
+    if method == "egsw":  # whose weights need no success
+        for name in ("effective_share", "weight_max", "weight_min"):
+            del alone[name], both[name]
+    assert both == pytest.approx(alone, nan_ok=True)
+    said = capsys.readouterr().out
+    assert said.startswith(f"[egsw] warning: {method}: 1 of 2 steps have nothing to measure for ")
+    assert "distance; the others count" in said
+    assert ("effective_share" in said) == (method in ("gtpo", "grpo_s"))
+    assert math.isnan(whatif.measure(chain, [failed(record_of(5))])["distance"])
+
+
+def test_entropies_that_are_no_numbers_have_no_most_uncertain_tokens():
+    record = record_of(4)
+    rows = [{**row, "entropy": [math.nan, *row["entropy"][1:]] if row["ids"] else []} for row in record.rows]
+    found = whatif.measure(whatif.chain_of("grpo"), [Record(rows, {})])
+    assert math.isnan(found["uncertain"]) and found["distance"] == 0
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5, 6, 11, 12, 100])
+def test_the_most_uncertain_tokens_are_those_from_the_quantile_on(tokens):
+    entropy = np.random.default_rng(tokens).random(tokens).astype(np.float32)
+    each = {name: [1.0] * tokens for name in ("base", "advantage")}
+    row = record_of(4).rows[0] | each | {"ids": [1] * tokens, "policy": [True] * tokens, "entropy": entropy.tolist()}
+    row["old_log_prob"] = None
+    found = whatif.measure(whatif.chain_of("grpo"), [Record([row], {})])
+    assert found["uncertain"] == pytest.approx(100 * np.mean(entropy >= np.quantile(entropy, 0.8)))
+
+
+def test_success_is_the_runs_or_the_scores_above_a_threshold():
+    record = record_of(4)
+    scored = Record([{**row, "score": 0.8 if row["success"] else 0.6} for row in record.rows], record.about)
+    by_run, same, none = (
+        whatif.measure(whatif.chain_of("gtpo", {"threshold": threshold}), [scored]) for threshold in (0.5, 0.7, 0.9)
+    )
+    assert by_run == same and by_run["distance"] < 1 and none["distance"] == 1
+    seen = whatif.seen_as(scored, whatif.chain_of("gtpo", {"threshold": 0.9}))
+    assert not any(row["success"] for row in seen)
+
+
+def test_weights_for_the_policy_loss_count_and_other_fields_are_said(capsys, monkeypatch):
+    monkeypatch.setattr(console, "_warned", set())
+    records = [record_of(4)]
+    folded, sent = (whatif.measure(whatif.chain_of("egsw", {"channel": c}), records) for c in ("advantage", "loss"))
+    assert sent == pytest.approx(folded) and sent["distance"] > 0
+    assert capsys.readouterr().out == ""
+    assert whatif.measure(whatif.chain_of("archer"), records)["distance"] == 0
+    said = "archer acts in the policy loss (clip_low, clip_high, kl_weight), which is not seen here"
+    assert said in capsys.readouterr().out
+
+
+def test_a_session_with_several_outputs_is_refused():
+    record = record_of(4)
+    rows = [{**row, "session": "0"} for row in record.rows]
+    with pytest.raises(DataError, match=r"step 1: session 0 of .* has several outputs"):
+        whatif.measure(whatif.chain_of("grpo"), [Record(rows, {})])
+    assert whatif.batch_of(Record([{**row, "session": None} for row in rows], {}))
+
+
+def test_a_step_without_a_token_is_refused():
+    rows = [
+        {**row, **{name: [] for name, value in row.items() if isinstance(value, list)}} for row in record_of(4).rows
+    ]
+    with pytest.raises(DataError, match="step 1 has no tokens"):
+        whatif.batch_of(Record(rows, {}))
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, -2.0])
@@ -337,6 +459,9 @@ def test_the_documentations_tables_are_those_of_the_recorded_steps_in_the_reposi
         (["--method", "grpo", "--set", "alpha=3"], "grpo has no options"),
         (["--method", "grpo", "--target", "effective_share=0.5"], "grpo has no temperature to search"),
         (["--set", "alpha=0", "--set", "alpha=2"], "alpha comes twice; write alpha=VALUE,VALUE"),
+        (["--set", "base=grpo,rloo"], "the record's base is used; leave it out"),
+        (["--method", "gtpo", "--set", "success=acc"], "success as the run judged it is used; leave it out"),
+        (["--method", "gtpo", "--set", "overlong=3", "--set", "overlong.enable=true"], "overlong.enable is set, too"),
         (["--method", "egws"], "egsw"),
         (["--step", "3"], "no record of step 3"),
     ],
@@ -353,12 +478,25 @@ def test_the_command_refuses(tmp_path, capsys, arguments, fix):
         ["--set", "alpha=0,1", "--set", "temperature=auto,3"],
         ["--method", "gtpo", "--set", "alpha2=0.1,0.2", "--set", "norm_set=joint,none"],
         ["--method", "batch_clip_cov", "--set", "seed=3"],
+        ["--method", "gtpo", "--set", "entropy_clip=[0.2,0.28],null", "--set", "overlong.enable=true,false"],
     ],
 )
 def test_values_that_are_no_fractions(tmp_path, capsys, arguments):
     store.write_record(record_of(9, 10), tmp_path / "records")
     assert main(["whatif", str(tmp_path), *arguments, "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.count("\n") >= 3
+
+
+def test_a_grid_without_effective_shares_has_no_picture_and_leaves_no_old_one(tmp_path, capsys):
+    store.write_record(record_of(9, 10), tmp_path / "records")
+    picture = tmp_path / "out" / "whatif.png"
+    arguments = ["whatif", str(tmp_path), "--out", str(picture.parent)]
+    assert main(arguments) == 0 and picture.exists()
+    grid = ["--method", "entropy_advantage", "--set", "alpha=0.1,0.4", "--set", "kappa=2,3"]
+    assert main([*arguments, *grid]) == 0 and not picture.exists()
+    assert "no whatif.png: entropy_advantage has no effective share" in capsys.readouterr().out
+    assert main(arguments) == 0 and picture.exists()
+    assert main([*arguments, "--set", "alpha=1"]) == 0 and not picture.exists()
 
 
 def test_a_target_that_is_not_reached_is_said(tmp_path, capsys):

@@ -5,9 +5,12 @@ kept, folders are renamed. `OptionError` stands in a real traceback in place of 
 """
 
 import csv
+import html
 import json
+import re
 import subprocess
 import sys
+from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 
@@ -15,6 +18,7 @@ from egsw_plugin.cli import main
 from egsw_plugin.report.cause import clean, find_cause
 from egsw_plugin.report.curves import draw_curves, spread
 from egsw_plugin.report.metrics import read_metrics
+from egsw_plugin.report.page import page as html_page
 from egsw_plugin.report.runs import read_runs
 from egsw_plugin.report.summary import summarise
 from egsw_plugin.report.tables import group_means, measure
@@ -516,6 +520,16 @@ def test_unequal_numbers_of_responses(tmp_path):
     ]
 
 
+def test_prompts_with_more_responses_than_most_vote_with_their_first(tmp_path):
+    answers = [*"77", *"88", *"7888"]  # of r the first two are a tie
+    write_dump(tmp_path, 1, {"p": [1, 1], "q": [0, 0], "r": [1, 0, 0, 0]}, pred=answers)
+    dumps = read_dumps(tmp_path, ["x"])
+    numbers = {r.name: (r.value, r.prompts) for r in measure("run", only(dumps))}
+    assert numbers["Mean@2"] == (pytest.approx(100 * (1 + 0 + 0.25) / 3), 3)
+    assert numbers["maj@2"] == (pytest.approx(100 * (1 + 0 + 0.5) / 3), 3)
+    assert dumps.left_out == ["x, step 1: from maj@2, responses beyond a prompt's first 2 (1 of 3 prompts have more)"]
+
+
 def test_results_worked_by_hand(tmp_path, capsys):
     # Four responses each: p 4 right, q 1 right, r none; the most frequent answer of q is wrong.
     answers = [*"7777", *"7899", *"8888"]
@@ -578,6 +592,12 @@ def test_labels_and_groups(tmp_path):
     for path in paths:
         path.mkdir(parents=True)
     assert [run.label for run in read_runs(paths)] == [str(path) for path in paths]
+    seeds = [tmp_path / name for name in ("a/egsw-seed1", "a/egsw-seed2", "b/egsw-seed1", "b/grpo-seed1")]
+    for path in seeds:
+        path.mkdir(parents=True)
+    found = read_runs(seeds)
+    assert [run.label for run in found] == [*map(str, seeds[:3]), "grpo-seed1"]
+    assert [run.group for run in found] == [f"{tmp_path}/a/egsw", f"{tmp_path}/a/egsw", f"{tmp_path}/b/egsw", "grpo"]
     assert [run.group for run in read_runs(paths, ["x", "y"], ["one"])] == ["one", "one"]
     assert [run.group for run in read_runs(paths, ["x_s1", "x_s2"])] == ["x", "x"]
     for labels, groups in ((["x"], None), (["x", "x"], None), (["x", "y"], ["1", "2", "3"])):
@@ -669,3 +689,11 @@ def test_the_page_holds_curves_tables_and_links_and_markup_stays_text(tmp_path, 
     assert "<script" not in page and 'example.com/x.png"' not in page
     assert "default-src 'none'" in page and "script-src" not in page
     assert not (tmp_path / "a-seed1" / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["run#2", "t10:30", "50%25", "what?", "a b&c'\""])
+def test_a_link_leads_to_its_file(tmp_path, name):
+    text = html_page("x", [], {}, {"label": tmp_path / name / "inspect.html"}, tmp_path)
+    (link,) = re.findall(r'href="([^"]*)"', text)
+    there = urlsplit(urljoin((tmp_path / "report.html").as_uri(), html.unescape(link)))
+    assert unquote(there.path) == str(tmp_path / name / "inspect.html") and not there.query + there.fragment

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -98,7 +99,7 @@ def _step(record: Record, chain: Chain | None, seen: str, vocabulary: dict) -> d
             {
                 "uid": group[0]["uid"],
                 "prompt": group[0]["prompt"],
-                "responses": [_response(row, vocabulary) for row in group],
+                "responses": [_response(row, group[0]["prompt"], vocabulary) for row in group],
             }
             for group in groups
         ],
@@ -109,12 +110,14 @@ def _best_first(rows: Sequence[Mapping[str, Any]], uid: str) -> list[Mapping[str
     return sorted((row for row in rows if row["uid"] == uid), key=lambda row: -row["reward"])
 
 
-def _response(row: Mapping[str, Any], vocabulary: dict) -> dict[str, Any]:
-    """One response; numbers as the page unpacks them, float32 in base64."""
+def _response(row: Mapping[str, Any], prompt: str, vocabulary: dict) -> dict[str, Any]:
+    """One response; numbers as the page unpacks them, float32 in base64. Its prompt, if it is another than the group's:
+    outputs of one session have their own."""
     tokens = [vocabulary.setdefault(pair, len(vocabulary)) for pair in zip(row["ids"], row["tokens"], strict=True)]
     packed = {name: None if row[name] is None else _packed(row[name], np.float32) for name in COLUMNS}
     policy = _packed(row["policy"], np.uint8)
-    one = {"reward": row["reward"], "success": row["success"]}
+    own = None if row["prompt"] == prompt else row["prompt"]
+    one = {"reward": row["reward"], "success": row["success"], "prompt": own}
     return {**one, "tokens": _packed(tokens, np.uint32), "policy": policy, **packed}
 
 
@@ -144,12 +147,18 @@ class _Tokens:
         if "old_log_prob" in self.of:
             self.of["surprisal"] = -self.of["old_log_prob"]
 
-    def limit(self, name: str) -> float:
-        """Where the colour ends: what 1 % of those that differ from the middle are beyond, and 0 where none does."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            far = np.abs(np.log(self.of[name]) if name == "weight" else self.of[name])
-        far = far[np.isfinite(far) & (far > 1e-9)]
-        return float(np.quantile(far, 0.99)) if len(far) else 0.0
+    def limit(self, name: str) -> float | None:
+        """Where the colour ends: what 1 % of those that differ from the middle are beyond; 0 where none does, and None
+        where there is no number."""
+        values = self.of[name][np.isfinite(self.of[name])]
+        if not len(values) and len(self.of[name]):
+            return None
+        far = np.abs(np.log(values[values > 0]) if name == "weight" else values)
+        far = far[far > 1e-9]
+        if len(far):
+            return float(np.quantile(far, 0.99))
+        # Where weights are 0 and 1 alone, their logarithms name no end.
+        return math.log(2) if name == "weight" and (values <= 0).any() else 0.0
 
     def histogram(self, name: str) -> dict[str, Any]:
         """Parts of the tokens of successes, and of failures, in bins; those beyond the last are in it."""
@@ -179,7 +188,7 @@ class _Tokens:
 
 def _extremes(tokens: _Tokens, places: Sequence[tuple[int, int, Mapping[str, Any]]]) -> Iterator[dict[str, Any]]:
     """The tokens of the largest and of the smallest weights; without weights that differ, of the largest entropies."""
-    weighed = "weight" in tokens.of and tokens.limit("weight") > 0
+    weighed = "weight" in tokens.of and (tokens.limit("weight") or 0) > 0
     name = "weight" if weighed else "entropy"
     if name not in tokens.of:
         return

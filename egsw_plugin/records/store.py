@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,13 +98,28 @@ def read_records(place: Path) -> list[Record]:
     Raises:
         DataError: there are none, a file is not one or not whole, or they are of several runs.
     """
+    if not place.exists():
+        raise DataError(f"there is no {place}")
     paths = [place] if place.is_file() else sorted(place.glob("step_*.parquet"))
-    paths = paths or sorted(place.glob(f"**/{FOLDER}/step_*.parquet"))
+    paths = paths or sorted(_below(place))
     if not paths:
         raise DataError(f"{place} has no records; a run writes them with +algorithm.record.every=10")
     if len(folders := sorted({str(path.parent) for path in paths})) > 1:
         raise DataError(f"{place} has records of {len(folders)} runs; choose one, such as {folders[0]}")
     return [_read(path) for path in paths]
+
+
+def _below(place: Path) -> Iterator[Path]:
+    """Files in folders of records at any depth, behind links too; not those that `egsw-plugin run` set aside."""
+    seen = set()  # folders, which links may reach twice, or from within
+    for folder, inner, _ in os.walk(place, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        inner[:] = [name for name in inner if name != "previous"]
+        if Path(folder).name == FOLDER:
+            yield from Path(folder).glob("step_*.parquet")
 
 
 def _read(path: Path) -> Record:

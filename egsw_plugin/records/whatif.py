@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import math
 import re
@@ -13,14 +14,13 @@ from typing import Any
 
 import torch
 
-from ..console import say
+from ..console import say, warn_once
 from ..errors import DataError, OptionError
 from ..fields import Field
 from ..kernels.groups import dense_group_ids
 from ..kernels.rows import Rows
 from ..methods.chain import Chain, Result, apply, read
-from ..methods.interface import Batch
-from ..methods.places import CHAIN
+from ..methods.interface import Batch, Success
 from .store import Record, read_records, weights_of
 
 UNCERTAIN = 0.2  # part of the policy tokens
@@ -37,10 +37,24 @@ LEAST, MOST = 1e-3, 1e6  # temperatures that a search tries
 
 
 def batch_of(record: Record) -> Batch:
-    """The recorded groups as an advantage step has them."""
+    """The recorded groups as an advantage step has them; success is as the run judged it.
+
+    Raises:
+        DataError: a response has no policy or base, none has a token, or a session has several outputs.
+    """
+    seen: set[tuple[str, str]] = set()
+    for row in record.rows:
+        if row["session"] is not None and (one := (row["uid"], row["session"])) in seen:
+            raise DataError(
+                f"step {record.step}: session {one[1]} of {one[0]} has several outputs. A run counts them as one "
+                "response, and records do not hold their order: only `inspect` without --method shows them"
+            )
+        seen.add((row["uid"], row["session"]))
     mask, base = record.tensor("policy"), record.tensor("base")
     if mask is None or base is None:
         raise DataError("a record has no policy or base of some response")
+    if not mask.shape[1]:
+        raise DataError(f"step {record.step} has no tokens")
     there = mask.bool()
     level = base.masked_fill(~there, -math.inf).amax(1)
     constant = bool((base.eq(level.unsqueeze(1)) | ~there).all())
@@ -60,8 +74,10 @@ def batch_of(record: Record) -> Batch:
 def chain_of(method: str, options: Mapping[str, Any] | None = None) -> Chain:
     """The chain that adv_estimator=`method` is, with these options of the member; "grpo" is the recorded base itself.
 
+    An option of an option's own section is written with a dot, such as overlong.enable.
+
     Raises:
-        OptionError: no such method or option.
+        OptionError: no such method or option, or one that records have fixed.
     """
     options = dict(options or {})
     if method == "grpo":
@@ -69,63 +85,112 @@ def chain_of(method: str, options: Mapping[str, Any] | None = None) -> Chain:
             raise OptionError(
                 "--set", " ".join(f"{key}={value}" for key, value in options.items()), "grpo has no options"
             )
-        return Chain(CHAIN, "grpo")
-    sections = {method: options} if method in ("egsw", "gtpo", "grpo_s") else {"credit": {method: options}}
-    return read(sections, method)
+        return Chain("grpo", "grpo")
+    nested = _nested(options)
+    sections = {method: nested} if method in ("egsw", "gtpo", "grpo_s") else {"credit": {method: nested}}
+    chain = read(sections, method)
+    if "base" in options:
+        raise OptionError("--set", f"base={options['base']}", "the record's base is used; leave it out")
+    if chain.success.field is not None:
+        fix = "records hold no such field: success as the run judged it is used; leave it out"
+        raise OptionError("--set", f"success={chain.success.field}", fix)
+    return chain
+
+
+def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with dots in their names as sections.
+
+    >>> _nested({"alpha1": 1, "overlong.enable": True, "overlong.gamma1": 0.8})
+    {'alpha1': 1, 'overlong': {'enable': True, 'gamma1': 0.8}}
+    """
+    nested: dict[str, Any] = {}
+    for key, value in options.items():
+        section, dot, name = key.partition(".")
+        if not dot:
+            nested[key] = value
+        elif isinstance(inner := nested.setdefault(section, {}), dict):
+            inner[name] = value
+        else:
+            raise OptionError("--set", f"{section}={inner}", f"{key} is set, too; leave one out")
+    return nested
 
 
 def measure(chain: Chain, records: Sequence[Record]) -> dict[str, float]:
-    """`MEASURES` of a chain on recorded groups: means over the records, extremes over all.
+    """`MEASURES` of a chain on recorded groups: means over the records that have them, extremes over all.
 
     What a chain lacks (weights, an entropy) is NaN.
     """
-    found = [_measure(chain, batch_of(record)) for record in records]
+    found = [_measure(chain, record) for record in records]
     reduce = {"weight_max": max, "weight_min": min}
-    return {name: reduce.get(name, _mean)([one[name] for one in found]) for name in MEASURES}
+    measures, without = {}, {}
+    for name in MEASURES:
+        there = [one[name] for one in found if not math.isnan(one[name])]
+        measures[name] = reduce.get(name, _mean)(there) if there else math.nan
+        if 0 < len(there) < len(found):
+            without[name] = len(found) - len(there)
+    for number in dict.fromkeys(without.values()):
+        names = ", ".join(name for name, its in without.items() if its == number)
+        warn_once(f"{chain.name}: {number} of {len(found)} steps have nothing to measure for {names}; the others count")
+    return measures
 
 
 def _mean(numbers: Sequence[float]) -> float:
     return sum(numbers) / len(numbers)
 
 
-def _apply(chain: Chain, batch: Batch) -> Result:
+def _apply(chain: Chain, record: Record) -> tuple[Batch, Result]:
+    """The record as a batch, and what the chain makes of it."""
+    batch = batch_of(record)
     for name in chain.tensors:
         if name not in batch.tensors:
             raise DataError(f"{chain.name} needs {name}, which these records do not have")
-    return apply(chain, batch)
+    if chain.success != Success():  # that of the score: `chain_of` refuses another field
+        score = torch.tensor([row["score"] for row in record.rows], dtype=torch.float32)
+        batch = dataclasses.replace(batch, success=score > chain.success.threshold)
+    result = apply(chain, batch)
+    if unseen := ", ".join(field.value for field in result.fields if field is not Field.WEIGHT):
+        warn_once(f"{chain.name} acts in the policy loss ({unseen}), which is not seen here")
+    return batch, result
 
 
 def seen_as(record: Record, chain: Chain) -> list[dict[str, Any]]:
-    """The record's rows with the weights and advantages that the chain gives them."""
-    batch = batch_of(record)
-    result = _apply(chain, batch)
+    """The record's rows with the weights and advantages that the chain gives them, and success as it judges."""
+    batch, result = _apply(chain, record)
     published = result.fields.get(Field.WEIGHT)
     rows = []
     for number, row in enumerate(record.rows):
         length, shape = len(row["ids"]), batch.rows.mask.shape
         advantage = result.advantages[number, :length].tolist()
         weight = None if published is None else published.expand(shape)[number, :length].tolist()
-        rows.append({**row, "weight": weights_of(weight, row["base"], advantage), "advantage": advantage})
+        own = {"weight": weights_of(weight, row["base"], advantage), "advantage": advantage}
+        rows.append({**row, **own, "success": bool(batch.success[number])})
     return rows
 
 
-def _measure(chain: Chain, batch: Batch) -> dict[str, float]:
-    result = _apply(chain, batch)
+def _measure(chain: Chain, record: Record) -> dict[str, float]:
+    """`MEASURES` of one record; NaN where there is nothing to measure."""
+    batch, result = _apply(chain, record)
     own = chain.links[-1].name if chain.links else ""
     there = batch.rows.policy
     base = batch.base.expand(there.shape)[there].double()
-    after = result.advantages[there].double()
-    credit = {"sign_flip": 100 * float((after * base < 0).double().mean()) if len(after) else 0.0}
-    credit["distance"] = float((after - base).abs().sum() / base.abs().sum()) if bool(base.any()) else 0.0
-    credit["uncertain"] = math.nan
+    weight = result.fields.get(Field.WEIGHT, torch.ones(1, 1)).expand(there.shape)[there]
+    after = result.advantages[there].double() * weight
+    credit = dict.fromkeys(("sign_flip", "distance", "uncertain"), math.nan)
+    if bool(base.any()):
+        credit["sign_flip"] = 100 * float((after * base < 0).double().mean())
+        credit["distance"] = float((after - base).abs().sum() / base.abs().sum())
     if (entropy := batch.tensors.get("entropy")) is not None and bool(after.any()):
         values = entropy[there]
-        most = values >= values.quantile(1 - UNCERTAIN)
-        credit["uncertain"] = 100 * float(after[most].abs().sum() / after.abs().sum())
+        if bool(values.isfinite().all()):
+            # Those at or above the quantile; `quantile` itself takes no more than 2^24 tokens.
+            bound = values.kthvalue(1 + math.ceil((1 - UNCERTAIN) * (len(values) - 1))).values
+            credit["uncertain"] = 100 * float(after[values >= bound].abs().sum() / after.abs().sum())
     names = {"effective_share": "effective_share/mean", "weight_max": "weight/max", "weight_min": "weight/min"}
     weights = {name: result.metrics.get(f"{own}/{metric}", math.nan) for name, metric in names.items()}
+    if weights["effective_share"] == 0:  # which stands for no weights to compare: no group is mixed
+        weights = dict.fromkeys(names, math.nan)
     if not chain.links:
-        weights = {name: 1.0 for name in names}
+        weights = dict.fromkeys(names, 1.0)
     return weights | credit
 
 
@@ -175,6 +240,8 @@ def search(
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_shown, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -244,7 +311,7 @@ def run(
         target: effective_share=NUMBER, to search the temperature.
         against: other methods, at their defaults.
         step: of the one record to look at; None for all.
-        out: a folder for whatif.csv, whatif.md and, of a grid of two options, whatif.png.
+        out: a folder for whatif.csv, whatif.md and, of a grid of two options with effective shares, whatif.png.
 
     Raises:
         DataError: records that are not there, or not whole.
@@ -266,8 +333,13 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
         write_csv([*lines, *others], out / "whatif.csv")
         (out / "whatif.md").write_text(table([*lines, *others]) + "\n", encoding="utf-8")
+        picture = out / "whatif.png"
+        picture.unlink(missing_ok=True)  # one of an earlier table
         if len(options) == 2 and len(lines) > 1 and target is None:
-            heat_map(lines, "effective_share", out / "whatif.png")
+            if any(math.isnan(line.measures["effective_share"]) for line in lines):
+                say(f"no {picture.name}: {method} has no effective share")
+            else:
+                heat_map(lines, "effective_share", picture)
     return [*lines, *others]
 
 
@@ -285,7 +357,7 @@ def _reach(method: str, options: dict[str, list[Any]], target: str, records: Seq
         raise OptionError("--target", target, f"{method} has no temperature to search") from None
     lines = search(method, options, (name, number), records)
     for line in lines:
-        if abs(line.measures[name] - number) > 0.005:
+        if not abs(line.measures[name] - number) <= 0.005:
             say(f"{name}={text} is not reached; the nearest is {line.measures[name]:.3g}")
     return lines
 
@@ -317,16 +389,19 @@ def of_step(records: Sequence[Record], step: int | None, place: Path) -> list[Re
 def values_of(text: str) -> tuple[str, list[Any]]:
     """An option and its values.
 
-    >>> values_of("alpha=0,0.5")
-    ('alpha', [0, 0.5])
+    >>> values_of("alpha=0,0.5"), values_of("entropy_clip=[0.2,0.28],null")
+    (('alpha', [0, 0.5]), ('entropy_clip', [(0.2, 0.28), None]))
     """
     key, equals, rest = text.partition("=")
     if not (key and equals and rest):
         raise OptionError("--set", text, "write OPTION=VALUE,VALUE")
-    values: list[Any] = []
-    for value in rest.split(","):
-        try:
-            values.append(int(value) if re.fullmatch(r"[-+]?\d+", value, re.ASCII) else float(value))
-        except ValueError:
-            values.append({"true": True, "false": False, "null": None}.get(value.lower(), value))
-    return key, values
+    return key, [_value(value) for value in re.split(r",(?![^\[]*\])", rest)]  # commas in brackets are a value's own
+
+
+def _value(text: str) -> Any:
+    if text.startswith("[") and text.endswith("]"):
+        return tuple(_value(part.strip()) for part in text[1:-1].split(","))
+    try:
+        return int(text) if re.fullmatch(r"[-+]?\d+", text, re.ASCII) else float(text)
+    except ValueError:
+        return {"true": True, "false": False, "null": None}.get(text.lower(), text)

@@ -8,6 +8,9 @@ from ..console import one_line
 from .estimates import bootstrap_interval
 from .validation import Response
 
+Problem = tuple[str, str]  # its data set ("" where none is named), and its key
+Side = dict[Problem, list[Response]]  # of one validation, the responses to each problem
+
 _SAMPLES = 4
 _LONGEST = 600  # characters of a text that is shown
 
@@ -37,7 +40,7 @@ def compare(first: list[Response], last: list[Response]) -> str:
         _row("answer in the form asked for", *(_rates(side, problems, "well_formed") for side in (before, after))),
         f"| solved, of those answers | {_well_formed(before, problems)} | {_well_formed(after, problems)} | |",
     ]
-    by_set = _by_data_set(problems, after)
+    by_set = _by_data_set(problems)
     if constant := _constant(by_set, after):
         lines.append(
             f"| solved by the most frequent right answer of each data set, always | {constant} | {constant} | |"
@@ -49,21 +52,21 @@ def compare(first: list[Response], last: list[Response]) -> str:
     return "\n".join([*lines, "", *_samples(by_set, before, after, steps)]) + "\n"
 
 
-def _by_problem(responses: list[Response]) -> dict[str, list[Response]]:
-    found: dict[str, list[Response]] = defaultdict(list)
+def _by_problem(responses: list[Response]) -> Side:
+    found: Side = defaultdict(list)
     for response in responses:
-        found[response.key].append(response)
+        found[response.data_set or "", response.key].append(response)
     return found
 
 
-def _by_data_set(problems: list[str], side: dict[str, list[Response]]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
-    for key in problems:
-        found[side[key][0].data_set or ""].append(key)
+def _by_data_set(problems: list[Problem]) -> dict[str, list[Problem]]:
+    found: dict[str, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        found[problem[0]].append(problem)
     return dict(sorted(found.items()))
 
 
-def _rates(side: dict[str, list[Response]], problems: list[str], what: str) -> np.ndarray:
+def _rates(side: Side, problems: list[Problem], what: str) -> np.ndarray:
     """Percent of each problem's responses, [problems]."""
     return np.array([100 * np.mean([getattr(response, what) for response in side[key]]) for key in problems])
 
@@ -78,12 +81,12 @@ def _interval(values: np.ndarray, form: str = ".1f") -> str:
     return f" [{ends[0]:{form}}, {ends[1]:{form}}]" if ends else ""
 
 
-def _well_formed(side: dict[str, list[Response]], problems: list[str]) -> str:
+def _well_formed(side: Side, problems: list[Problem]) -> str:
     marks = [response.right for key in problems for response in side[key] if response.well_formed]
     return f"{100 * np.mean(marks):.1f} of {len(marks)}" if marks else "none"
 
 
-def _constant(by_set: dict[str, list[str]], side: dict[str, list[Response]]) -> str:
+def _constant(by_set: dict[str, list[Problem]], side: Side) -> str:
     """What guessing without reading the problem can reach; empty if the data have no answers."""
     truths = [[side[key][0].truth for key in members] for members in by_set.values()]
     if not all(truth for each in truths for truth in each):
@@ -91,7 +94,7 @@ def _constant(by_set: dict[str, list[str]], side: dict[str, list[Response]]) -> 
     return f"{100 * sum(Counter(each).most_common(1)[0][1] for each in truths) / sum(map(len, truths)):.1f}"
 
 
-def _samples(by_set: dict[str, list[str]], before: dict, after: dict, steps: tuple[str, str]) -> list[str]:
+def _samples(by_set: dict[str, list[Problem]], before: Side, after: Side, steps: tuple[str, str]) -> list[str]:
     """The first problem of each data set, or the first few of one, with the first response of both steps."""
     each = max(1, _SAMPLES // len(by_set))
     lines = [f"The first response to the first problem{'s' if each > 1 else ' of each data set'}:", ""]

@@ -39,7 +39,7 @@ def read_runs(
 
     Args:
         paths: folders, or metrics files inside them.
-        labels: one a run; by default the folders' names, or the paths where names are equal.
+        labels: one a run; by default the folders' names, or the paths where names of their experiment are equal.
         groups: one for all runs, or one a run; by default by the rule of `experiment`.
         validation: folder of the validation dumps; by default each run's own `validation`.
 
@@ -64,8 +64,9 @@ def read_runs(
 
 def _default_labels(paths: list[Path]) -> list[str]:
     names = [_folder(path).resolve().name for path in paths]
-    count = Counter(names)
-    return [name if count[name] == 1 else str(_folder(path)) for name, path in zip(names, paths, strict=True)]
+    # All runs of an experiment are named alike, or its seeds would be of two groups.
+    equal = {experiment(name) for name, count in Counter(names).items() if count > 1}
+    return [str(_folder(path)) if experiment(name) in equal else name for name, path in zip(names, paths, strict=True)]
 
 
 def _folder(path: Path) -> Path:

@@ -41,7 +41,7 @@ class Result:
 def measure(run: str, evaluation: Evaluation) -> list[Result]:
     """Mean@n, Pass@k, maj@n and best@k of one validation; n is the number of responses that most prompts have.
 
-    Each is over the prompts that have k responses, Mean@n over all.
+    Each is over the prompts that have k responses or more, Mean@n over all.
 
     Args:
         run: the label of the run.
@@ -52,11 +52,11 @@ def measure(run: str, evaluation: Evaluation) -> list[Result]:
     [('Mean@4', 62.5), ('Pass@1', 62.5), ('Pass@4', 100.0)]
     """
     correct, samples = evaluation.correct, evaluation.samples
-    n = int(np.bincount(samples).argmax())
+    n = evaluation.usual
     estimates = {("Mean", n): mean_success(correct, samples)}
     estimates |= {("Pass", k): pass_at_k(correct, samples, k) for k in LADDER if k <= n}
     if evaluation.majority is not None:
-        estimates["maj", n] = np.where(samples == n, evaluation.majority, np.nan)
+        estimates["maj", n] = np.where(samples >= n, evaluation.majority, np.nan)
     estimates |= {("best", k): best_at_k(correct, samples, k) for k in LADDER if 1 < k <= n}
     results = []
     for (metric, k), values in estimates.items():

@@ -27,8 +27,17 @@ class Evaluation:
     step: int
     correct: np.ndarray
     samples: np.ndarray
-    majority: np.ndarray | None  # success of the majority answer; None without answers
+    majority: np.ndarray | None  # success of the majority answer of the first `usual` responses; None without answers
     judged_by: str  # the fields that decided success
+
+    @property
+    def usual(self) -> int:
+        """The number of responses that most prompts have."""
+        return _usual(self.samples)
+
+
+def _usual(samples: np.ndarray) -> int:
+    return int(np.bincount(samples).argmax())
 
 
 @dataclass
@@ -233,16 +242,21 @@ def _count(data_set: str, step: int, responses: list[Response], dumps: Dumps) ->
             "responses to equal prompts are counted together"
         )
     samples = np.array([len(rows) for rows in prompts.values()])
-    if samples.min() < samples.max():
-        fewer = int((samples < samples.max()).sum())
+    n = _usual(samples)
+    if fewer := int((samples < n).sum()):
         dumps.left_out.append(
             f"{data_set}, step {step}: Pass@k and maj@k of prompts with fewer than k responses "
-            f"({fewer} of {len(samples)} prompts have fewer than {samples.max()})"
+            f"({fewer} of {len(samples)} prompts have fewer than {n})"
         )
     majority = None
     if any(response.answer is not None for response in responses):
-        votes = [majority_success([_vote(r) for r in rows], [r.right for r in rows]) for rows in prompts.values()]
-        majority = np.array(votes)
+        if more := int((samples > n).sum()):
+            dumps.left_out.append(
+                f"{data_set}, step {step}: from maj@{n}, responses beyond a prompt's first {n} "
+                f"({more} of {len(samples)} prompts have more)"
+            )
+        voting = [rows[:n] for rows in prompts.values()]
+        majority = np.array([majority_success([_vote(r) for r in rows], [r.right for r in rows]) for rows in voting])
     else:
         dumps.left_out.append(
             f"{data_set}: maj@k, the dump has no answers (field pred, if the reward function returns it)"

@@ -112,7 +112,7 @@ def _gather(step: TrainerStep, groups: int) -> dict[str, Any]:
         "prompts": list(zip(prompts, map(tokenizer.decode, prompts), strict=True)),
         "responses": list(zip(responses, map(tokenizer.decode, responses), strict=True)),
         # Here and not in the thread: a tokenizer that is used at two places at once may refuse one of them.
-        "texts": {token: tokenizer.decode([token]) for token in set().union(*responses)},
+        "texts": {token: _text(tokenizer, token) for token in set().union(*responses)},
         "entropy": [numbers.float() for numbers in stored["entropy"].unbind()] if "entropy" in stored else None,
         "columns": {name: None if tensor is None else tensor[chosen] for name, tensor in columns.items()},
         "outcomes": [
@@ -127,6 +127,12 @@ def _gather(step: TrainerStep, groups: int) -> dict[str, Any]:
             "special_ids": sorted(getattr(tokenizer, "all_special_ids", ())),
         },
     }
+
+
+def _text(tokenizer: Any, token: int) -> str:
+    """The text of a token behind another one: SentencePiece's tokenizers take the space from the first of a text."""
+    alone, twice = (tokenizer.decode([token] * times) for times in (1, 2))
+    return twice[len(alone) :] if twice.startswith(alone) else alone
 
 
 def _base(step: TrainerStep, result: Result, rewards: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ const drawn = (tag, attributes, text) => {
   if (text !== undefined) element.textContent = text;
   return element;
 };
-const number = (x) => (Number.isFinite(x) ? String(Number(x.toPrecision(4))) : "none (the base is 0)");
+const number = (x, unit = "") => (Number.isNaN(x) ? "not a number" : Number(x.toPrecision(4)) + unit);
 
 // ------------------------------------------------------------------------------------------------------------ numbers
 
@@ -78,6 +78,7 @@ const named = (character) => {
 const visible = (text) => [...text].map((c) => (UNSEEN.test(c) ? named(c) : c)).join("");
 const shown = (text) =>
   text.length <= LONGEST ? visible(text) : visible(text.slice(0, LONGEST)) + `… (${text.length} characters)`;
+const promptText = (text) => text.split("\n").map(visible).join("\n");
 const tokenText = (token) => shown(data.vocabulary[token]);
 
 // --------------------------------------------------------------------------------------------------------------- state
@@ -142,7 +143,7 @@ function showGroup() {
   observer.disconnect();
   state.current = null;
   at("group").value = state.group;
-  at("prompt").lastElementChild.textContent = group().prompt.split("\n").map(visible).join("\n");
+  at("prompt").lastElementChild.textContent = promptText(group().prompt);
   columns = group().responses.map((response) => ({ response, numbers: numbersOf(response) }));
   at("responses").replaceChildren(
     ...columns.map(({ response, numbers }, column) => {
@@ -151,7 +152,10 @@ function showGroup() {
       const tokens = make("div", { class: "tokens", tabindex: 0, role: "group", "aria-label": `response ${column + 1}: ${title}` });
       tokens.dataset.column = column;
       tokens.append(...chunksOf(column, numbers));
-      return make("article", { class: outcome }, make("h3", {}, title), tokens);
+      const own = response.prompt === null ? [] : [
+        make("details", {}, make("summary", {}, "Prompt"), make("div", { class: "text", dir: "auto" }, promptText(response.prompt))),
+      ];
+      return make("article", { class: outcome }, make("h3", {}, title), ...own, tokens);
     }),
   );
   document.querySelectorAll(".chunk").forEach((chunk) => observer.observe(chunk));
@@ -173,7 +177,8 @@ function showLegend() {
   const letter = diverging ? "d" : "s";
   for (let i = 0; i <= (diverging ? 2 * CLASSES : CLASSES); i++) swatches.push(make("i", { class: letter + i }));
   const end = unit ? " " + unit : "";
-  const words = limit === 0 ? `${title}: ${middle === undefined ? 0 : middle}${end} everywhere` : null;
+  const words = limit === null ? `${title}: no finite number`
+    : limit === 0 ? `${title}: ${middle === undefined ? 0 : middle}${end} everywhere` : null;
   at("legend").setAttribute("aria-label", words || `${title}, from ${number(low)} to ${number(high)}${end}`);
   if (words) at("legend").replaceChildren(words);
   else {
@@ -190,9 +195,12 @@ function read(column, i) {
   const parts = [make("b", {}, tokenText(numbers.tokens[i])), ` id ${data.ids[numbers.tokens[i]]}, place ${i + 1}`];
   if (!policy) parts.push(", not the policy's");
   else {
-    if (numbers.entropy) parts.push(` · entropy ${number(numbers.entropy[i])} nats`);
+    if (numbers.entropy) parts.push(` · entropy ${number(numbers.entropy[i], " nats")}`);
     if (numbers.old_log_prob) parts.push(` · log-probability ${number(numbers.old_log_prob[i])}`);
-    if (numbers.weight) parts.push(` · weight ${number(numbers.weight[i])}`);
+    if (numbers.weight) {
+      const none = Number.isNaN(numbers.weight[i]) && numbers.base[i] === 0;
+      parts.push(` · weight ${none ? "none (the base is 0)" : number(numbers.weight[i])}`);
+    }
     parts.push(` · base ${number(numbers.base[i])} · advantage ${number(numbers.advantage[i])}`);
     parts.push(` · change ${number(numbers.change[i])}`);
   }
