@@ -27,6 +27,7 @@ TIME_LIMIT_EXIT = 124
 OUTPUTS = ("metrics.jsonl", "train.log", "validation", "checkpoints", "inspect.html", *REPORT_OUTPUTS)
 COMMAND = "command.txt"
 VARIABLES = ("METHOD", "ADV", "SEED", "MODEL_PATH", "TRAIN_FILES", "VAL_FILES", "EXAMPLES", "MACHINE")
+VARIABLES += ("DATA_DIR", "ASSETS", "STUDY_CONFIG")  # from which launchers derive the others
 
 # A line of verl's log -> what it is busy with from there on.
 STAGES = [

@@ -72,8 +72,10 @@ if ! $printing; then
             mv "$OUT/metrics.jsonl" "$OUT/metrics.$part.jsonl"
         fi
     elif [ -s "$OUT/metrics.jsonl" ]; then # it begins anew
+        rm -rf "$OUT/previous/validation"
         mkdir -p "$OUT/previous"
         mv "$OUT"/metrics*.jsonl "$OUT/previous"
+        [ ! -d "$OUT/validation" ] || mv "$OUT/validation" "$OUT/previous"
     fi
 fi
 [ ! -d "$MODEL_PATH" ] || MODEL_PATH=$(realpath "$MODEL_PATH")

@@ -243,11 +243,14 @@ def test_metrics_of_a_run_that_goes_on_are_kept(arguments_of, tmp_path):
 def test_metrics_of_a_run_that_begins_anew_are_no_part_of_it(arguments_of, tmp_path):
     launcher, out = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh", tmp_path / "out"
     arguments_of(launcher)
-    for part in ("metrics.jsonl", "metrics.1.jsonl"):
-        (out / part).write_text("earlier\n")
-    arguments_of(launcher)
-    assert not list(out.glob("metrics*"))
-    assert sorted(path.name for path in (out / "previous").iterdir()) == ["metrics.1.jsonl", "metrics.jsonl"]
+    for step in ("10.jsonl", "20.jsonl"):  # twice: what was moved first goes
+        for part in ("metrics.jsonl", "metrics.1.jsonl", f"validation/{step}"):
+            (out / part).parent.mkdir(exist_ok=True)
+            (out / part).write_text("earlier\n")
+        arguments_of(launcher)
+        assert not list(out.glob("metrics*")) and not (out / "validation").exists()
+        moved = sorted(str(path.relative_to(out / "previous")) for path in (out / "previous").rglob("*.jsonl"))
+        assert moved == ["metrics.1.jsonl", "metrics.jsonl", f"validation/{step}"]
 
 
 def test_metrics_are_read_though_the_run_that_went_on_died_before_a_step(tmp_path):

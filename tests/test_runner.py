@@ -313,6 +313,9 @@ def test_a_finished_run_is_left_alone_and_another_command_is_told_so(launch, tmp
     assert launch(script, steps=1) == 0
     assert launch(script, steps=1) == 0
     assert "nothing to do" in capfd.readouterr().out
+    monkeypatch.setenv("DATA_DIR", "/data/other")  # where a launcher finds the files that it trains on
+    assert launch(script, steps=1) == 2
+    monkeypatch.delenv("DATA_DIR")
     monkeypatch.setenv("METHOD", "gtpo")
     assert launch(script, steps=1) == 2
     shown = capfd.readouterr().out

@@ -11,11 +11,21 @@ import sys
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from transformers.modeling_utils import AttentionInterface
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from egsw_plugin.cpu import shared_prompts
+from egsw_plugin.cpu import engine, packed, shared_prompts
 from egsw_plugin.cpu.shared_prompts import Layout, log_probs_and_entropy
+from egsw_plugin.errors import OptionError
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 61, "head_dim": 8}
 SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -29,6 +39,8 @@ def attend(module, query, key, value, mask, scaling=None, dropout=0.0, layout=No
 
 
 AttentionInterface.register("shared_in_test", attend)
+AttentionInterface.register(shared_prompts.NAME, engine.attend)
+AttentionInterface.register(packed.NAME, engine.attend_in_parallel)
 
 
 def model(name: str) -> torch.nn.Module:
@@ -238,6 +250,51 @@ for key in gradients:
     torch.testing.assert_close(gradients[key], others[key], atol=1e-5, rtol=1e-4, msg=key)
 print("EQUAL")
 """
+
+
+TINY = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 61, "pad_token_id": 0}
+TINY |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
+UNFIT = {
+    "lfm2": ({"layer_types": ["conv", "full_attention"]}, "lfm2 model, whose layers conv, Conv1d mix tokens"),
+    "falcon": ({}, "falcon model, whose attention cannot be exchanged"),
+    "nemotron": ({}, "nemotron model, whose attention cannot be exchanged"),
+}
+PARALLEL = ("ulysses_sequence_parallel_size", 2, "1")
+
+
+@pytest.mark.parametrize("attention", [shared_prompts.NAME, packed.NAME])
+@pytest.mark.parametrize("name", UNFIT)
+def test_a_model_in_which_rows_would_leak_into_each_other_is_refused(name, attention):
+    """Its numbers were wrong by up to five nats, and nothing said so."""
+    more, words = UNFIT[name]
+    net = AutoModelForCausalLM.from_config(CONFIG_MAPPING[name](**TINY, **more))
+    asked = PARALLEL if attention == packed.NAME else (engine.REMOVE_PADDING, True, "False")
+    with pytest.raises(
+        OptionError, match=f"{asked[0]}={asked[1]}: not on the CPU with a {words}.* set it to {asked[2]}"
+    ):
+        engine.exchange_attention(net, attention, *asked)
+
+
+@pytest.mark.parametrize("name", [*MODELS, "gemma3_text", "mistral", "gpt_neox", "smollm3"])
+def test_a_model_of_attention_alone_is_not_refused(name):
+    net = AutoModelForCausalLM.from_config(CONFIG_MAPPING[name](**TINY))
+    engine.exchange_attention(net, shared_prompts.NAME, engine.REMOVE_PADDING, True, "False")
+
+
+@pytest.mark.parametrize("change", [{"softcap": 50.0}, {"s_aux": torch.zeros(4)}])
+def test_an_attention_with_more_than_softmax_is_refused(change):
+    """Of Gemma 2 and of gpt-oss; what is None is not there."""
+    batch, lengths = rows([(3, [2])])
+    layout = Layout.of(batch, [torch.arange(5)], lengths)
+    state = torch.randn(1, 2, 5, 8)
+    engine.attend(None, state, state, state, None, shared_prompts_layout=layout, **dict.fromkeys(change))
+    (name,) = change
+    with pytest.raises(ValueError, match=f"use_remove_padding=True .* asks its attention for {name}; set it to False"):
+        engine.attend(None, state, state, state, None, shared_prompts_layout=layout, **change)
+    with pytest.raises(ValueError, match=f"asks its attention for {name}; set it to 1"):
+        engine.attend_in_parallel(None, state, state, state, None, **change)
+    with pytest.raises(ValueError, match="which keeps the layout from its attention; set it to False"):
+        engine.attend(None, state, state, state, None)
 
 
 def test_engine_gives_what_verls_own_gives(tmp_path):

@@ -21,6 +21,7 @@ from . import packed, shared_prompts
 
 BACKENDS = ["fsdp", "fsdp2"]
 REMOVE_PADDING = "actor_rollout_ref.model.use_remove_padding"
+_ATTENTION = {"attention", "full_attention", "sliding_attention"}  # layers, as configurations of transformers name them
 
 
 def attend(
@@ -37,8 +38,10 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """`shared_prompts.attention` as transformers calls it: [1, heads, N, width] in, [1, N, heads, width] out."""
     layout = shared_prompts_layout
-    if layout is None or dropout:
-        raise ValueError(f"attention {shared_prompts.NAME} needs the engine's layout of the micro-batch and no dropout")
+    asked = _beyond_softmax(dropout=dropout, **kwargs)
+    if layout is None or asked:
+        found = f"asks its attention for {asked}" if asked else "keeps the layout from its attention"
+        raise ValueError(f"{REMOVE_PADDING}=True on the CPU: not for this model, which {found}; set it to False")
     if sliding_window is not None and int(layout.position_ids.max()) >= sliding_window:
         raise ValueError(
             f"actor_rollout_ref.model.use_remove_padding=True on the CPU: a response reaches beyond the model's "
@@ -63,16 +66,45 @@ def attend_in_parallel(
 
     N are this worker's tokens. Without it each worker would attend to its own part of the sequence alone.
     """
-    if dropout or sliding_window is not None:
+    if asked := _beyond_softmax(dropout=dropout, sliding_window=sliding_window, **kwargs):
         raise ValueError(
-            f"ulysses_sequence_parallel_size on the CPU: not for a model with dropout ({dropout}) or a sliding window "
-            f"({sliding_window}); set it to 1"
+            f"ulysses_sequence_parallel_size on the CPU: not for this model, which asks its attention for {asked}; "
+            "set it to 1"
         )
     # Looked up at each call: it is verl's function, in which `patches` has exchanged the kernel.
     exchange = monkey_patch._ulysses_flash_attention_forward
     query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
     attended = exchange(query, key, value, None, query.shape[1], position_ids=position_ids, softmax_scale=scaling)
     return attended, None
+
+
+def _beyond_softmax(**arguments: Any) -> str:
+    """What would be left out without a word: caps on the scores are Gemma 2's, sinks (s_aux) gpt-oss's."""
+    names = ("dropout", "sliding_window", "softcap", "s_aux")
+    asked = {name: arguments[name] for name in names if arguments.get(name) is not None}
+    return " and ".join(name for name, value in asked.items() if not (name == "dropout" and value == 0))
+
+
+def exchange_attention(module: Any, attention: str, key: str, value: object, instead: str) -> None:
+    """Gives a model of transformers another attention.
+
+    Raises:
+        OptionError: it keeps its own, or other layers mix tokens too, so that rows that stand one after another would
+            leak into each other. `key`, `value` and `instead` are the setting that asks for it, and what to set.
+    """
+    module.set_attn_implementation(attention)  # logs a warning where a model's cannot be exchanged
+    config = module.config.get_text_config()
+    kinds = {*(getattr(config, "layer_types", None) or ()), *(getattr(config, "layers_block_type", None) or ())}
+    mixing = sorted(kinds - _ATTENTION)
+    if any(isinstance(layer, torch.nn.Conv1d) for layer in module.modules()):
+        mixing.append("Conv1d")
+    if config._attn_implementation != attention:
+        problem = "whose attention cannot be exchanged"
+    elif mixing:
+        problem = f"whose layers {', '.join(mixing)} mix tokens as well"
+    else:
+        return
+    raise OptionError(key, value, f"not on the CPU with a {config.model_type} model, {problem}: set it to {instead}")
 
 
 def _run_in_parallel(engine: Any, module: Any) -> Any:
@@ -84,7 +116,8 @@ def _run_in_parallel(engine: Any, module: Any) -> Any:
                 engine.ulysses_sequence_parallel_size,
                 f"not on the CPU with a model that sees images ({module.config.model_type}): set it to 1",
             )
-        module.set_attn_implementation(packed.NAME)
+        size = engine.ulysses_sequence_parallel_size
+        exchange_attention(module, packed.NAME, "ulysses_sequence_parallel_size", size, "1")
     return module
 
 
@@ -108,7 +141,7 @@ class CPUEngineWithLMHead(FSDPEngineWithLMHead):
     def _build_module(self):
         module = _run_in_parallel(self, super()._build_module())
         if self._shares_prompts:
-            module.set_attn_implementation(shared_prompts.NAME)
+            exchange_attention(module, shared_prompts.NAME, REMOVE_PADDING, True, "False")
         return module
 
     def prepare_model_inputs(self, micro_batch):
