@@ -26,8 +26,10 @@ from .report.write import OUTPUTS as REPORT_OUTPUTS
 TIME_LIMIT_EXIT = 124
 OUTPUTS = ("metrics.jsonl", "train.log", "validation", "checkpoints", "inspect.html", *REPORT_OUTPUTS)
 COMMAND = "command.txt"
-VARIABLES = ("METHOD", "ADV", "SEED", "MODEL_PATH", "TRAIN_FILES", "VAL_FILES", "EXAMPLES", "MACHINE")
-VARIABLES += ("DATA_DIR", "ASSETS", "STUDY_CONFIG")  # from which launchers derive the others
+VARIABLES = (
+    *("METHOD", "ADV", "SEED", "MODEL_PATH", "TRAIN_FILES", "VAL_FILES", "EXAMPLES", "MACHINE"),
+    *("DATA_DIR", "ASSETS", "STUDY_CONFIG"),  # from which launchers derive the others
+)
 
 # A line of verl's log -> what it is busy with from there on.
 STAGES = [
