@@ -76,7 +76,7 @@ mutants: setup
 	nice -n 15 $(VENV)/bin/python tests/mutants.py $(ARGS)
 
 docs: $(DOCS_VENV)/.installed
-	$(MKDOCS) build --quiet --strict
+	$(MKDOCS) build --strict # not --quiet: warnings that are not shown count for nothing, and pass
 	@echo outputs/site/index.html
 
 docs-serve: $(DOCS_VENV)/.installed

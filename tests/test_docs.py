@@ -56,7 +56,7 @@ def test_links_lead_somewhere(page):
         if "://" in path:
             continue
         target = (page.parent / path) if path else page
-        assert target.exists(), link
+        assert target.is_file(), link  # the site makes a page of it, and of a folder none
         if anchor:
             headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
             slugs = [re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in headings]
@@ -125,6 +125,15 @@ def test_the_numbers_of_the_concepts_are_the_pictures(pictures):
         assert re.search(rf"(?<!\d){abs(float(number)):.2f}(?!\d)", page), number
     examples = doctest.testfile(str(ROOT / "docs" / "concepts.md"), module_relative=False)
     assert examples.attempted > 5 and not examples.failed
+
+
+def test_every_page_stands_in_the_sites_navigation():
+    """`make docs` warns of one that does not, and its --strict makes that an error, unless --quiet hides it."""
+    navigation = (ROOT / "mkdocs.yml").read_text().split("\nnav:")[1]
+    named = set(re.findall(r": (\S+\.md)$", navigation, re.MULTILINE))
+    assert {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")} <= named
+    [build] = re.findall(r"^\t\$\(MKDOCS\) build(.*?)(?: #.*)?$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert build.split() == ["--strict"]
 
 
 def test_the_sites_tools_are_what_the_extra_asks_for():
