@@ -1,6 +1,6 @@
 # Sourced by every launcher, which has set CONFIG (a file of this folder, without .yaml), METHOD, MODEL_PATH, TRAIN_FILES,
-# VAL_FILES and RUN_NAME, and may define a function prepare that makes what it needs. Arguments are hydra overrides; --cfg job as
-# the last one prints the configuration and trains nothing.
+# VAL_FILES and RUN_NAME, and may define a function prepare that makes what it needs. Arguments are hydra overrides;
+# --cfg job as the last one prints the configuration and trains nothing.
 RECIPES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 OUT=${OUT:-outputs/$RUN_NAME}      # metrics.jsonl, validation/, checkpoints/
@@ -52,8 +52,8 @@ files_are_there() { # verl would miss one minutes later; of addresses and patter
 missing() {
     local name=${1##*/} folder=${DATA_DIR:-}
     [ "$1" = "$folder/$name" ] || fail "there is no $1; TRAIN_FILES and VAL_FILES name the data"
-    fail "there is no $1; make it: egsw-plugin data ${name%.parquet} --out $folder ... (README.md beside this launcher has\
- the whole command)"
+    fail "there is no $1; make it: egsw-plugin data ${name%.parquet} --out $folder ... (README.md beside this\
+ launcher has the whole command)"
 }
 
 printing=false
