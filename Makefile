@@ -1,8 +1,8 @@
 # make demo   train a tiny model with verl on the CPU   ADV=grpo  SEED=2  STEPS=40  ARGS='key=value +key=value'
-# make demo MODEL=smollm2   a real language model, 135 M parameters (10 to 60 minutes, 14 GiB)   ADV=grpo  SEED=2  STEPS=3
+# make demo MODEL=smollm2   a real language model, 135 M parameters (10 to 60 minutes, 15 GiB)   ADV=grpo  SEED=2  STEPS=3
 # make smoke  a recipe for GPUs, unchanged, for two steps on the CPU with the tiny model   RECIPE=recipes/gtpo/run_qwen2.5_7b.sh
 # make smoke-all   all of them (about 12 minutes)
-# make test   run all tests                              ARGS='-k name'
+# make test   run all tests                              ARGS='-k name'   make test-fast: without real runs of verl
 # make test-combinations   verl on more bases, rewards and trainers (about 50 minutes)   ARGS='-k name'
 # make study  compare the methods over seeds (hours; the same command goes on)   ARGS='--quick' '--only grpo --only gtpo --seeds 6 7'
 # make study-report   rebuild the tables and figures of docs/study*.md from the records beside them
@@ -11,6 +11,7 @@
 # make pictures   draw the pictures of docs/ anew, with the kernels
 # make mutants   break the package in one place at a time and list what no test notices (hours)   ARGS='--files kernels --sample 5'
 # make newest-verl   try the newest verl that pip finds and report; what it finds does not fail (a minute or two)
+# make lint   ruff and mypy   make setup: .venv/ alone   make clean: remove outputs/
 # Each first makes .venv/, once, with Python 3.10, 3.11 or 3.12   PYTHON=/path/to/python3.12; docs makes .venv-docs/, which is small.
 VENV := .venv
 DOCS_VENV := .venv-docs
@@ -30,7 +31,11 @@ FAST = $(VENV)/bin/pytest -n 2 --dist loadfile -m 'not verl_run and not combinat
 RECIPE ?= recipes/egsw/run_qwen2.5_math_7b.sh
 SMOKE_OUT ?= outputs/smoke
 
-.PHONY: demo smoke smoke-all test test-fast test-combinations study study-report pages docs docs-serve pictures mutants newest-verl lint setup clean
+.PHONY: help demo smoke smoke-all test test-fast test-combinations study study-report pages docs docs-serve pictures mutants newest-verl lint setup clean
+
+# make alone: the lines at the top of this file.
+help:
+	@sed -n '/^[^#]/q; s/^# //p' $(firstword $(MAKEFILE_LIST))
 
 LAUNCHER_tiny = recipes/tiny_cpu/run_tiny.sh
 LAUNCHER_smollm2 = recipes/reasoning_gym/run_smollm2_135m_cpu.sh
@@ -76,7 +81,7 @@ mutants: setup
 	nice -n 15 $(VENV)/bin/python tests/mutants.py $(ARGS)
 
 docs: $(DOCS_VENV)/.installed
-	$(MKDOCS) build --quiet --strict
+	$(MKDOCS) build --strict # not --quiet: warnings that are not shown count for nothing, and pass
 	@echo outputs/site/index.html
 
 docs-serve: $(DOCS_VENV)/.installed

@@ -39,7 +39,8 @@ def _parser() -> argparse.ArgumentParser:
         usage="egsw-plugin run [--out DIR] [--steps N] [--time-limit SECONDS] -- COMMAND...",
         description="Runs COMMAND with OUT=DIR and VERL_FILE_LOGGER_PATH=DIR/metrics.jsonl in its environment. "
         "Leaves train.log, metrics.jsonl and what `report` writes in DIR; what an earlier run left there is moved "
-        "to DIR/previous. Exit code: the command's own, 124 after the time limit, 130 after Ctrl-C.",
+        "to DIR/previous, unless it has a checkpoint, from which it goes on. Exit code: the command's own, 124 after "
+        "the time limit, 130 after Ctrl-C.",
     )
     run.add_argument("--out", type=Path, default=Path("outputs/run"), metavar="DIR", help="default: %(default)s")
     run.add_argument("--steps", type=_positive_int, metavar="N", help="steps expected (default: what verl announces)")

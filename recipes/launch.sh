@@ -1,6 +1,6 @@
 # Sourced by every launcher, which has set CONFIG (a file of this folder, without .yaml), METHOD, MODEL_PATH, TRAIN_FILES,
-# VAL_FILES and RUN_NAME, and may define a function prepare that makes them. Arguments are hydra overrides; --cfg job as
-# the last one prints the configuration and trains nothing.
+# VAL_FILES and RUN_NAME, and may define a function prepare that makes what it needs. Arguments are hydra overrides;
+# --cfg job as the last one prints the configuration and trains nothing.
 RECIPES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 OUT=${OUT:-outputs/$RUN_NAME}      # metrics.jsonl, validation/, checkpoints/
@@ -29,6 +29,31 @@ files() { # one file, or [several, of, them]; what its user has quoted stays as 
         printf '%s' "$separator" && files "${file%"${file##*[![:space:]]}"}" && separator=,
     done
     printf ']'
+}
+
+files_are_there() { # verl would miss one minutes later; of addresses and patterns nothing is known here
+    local given list file
+    for given in TRAIN_FILES VAL_FILES; do
+        case " ${*,,} " in *[\ +]data."${given,,}"=*) continue ;; esac # an override takes its place
+        given=${!given}
+        case $given in
+            \[*\]) IFS=, read -ra list <<< "${given:1:-1}" ;;
+            *) list=("$given") ;;
+        esac
+        for file in "${list[@]}"; do
+            file=${file#"${file%%[![:space:]]*}"}
+            file=${file%"${file##*[![:space:]]}"}
+            case $file in \'*\' | \"*\") file=${file:1:-1} file=${file//\\\'/\'} ;; esac
+            case $file in *://* | *[*?$]*) continue ;; esac
+            [ -e "$file" ] || missing "$file"
+        done
+    done
+}
+missing() {
+    local name=${1##*/} folder=${DATA_DIR:-}
+    [ "$1" = "$folder/$name" ] || fail "there is no $1; TRAIN_FILES and VAL_FILES name the data"
+    fail "there is no $1; make it: egsw-plugin data ${name%.parquet} --out $folder ... (README.md beside this\
+ launcher has the whole command)"
 }
 
 printing=false
@@ -61,7 +86,7 @@ if ! $printing; then
         [ "$(cat "$OUT/launch.txt" 2>/dev/null)" = "$launched" ] ||
             fail "$OUT holds another run ($(cat "$OUT/launch.txt" 2>/dev/null || echo unknown)); set RUN_NAME or OUT"
     fi
-    if declare -F prepare > /dev/null; then prepare; fi
+    if declare -F prepare > /dev/null; then prepare "$@"; else files_are_there "$@"; fi
     mkdir -p "$OUT"
     echo "$launched" > "$OUT/launch.txt"
     if [ -s "$OUT/checkpoints/latest_checkpointed_iteration.txt" ]; then

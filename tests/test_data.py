@@ -168,7 +168,7 @@ def test_other_copies_of_aime(tmp_path, record, answer, record_id):
     assert (row["reward_model"]["ground_truth"], row["extra_info"]["id"]) == (answer, record_id)
 
 
-def test_prompt_styles(tmp_path):
+def test_prompt_styles(tmp_path, capsys):
     raw = save(tmp_path / "raw.jsonl", RECORDS["math"][0])
     question = RECORDS["math"][1][0]
     for style, system in [
@@ -176,6 +176,8 @@ def test_prompt_styles(tmp_path):
         ("think", "Please reason step by step between <think> and </think>, and then put your final answer within "),
     ]:
         assert run("math", raw, tmp_path, "--prompt", style) == 0
+        # Another recipe's file of the same name may lie there, in another style.
+        assert f"2 rows in {tmp_path / 'math.parquet'}, prompt style {style}\n" in capsys.readouterr().out
         first, second = written(tmp_path, "math")[0]["prompt"]
         assert first["role"] == "system" and first["content"].startswith(system)
         assert second == {"role": "user", "content": question}

@@ -7,7 +7,9 @@ import doctest
 import html
 import importlib.util
 import re
+import subprocess
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from batches import applied, batch_of
@@ -17,6 +19,7 @@ from egsw_plugin.cli import main
 from egsw_plugin.kernels import compiled
 from egsw_plugin.methods import MEMBERS, pages
 from egsw_plugin.methods.interface import Base
+from egsw_plugin.study.record import read_records
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("docs", "recipes", "patches", "benchmarks")
@@ -56,7 +59,7 @@ def test_links_lead_somewhere(page):
         if "://" in path:
             continue
         target = (page.parent / path) if path else page
-        assert target.exists(), link
+        assert target.is_file(), link  # the site makes a page of it, and of a folder none
         if anchor:
             headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
             slugs = [re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in headings]
@@ -125,6 +128,41 @@ def test_the_numbers_of_the_concepts_are_the_pictures(pictures):
         assert re.search(rf"(?<!\d){abs(float(number)):.2f}(?!\d)", page), number
     examples = doctest.testfile(str(ROOT / "docs" / "concepts.md"), module_relative=False)
     assert examples.attempted > 5 and not examples.failed
+
+
+def test_make_alone_says_what_there_is():
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    [targets] = re.findall(r"^\.PHONY: help (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [target for target in targets.split() if not re.search(rf"\bmake {target}(?![-\w])", done.stdout)] == []
+
+
+def test_the_values_to_look_for_are_the_studys():
+    """In use.md: mean of the steps (lowest to highest), with the defaults."""
+
+    def seen(study, cell, metric, seeds=range(1, 100)):
+        records = read_records(ROOT / "docs" / study / "runs")
+        records = [one for one in records if one.cell == cell and one.seed in seeds]
+        found = [row[metric] for record in records for row in record.metrics.training]
+        return f"{fmean(found):.2f} ({min(found):.2f} to {max(found):.2f})"
+
+    cells = {"egsw": "egsw_alpha0.5_p3", "gtpo": "gtpo", "grpo_s": "grpo_s"}
+    page = (ROOT / "docs" / "use.md").read_text()
+    rows = re.findall(r"^\| `(\w+/mean)` \| (.+?) \| (.+?) \| (.+?) \|", page, re.MULTILINE)
+    assert len(rows) == 4
+    for metric, *values in rows:
+        assert values == [seen("study", cell, f"{name}/{metric}") for name, cell in cells.items()], metric
+    shift = seen("study_smollm2", "egsw", "egsw/entropy_shift/mean", seeds=[2])
+    assert f"{shift} with the defaults on SmolLM2, seed 2" in (ROOT / "docs" / "egsw.md").read_text()
+
+
+def test_every_page_stands_in_the_sites_navigation():
+    """`make docs` warns of one that does not, and its --strict makes that an error, unless --quiet hides it."""
+    navigation = (ROOT / "mkdocs.yml").read_text().split("\nnav:")[1]
+    named = set(re.findall(r": (\S+\.md)$", navigation, re.MULTILINE))
+    assert {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")} <= named
+    [build] = re.findall(r"^\t\$\(MKDOCS\) build(.*?)(?: #.*)?$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert build.split() == ["--strict"]
 
 
 def test_the_sites_tools_are_what_the_extra_asks_for():

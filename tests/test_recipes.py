@@ -56,6 +56,13 @@ def model(tmp_path_factory):
     return str(folder)
 
 
+def file_at(path):
+    """The name of a file that is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return str(path)
+
+
 @pytest.fixture
 def arguments_of(tmp_path, model):
     """What a launcher hands to Python, given environment variables and arguments."""
@@ -64,8 +71,11 @@ def arguments_of(tmp_path, model):
     stand_in.chmod(0o755)
 
     def run(launcher, *arguments, **environment):
-        given = {"MODEL_PATH": model, "TRAIN_FILES": "/data/train.parquet"}  # else a launcher may make them
-        given["VAL_FILES"] = "/data/test.parquet"
+        given = {
+            "MODEL_PATH": model,
+            "TRAIN_FILES": file_at(tmp_path / "train.parquet"),
+        }  # else a launcher may make them
+        given["VAL_FILES"] = file_at(tmp_path / "test.parquet")
         given["MEMORY"] = "0"  # nothing is trained
         environment = {"PYTHON": str(stand_in), "OUT": str(tmp_path / "out"), **given, **environment}
         command = ["bash", str(launcher), *arguments]
@@ -178,12 +188,13 @@ def test_the_megatron_overlay_composes(arguments_of):
     assert actor.policy_loss.loss_mode == "gtpo" and config.data.max_response_length == 4096
 
 
-def test_variables_and_overrides_reach_the_configuration(arguments_of):
+def test_variables_and_overrides_reach_the_configuration(arguments_of, tmp_path):
+    train, *validation = (file_at(tmp_path / "data" / f"{name}.parquet") for name in ("train", "a", "b"))
     environment = dict(
         METHOD="egsw_alpha0",
         MODEL_PATH="/models/other",
-        TRAIN_FILES="/data/train.parquet",
-        VAL_FILES="[/data/a.parquet,/data/b.parquet]",
+        TRAIN_FILES=train,
+        VAL_FILES=f"[{','.join(validation)}]",
         SEED="7",
         NNODES="2",
         NGPUS_PER_NODE="4",
@@ -195,8 +206,7 @@ def test_variables_and_overrides_reach_the_configuration(arguments_of):
     config = composed(arguments_of(launcher, *overrides, **environment)[1:])
     assert config.algorithm.egsw == {"alpha": 0.0, "temperature": 2}
     assert config.actor_rollout_ref.model.path == "/models/other"
-    assert config.data.train_files == "/data/train.parquet"
-    assert list(config.data.val_files) == ["/data/a.parquet", "/data/b.parquet"]
+    assert config.data.train_files == train and list(config.data.val_files) == validation
     assert config.data.seed == config.actor_rollout_ref.rollout.seed == 7
     assert (config.trainer.nnodes, config.trainer.n_gpus_per_node) == (2, 4)
     assert list(config.trainer.logger) == ["console", "wandb"]
@@ -334,6 +344,29 @@ def test_a_launcher_without_its_environment_says_what_makes_it(tmp_path, launche
     assert done.returncode == 2 and done.stderr.strip().endswith(f"there is no {tmp_path / 'python'}; run: make setup")
 
 
+def test_data_that_are_not_there_are_refused_before_anything_starts(arguments_of, tmp_path):
+    """verl would look for the validation's minutes later, once Ray is up."""
+    egsw, puzzles = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh", RECIPES / "reasoning_gym" / "run_qwen2.5_1.5b.sh"
+    data, out = tmp_path / "my data", tmp_path / "out"
+    own = {"DATA_DIR": str(data), "TRAIN_FILES": "", "VAL_FILES": ""}  # the launcher's
+    for name in ("math", "math-500"):
+        path = data / f"{name}.parquet"
+        words = re.escape(f"there is no {path}; make it: egsw-plugin data {name} --out {data} ...")
+        with pytest.raises(AssertionError, match=words):
+            arguments_of(egsw, **own)
+        assert not out.exists() and arguments_of(egsw, "--cfg", "job", **own)
+        file_at(path)
+    assert arguments_of(egsw, **own)
+    gone = str(tmp_path / "gone.parquet")
+    given = {"OUT": str(tmp_path / "another"), "VAL_FILES": f"[{data}/math.parquet, '{gone}']"}
+    for launcher in (egsw, puzzles):
+        with pytest.raises(AssertionError, match=re.escape(f"there is no {gone}; TRAIN_FILES and VAL_FILES name")):
+            arguments_of(launcher, **given)
+    assert arguments_of(egsw, f"++data.val_files={data}/math.parquet", **given)
+    given = {"OUT": str(tmp_path / "remote"), "VAL_FILES": "[hdfs://data/a.parquet,s3://data/b.parquet]"}
+    assert arguments_of(egsw, TRAIN_FILES=f"{data}/*.parquet", **given)
+
+
 def test_problems_to_train_on_need_others_to_validate_with(arguments_of):
     with pytest.raises(AssertionError, match="TRAIN_FILES needs VAL_FILES"):
         arguments_of(RECIPES / "reasoning_gym" / "run_smollm2_135m_cpu.sh", VAL_FILES="")
@@ -341,13 +374,14 @@ def test_problems_to_train_on_need_others_to_validate_with(arguments_of):
 
 def test_files_whose_names_mean_something_to_hydra(arguments_of, tmp_path):
     launcher = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh"
-    odd = "/data/user=me/it's (new)/math.parquet"
-    config = composed(arguments_of(launcher, TRAIN_FILES=odd, VAL_FILES=f"[{odd},/data/b.parquet]")[1:])
-    assert config.data.train_files == odd and list(config.data.val_files) == [odd, "/data/b.parquet"]
-    given = {"TRAIN_FILES": "'/data/a=b.parquet'", "VAL_FILES": "[ /data/my maths.parquet , '/data/c=d.parquet' ]"}
+    odd, plain = file_at(tmp_path / "user=me" / "it's (new)" / "math.parquet"), file_at(tmp_path / "b.parquet")
+    config = composed(arguments_of(launcher, TRAIN_FILES=odd, VAL_FILES=f"[{odd},{plain}]")[1:])
+    assert config.data.train_files == odd and list(config.data.val_files) == [odd, plain]
+    spaced, equal = file_at(tmp_path / "my maths.parquet"), file_at(tmp_path / "a=b.parquet")
+    quoted = "'" + odd.replace("'", r"\'") + "'"
+    given = {"TRAIN_FILES": f"'{equal}'", "VAL_FILES": f"[ {spaced} , {quoted} ]"}
     config = composed(arguments_of(launcher, OUT=str(tmp_path / "quoted"), **given)[1:])
-    assert config.data.train_files == "/data/a=b.parquet"
-    assert list(config.data.val_files) == ["/data/my maths.parquet", "/data/c=d.parquet"]
+    assert config.data.train_files == equal and list(config.data.val_files) == [spaced, odd]
 
 
 def test_values_with_characters_that_mean_something_to_hydra(arguments_of, tmp_path):

@@ -193,6 +193,11 @@ pids = [os.getpid(), subprocess.Popen(sleep).pid, subprocess.Popen(sleep, start_
     assert len(pids) == 3 and all(is_gone(pid) for pid in pids)
 
 
+def test_a_launchers_own_time_limit_is_named(launch, capfd):
+    assert launch("sys.exit(124)") == 124
+    assert "a time limit inside the launcher (a recipe's: TIME_LIMIT, seconds)" in capfd.readouterr().out
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupting_the_runner_ends_the_run(tmp_path, number, code):

@@ -330,6 +330,7 @@ def test_distillation_that_throws_the_policy_loss_away_is_refused(overrides):
     [
         ([EGSW], "algorithm.adv_estimator='egsw'"),
         (["algorithm.adv_estimator=grpo", "+algorithm.record.every=5"], "algorithm.record.every=5"),
+        (["algorithm.adv_estimator=grpo", f"{LOSS}=ce_gppo"], f"{LOSS}='ce_gppo'"),
     ],
 )
 def test_verls_experimental_trainers_are_no_v1_trainers(overrides, key):
@@ -340,6 +341,18 @@ def test_verls_experimental_trainers_are_no_v1_trainers(overrides, key):
     with pytest.raises(OptionError, match=f"{key}: .*OneStepOffRayTrainer.*start verl.trainer.main_ppo"):
         OneStepOffRayTrainer(config, None, {}, None)
     startup.check(config)
+
+
+@pytest.mark.parametrize("estimator", ["grpo", "gtpo"])
+@pytest.mark.parametrize("loss", ["egsw_plugin", "ce_gppo", "fipo"])
+def test_options_of_a_policy_loss_do_not_travel_in_the_old_trainer(monkeypatch, estimator, loss):
+    """The worker would miss them after the first rollout, on a patched verl too."""
+    monkeypatch.setattr(startup, "_patched", lambda: True)
+    given = [f"algorithm.adv_estimator={estimator}", f"{LOSS}={loss}"]
+    with pytest.raises(OptionError, match=rf"{LOSS}='{loss}': verl's old trainer .*set trainer.use_v1=True"):
+        validate(*given, "trainer.use_v1=False")
+    validate(*given)
+    validate(f"algorithm.adv_estimator={estimator}", f"{LOSS}=gtpo", "trainer.use_v1=False")  # it has none
 
 
 def python(code, **environment):

@@ -62,7 +62,7 @@ def write(source: Source, out: Path, origin: str | None, style: str | None, rows
         style = style or next(iter(source.styles))
         table = pa.Table.from_pylist([_row(source, style, *item) for item in enumerate(examples)], SCHEMA)
         pq.write_table(table, file, compression="zstd")
-    return f"{source.name}: {len(examples)} rows in {path}{notes}"
+    return f"{source.name}: {len(examples)} rows in {path}, prompt style {style}{notes}"
 
 
 def _examples(source: Source, tables: list[Table]) -> tuple[list[Example], str]:

@@ -5,6 +5,7 @@ Members are known by what they declare (`Requirements`) alone.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import re
@@ -199,6 +200,7 @@ def _refusals(config: Any, plan: Plan, loss: str, old_trainer: str | None) -> It
         yield from _too_few_responses(config, plan.chain)
         yield from _base(config, plan.chain)
         _ = plan.chain.success  # which raises where members disagree
+    yield from _options_of_the_loss(config, plan, loss, old_trainer)
     yield from _missing_tensors(config, plan)
     for link in plan.links:
         for option, fix in link.resolved().options.refusals():
@@ -237,6 +239,18 @@ def _old_trainer(config: Any, plan: Plan, name: str, trainer: str | None) -> Ite
             yield OptionError(place, success.field, fix)
     for controlled in plan.controlled:
         yield OptionError(f"{CREDIT}.{controlled}", "controller", f"{old} keeps no state of controllers; {fix}")
+
+
+def _options_of_the_loss(config: Any, plan: Plan, loss: str, trainer: str | None) -> Iterator[OptionError]:
+    """They travel as a field of the V1 trainer's advantage step, also beside an estimator of verl's."""
+    if plan.loss is None or not dataclasses.fields(plan.loss.options):
+        return
+    lacking = "hands no options to a policy loss, and this one has some"
+    if not select(config, "trainer.use_v1", True):
+        yield OptionError(LOSS_MODE, loss, f"verl's old trainer {lacking}; set trainer.use_v1=True")
+    elif trainer is not None:
+        fix = f"{trainer}, a form of verl's old trainer, {lacking}; start verl.trainer.main_ppo"
+        yield OptionError(LOSS_MODE, loss, fix)
 
 
 def _patched() -> bool:

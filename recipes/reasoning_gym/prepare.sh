@@ -9,7 +9,8 @@ if ! $making_data && [ -z "$VAL_FILES" ]; then
 fi
 VAL_FILES=${VAL_FILES:-$ASSETS/test.parquet}
 
-prepare() { # called by ../launch.sh before it trains
+prepare() { # called by ../launch.sh before it trains, with the launcher's arguments
+    $making_data || files_are_there "$@"
     if $making_model; then "$PYTHON" -m egsw_plugin model "$MODEL" --out "$MODEL_PATH"; fi
     if $making_data; then
         "$PYTHON" -m egsw_plugin data reasoning-gym --tasks "${TASKS[@]}" "${DATA_OPTIONS[@]}" --out "$ASSETS"

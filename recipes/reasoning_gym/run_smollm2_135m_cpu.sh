@@ -16,7 +16,7 @@ VAL_FILES=${VAL_FILES:-}
 EXAMPLES=${EXAMPLES:-$HERE/examples.yaml}   # a worked example a task, put before the question
 CONFIG=${STUDY_CONFIG:-reasoning_gym/smollm2_135m_cpu}   # another file of recipes/, such as a study's
 RUN_NAME=${RUN_NAME:-smollm2-135m-$METHOD-seed${SEED:-1}}
-MEMORY=${MEMORY:-14}               # GiB that must be free at the start; 0: whatever there is
+MEMORY=${MEMORY:-15}               # GiB that must be free at the start; 0: whatever there is
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 # ----------------------------------------------------------------------------------------------------------------------
 
