@@ -245,6 +245,12 @@ x**2 == x^2
 \frac{a+1}b == \frac{a+1}{b}
 x₁=3 == 3
 \begin{pmatrix}1,000\\2\end{pmatrix} == \begin{pmatrix}1000\\2\end{pmatrix}
+\infty != \$18.90
+-\infty != 12.5\%
+\infty+1 != 1.5\pi
+e^{\infty} != 6.02\times10^{23}
+5.0 != \infty
+\infty == \infty
 (100,201) != (100, 200)
 100,200,300 != 100, 200, 300
 """

@@ -475,6 +475,8 @@ GOLDS += [
     "= 18",
     "18°",
     "18 (eighteen)",
+    "18.0 (eighteen point zero)",
+    "x = 18 (eighteen)",
     "1.8e1",
 ]
 GOLDS += [
@@ -493,6 +495,12 @@ GOLDS += [
 def test_truths_that_are_dressed(truth):
     assert accuracy("d", box("18"), truth)["acc"] == RIGHT
     assert accuracy("d", box("19"), truth)["acc"] == WRONG
+
+
+@pytest.mark.parametrize("truth,part", [("2(x-y)", "2"), ("x^2(y-z)", "x^2"), ("5(abc)", "5"), ("2 (x - y)", "2")])
+def test_a_bracket_behind_a_truths_number_is_a_factor(truth, part):
+    assert accuracy("d", box(part), truth)["acc"] == WRONG
+    assert accuracy("d", box(truth), truth)["acc"] == RIGHT
 
 
 @pytest.mark.parametrize(

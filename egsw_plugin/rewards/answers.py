@@ -64,7 +64,10 @@ _GOLD_MARK = re.compile(
     r"(?:is\b\s*:?|[:=]|(?<=ans\.)(?=\s)|\n)[\s*]*(?=\S)",
     re.DOTALL | re.IGNORECASE,
 )
-_NUMBER_AGAIN = re.compile(r"(?<=\d)\s*\([A-Za-z -]{3,}\)$")  # 18 (eighteen)
+# 18 (eighteen), where 2(x-y) is a product
+_NUMBER_AGAIN = re.compile(
+    r"((?:[A-Za-z]\s*=\s*)?-?(?:\\?\$)?\d[\d,./]*)\s+\([A-Za-z]{3,}(?:[ -][A-Za-z]+)*\)"
+)
 _BRACKETS = re.compile(r"\s*(?:\\\[(.*)\\\]|\\\((.*)\\\)|\$\$(.*)\$\$)[\s.]*", re.DOTALL)
 _THOUSANDS = re.compile(r"(?<=\d)(?:\\[,!;: ]|~|\{,\})(?=\d{3}(?!\d))")  # math-verify reads 1\,000 as 1 times 000
 _GROUPS = re.compile(
@@ -269,7 +272,8 @@ def gold(text: str) -> str:
     ('18', '18', '18', 'north')
     """
     text = unmarked(_GOLD_MARK.sub("", text.strip(), count=1).strip())
-    text = _NUMBER_AGAIN.sub("", text)
+    if again := _NUMBER_AGAIN.fullmatch(text):
+        text = again[1]
     inner = _BRACKETS.fullmatch(text)
     return next(part for part in inner.groups() if part is not None).strip() if inner else text
 

@@ -177,8 +177,8 @@ def _same_decimals(gold: Any, given: Any) -> bool:
     if not (gold.has(sympy.Float) or given.has(sympy.Float)):
         return False
     one, other = (sympy.N(x, 30) for x in (gold, given))
-    if not (one.is_comparable and other.is_comparable) or bool(max(abs(one), abs(other)) < LARGE):
-        return False
+    if not all(x.is_comparable and x.is_finite for x in (one, other)) or bool(max(abs(one), abs(other)) < LARGE):
+        return False  # no number is near infinity
     return bool(abs(one - other) <= PRECISE * max(abs(one), abs(other)))
 
 
