@@ -413,6 +413,13 @@ BESIDE_A_FORMULA = [  # the rest of the number, or a word that makes another of 
     ("Answer: 5, not 6", "5", RIGHT),
     ("Answer: 5 (since 2+3=5)", "5", RIGHT),
     ("Answer: 5 base pairs", "5", RIGHT),
+    ("Answer: 12(twelve)", "12", RIGHT),
+    ("Answer: 12(ab)", "12", WRONG),
+    ("Answer: 3 PM", "3", RIGHT),
+    ("Answer: 3 TV sets", "3", RIGHT),
+    ("Answer: 8 my friend", "8", RIGHT),
+    ("Answer: 25 cu ft", "25", RIGHT),
+    ("Answer: 3 gyms, as shown", "3", RIGHT),
 ]
 
 

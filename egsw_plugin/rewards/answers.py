@@ -39,13 +39,16 @@ _TAG = re.compile(
 _QUOTED = re.compile("[\"“‘'«<]([^\"“”‘’'«»<>]+)[\"”’'»>](.*)", re.DOTALL)
 _MATH = re.compile(r"(?<!\\)\$[^$]+\$")
 _DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]")
-# A word that changes nothing of the number before it: a unit, a reason. Two or three letters may be variables.
+# A word that changes nothing of the number before it: a unit, a reason. Two or three small letters may be variables.
 _IDLE = (
-    rf"(?!(?:{CHANGING})\b)(?:(?=[a-z]*[aeiou])[a-z]{{3}}|(?:{LONG_UNITS}|sq|yrs|pts|as|so|by|of|is|at|on|we|he|it)\b)"
+    rf"(?!(?:{CHANGING})\b)(?:[a-z]{{4}}|(?=[a-z]*[aeiou])[a-z]{{3}}|[a-z]{{2}}y\b|(?-i:[A-Z])[a-z]|(?:{LONG_UNITS}|"
+    r"sq|cu|qts?|pts?|pcs|tsp|yrs?|gm|am|pm|an|as|at|be|by|go|he|is|it|me|my|no|of|on|so|up|us|we)\b)"
 )
+# 5(five), where 5(ab) is a product
+_SAID_AGAIN = rf"(?!(?:{CHANGING})\b)(?:one|two|six|ten|[a-z]{{4,}})(?:[ -][a-z]+)*\)"
 _NUMBER_IN_WORDS = re.compile(
     r"((?:-?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?|-?\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\})"
-    rf"(?:\s+(?:{MAGNITUDES})\b)?)(?:[,;.]\s+(?!(?:{CHANGING})\b)[a-z]{{2}}|\s+\(?{_IDLE})",
+    rf"(?:\s+(?:{MAGNITUDES})\b)?)(?:[,;.]\s+(?!(?:{CHANGING})\b)[a-z]{{2}}|\s+\(?{_IDLE}|\({_SAID_AGAIN})",
     re.IGNORECASE,
 )
 _NO_SPACE = re.compile(r"(?<!\\)\\!\s*")

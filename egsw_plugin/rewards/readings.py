@@ -123,4 +123,4 @@ def _number(text: str) -> str | None:
     if side[:1] == "-":
         side = "-" + side[1:].lstrip()
     found = _DRESSED_NUMBER.fullmatch(side) or answers._NUMBER_IN_WORDS.match(side)
-    return re.sub(r"[\\$,]", "", found[1]) if found else None
+    return re.sub(r"\\?\$|,", "", found[1]) if found else None
