@@ -245,6 +245,48 @@ x**2 == x^2
 \frac{a+1}b == \frac{a+1}{b}
 x₁=3 == 3
 \begin{pmatrix}1,000\\2\end{pmatrix} == \begin{pmatrix}1000\\2\end{pmatrix}
+\infty != \$18.90
+-\infty != 12.5\%
+\infty+1 != 1.5\pi
+e^{\infty} != 6.02\times10^{23}
+5.0 != \infty
+\infty == \infty
+5 ln 2 != 5
+2(sqrt(3)-1) != 2
+2(sqrt(3)-1) == 2(\sqrt3-1)
+5 trillion == 5000000000000
+10 choose 3 != 10
+4 factorial != 4
+5 divided by 2 != 5
+2 cos x != 2
+3 halves != 3
+5 xy == 5xy
+1/2 bh != 1/2
+2(xy+1) == 2(xy+1)
+5(7) == 35
+34_5 != 34_6
+1=2=3 != 3
+\$18.90 == 18.90
+\mathbf{v}=\begin{pmatrix}1\\2\end{pmatrix} == \begin{pmatrix}1\\2\end{pmatrix}
+\mathbf{v}=\begin{pmatrix}1\\3\end{pmatrix} != \begin{pmatrix}1\\2\end{pmatrix}
+\mathbf{v}=\begin{pmatrix}1\\2\end{pmatrix} == (1,2)
+\frac{1}{5}\begin{pmatrix}1\\-18\end{pmatrix} == \begin{pmatrix}1/5\\-18/5\end{pmatrix}
+\frac{1}{5}\begin{pmatrix}1\\-17\end{pmatrix} != \begin{pmatrix}1/5\\-18/5\end{pmatrix}
+-\begin{pmatrix}1\\2\end{pmatrix} == \begin{pmatrix}-1\\-2\end{pmatrix}
+\begin{pmatrix}1\\2\end{pmatrix}+t\begin{pmatrix}3\\4\end{pmatrix} == \begin{pmatrix}1+3t\\2+4t\end{pmatrix}
+\{1,2\} != \begin{pmatrix}1\\2\end{pmatrix}
+1,2 == \begin{pmatrix}1\\2\end{pmatrix}
+\begin{pmatrix}1\\[4pt]2\end{pmatrix} == \begin{pmatrix}1\\2\end{pmatrix}
+\begin{pmatrix}1\\[4pt]3\end{pmatrix} != \begin{pmatrix}1\\2\end{pmatrix}
+18.90\$ == 18.90
+18.90\$ == \$18.90
+18.91\$ != 18.90
+\text{\$18.90} == 18.90
+1, 10, 100 == 1,10,100
+1, 10, 101 != 1,10,100
+0.125, 8 == 0.125,8
+3\times10^8 m/s == 3\times10^8
+3\times10^9 m/s != 3\times10^8
 (100,201) != (100, 200)
 100,200,300 != 100, 200, 300
 """
@@ -261,6 +303,16 @@ def test_boxed(answer, truth, right):
     assert accuracy("d", rf"So it is \boxed{{{answer}}}.", truth)["acc"] == right
     if right:
         assert accuracy("d", rf"So it is \boxed{{{truth}}}.", answer)["acc"] == right, "the other way round"
+
+
+# What is read otherwise where it is stated: the mark of an answer, and words behind a number are a clause.
+NOT_STATED = {r"\text{Answer: }204", "5 except", "5 is the number", "5 without"}
+
+
+@pytest.mark.parametrize("wrapper", ["Answer: %s", r"Answer: \(%s\)", "Answer: $%s$, as shown."])
+@pytest.mark.parametrize("answer,truth,right", [pair for pair in pairs() if pair[0] not in NOT_STATED])
+def test_stated(wrapper, answer, truth, right):
+    assert dapo("d", wrapper % answer, truth)["acc"] == right
 
 
 @pytest.mark.parametrize("latex", [r"f(x)=\begin{cases}1&x>2\\0&x>5\end{cases}", "x>2 | 5>x"])

@@ -388,6 +388,38 @@ BESIDE_A_FORMULA = [  # the rest of the number, or a word that makes another of 
     ("Answer: half of the class, that is $12$ children", "12", RIGHT),
     ("Answer: the square of $3$", "3", WRONG),
     ("Answer: $3$ to $5$", "3", WRONG),
+    ("Answer: $1$, $2$, and $3$.", "1,2", WRONG),
+    ("Answer: $1$, $2$, and $3$.", "1,2,3", RIGHT),
+    ("Answer: $1$, $2$ and $3$, as shown.", "1,2,3", RIGHT),
+    (r"Answer: \(x=3\), \(y=4\)", "3,4", RIGHT),
+    ("Answer: $5$/$6$", "5", WRONG),
+    ("Answer: $5$/$6$", "5/6", RIGHT),
+    (r"Answer: $2\sqrt3$ + 1", r"2\sqrt3", WRONG),
+    (r"Answer: $2\sqrt3$ + 1", r"2\sqrt3+1", RIGHT),
+    ("Answer: x < $5$", "5", WRONG),
+    ("Answer: √$5$", "5", WRONG),
+    ("Answer: $3$:$4$", "3:4", RIGHT),
+    (r"Answer: $50$\%", "1/2", RIGHT),
+    ("Answer: $x$ = $5$", "5", RIGHT),
+    ("Answer: $5$, where $x=2$", "5", RIGHT),
+    ("Answer: $5$: $2+3 = 5$", "5", RIGHT),
+    ("Answer: $5$ - as shown", "5", RIGHT),
+    ("Answer: five ($5$)", "5", RIGHT),
+    ("Answer: $5$ (five apples)", "5", RIGHT),
+    ("Answer: -> $5$", "5", RIGHT),
+    (r"Answer: $\sqrt{10}$ ≈ 3.16", r"\sqrt{10}", RIGHT),
+    ("Answer: 5 million people, since", "5000000", RIGHT),
+    ("Answer: 7 by symmetry", "7", RIGHT),
+    ("Answer: 5, not 6", "5", RIGHT),
+    ("Answer: 5 (since 2+3=5)", "5", RIGHT),
+    ("Answer: 5 base pairs", "5", RIGHT),
+    ("Answer: 12(twelve)", "12", RIGHT),
+    ("Answer: 12(ab)", "12", WRONG),
+    ("Answer: 3 PM", "3", RIGHT),
+    ("Answer: 3 TV sets", "3", RIGHT),
+    ("Answer: 8 my friend", "8", RIGHT),
+    ("Answer: 25 cu ft", "25", RIGHT),
+    ("Answer: 3 gyms, as shown", "3", RIGHT),
 ]
 
 
@@ -475,6 +507,8 @@ GOLDS += [
     "= 18",
     "18°",
     "18 (eighteen)",
+    "18.0 (eighteen point zero)",
+    "x = 18 (eighteen)",
     "1.8e1",
 ]
 GOLDS += [
@@ -493,6 +527,12 @@ GOLDS += [
 def test_truths_that_are_dressed(truth):
     assert accuracy("d", box("18"), truth)["acc"] == RIGHT
     assert accuracy("d", box("19"), truth)["acc"] == WRONG
+
+
+@pytest.mark.parametrize("truth,part", [("2(x-y)", "2"), ("x^2(y-z)", "x^2"), ("5(abc)", "5"), ("2 (x - y)", "2")])
+def test_a_bracket_behind_a_truths_number_is_a_factor(truth, part):
+    assert accuracy("d", box(part), truth)["acc"] == WRONG
+    assert accuracy("d", box(truth), truth)["acc"] == RIGHT
 
 
 @pytest.mark.parametrize(

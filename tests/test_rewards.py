@@ -236,6 +236,8 @@ CASES = [
 KNOWN_LIMITS = [
     (r"\boxed{1,2,3,\ldots}", "1,2,3", RIGHT),
     (r"\boxed{x=3, y=4}", "(3,4)", RIGHT),  # names are dropped, and a list is compared with a tuple
+    (r"\boxed{(2,1)}", "x=1,y=2", RIGHT),  # and a list has no order
+    (r"\boxed{1+1=3}", "3", RIGHT),  # of an equation, the right side counts
     (r"\boxed 5", "5", WRONG),  # a box without braces
     (r"\boxed{2+3\cdot 4}", "14", RIGHT),  # nothing asks for the value to be worked out
     (r"\boxed{e^{i\pi}}", "-1", WRONG),  # i is a variable beside pi

@@ -11,7 +11,7 @@ _OTHER_FORMATS = {".bin", ".pt", ".pth", ".h5", ".msgpack", ".ot", ".onnx", ".gg
 
 
 def fetch(hub_id: str, revision: str | None, out: Path) -> str:
-    """Downloads a snapshot into ``out``; what an earlier call left there is taken up again.
+    """Downloads a snapshot into ``out``; of what an earlier call left there, the snapshot's files are taken up again.
 
     Returns:
         The commit.
@@ -27,7 +27,9 @@ def fetch(hub_id: str, revision: str | None, out: Path) -> str:
         snapshot_download(hub_id, revision=about.sha, local_dir=out, allow_patterns=names)
     except Exception as error:  # huggingface_hub, httpx and the file system each have their own
         raise _reason(error, hub_id, revision) from error
-    shutil.rmtree(out / ".cache", ignore_errors=True)
+    for path in out.iterdir():  # the hub's own notes, and what an earlier call for another model left
+        if path.name not in names:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     check(out, hub_id)
     return str(about.sha)
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from .dress import undressed
 from .forms import usual
-from .quantities import MAGNITUDES, is_compound, plain
+from .quantities import CHANGING, LONG_UNITS, MAGNITUDES, is_compound, plain
 
 TAIL = 4096  # characters: a final answer has a few hundred at most, and the time of all searches is bounded by this
 
@@ -37,12 +37,18 @@ _TAG = re.compile(
     r"</?(?:b|i|u|s|em|strong|span|p|br|mark|center|answer)\b[^<>]*>|<\|\w{1,40}\|>|~~[^~\n]*~~\s*|\\boxed\s*\{\s*\}"
 )
 _QUOTED = re.compile("[\"“‘'«<]([^\"“”‘’'«»<>]+)[\"”’'»>](.*)", re.DOTALL)
-_MATH = re.compile(r"\$[^$]+\$|\\[(\[]")
+_MATH = re.compile(r"(?<!\\)\$[^$]+\$")
+_DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]")
+# A word that changes nothing of the number before it: a unit, a reason. Two or three small letters may be variables.
+_IDLE = (
+    rf"(?!(?:{CHANGING})\b)(?:[a-z]{{4}}|(?=[a-z]*[aeiou])[a-z]{{3}}|[a-z]{{2}}y\b|(?-i:[A-Z])[a-z]|(?:{LONG_UNITS}|"
+    r"sq|cu|qts?|pts?|pcs|tsp|yrs?|gm|am|pm|an|as|at|be|by|go|he|is|it|me|my|no|of|on|so|up|us|we)\b)"
+)
+# 5(five), where 5(ab) is a product
+_SAID_AGAIN = rf"(?!(?:{CHANGING})\b)(?:one|two|six|ten|[a-z]{{4,}})(?:[ -][a-z]+)*\)"
 _NUMBER_IN_WORDS = re.compile(
-    # What follows the number must be a word that changes nothing of it: a unit, a reason, the next clause.
-    r"(-?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?|-?\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\})"
-    r"(?:[,;.]?\s+(?!(?:and|or|to|pi|sqrt|times|over|plus|minus|mod|percent|hundred|thousand|"
-    r"million|billion|if|when|for)\b)[a-z]{2,}|\s*\((?!(?:mod|base|in base|or|and)\b)[a-z]{2,})",
+    r"((?:-?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?|-?\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\})"
+    rf"(?:\s+(?:{MAGNITUDES})\b)?)(?:[,;.]\s+(?!(?:{CHANGING})\b)[a-z]{{2}}|\s+\(?{_IDLE}|\({_SAID_AGAIN})",
     re.IGNORECASE,
 )
 _NO_SPACE = re.compile(r"(?<!\\)\\!\s*")
@@ -64,12 +70,14 @@ _GOLD_MARK = re.compile(
     r"(?:is\b\s*:?|[:=]|(?<=ans\.)(?=\s)|\n)[\s*]*(?=\S)",
     re.DOTALL | re.IGNORECASE,
 )
-_NUMBER_AGAIN = re.compile(r"(?<=\d)\s*\([A-Za-z -]{3,}\)$")  # 18 (eighteen)
+# 18 (eighteen), where 2(x-y) is a product
+_NUMBER_AGAIN = re.compile(r"((?:[A-Za-z]\s*=\s*)?-?(?:\\?\$)?\d[\d,./]*)\s+\([A-Za-z]{3,}(?:[ -][A-Za-z]+)*\)")
 _BRACKETS = re.compile(r"\s*(?:\\\[(.*)\\\]|\\\((.*)\\\)|\$\$(.*)\$\$)[\s.]*", re.DOTALL)
 _THOUSANDS = re.compile(r"(?<=\d)(?:\\[,!;: ]|~|\{,\})(?=\d{3}(?!\d))")  # math-verify reads 1\,000 as 1 times 000
 _GROUPS = re.compile(
     r"(?<![\w.,}])(?<![\w.,}]\s)\d{1,3}(?: \d{3})+(?![\w,]|\.\d{3}|\s+[\d(\\])"
 )  # and 1 000 as their sum
+_LAST_DOLLAR = re.compile(r"\\\$[\s.,$]*$")
 _LAST_STOP = re.compile(r"(?<!\\right)\.$")
 _NEXT_SENTENCE = re.compile(r"[.!]\s+(?=[A-Z])")
 _THOUGHT = re.compile(r"\s*<think>(.*)</think>(.*)", re.DOTALL)
@@ -129,18 +137,28 @@ _OPENED, _TIMES, _DOT = r"\boxed{", r"\\cdot ", r"\\cdot "
 _FORMULA_OF = re.compile(rf"\s*\$([^$]+)\$\s*((?:{MAGNITUDES})\b)")
 _ALSO = re.compile(r"(?<=[\d}$%])\s*\(\s*(?:(?:or|i\.e\.,?|=)\s*([^()]*)|([-+]?\d+(?:\.\d+)?)\s*\\?%\s*)\)")
 _ROUNDED = re.compile(
-    r"(?<=\S)\s*(?:\(\s*(?:\\approx|≈|~|(?:\\text\s*\{\s*)?(?:or )?(?:approximately|approx\.?|about|roughly))[^()]*\)"
+    r"(?<=\S)(?:\\?\s)*(?:"
+    r"\(\s*(?:\\approx|≈|~|(?:\\text\s*\{\s*)?(?:or )?(?:approximately|approx\.?|about|roughly))[^()]*\)"
     r"|\\text\s*\{\s*\(?,?\s*(?:or )?(?:approximately|approx\.?|about|roughly)[^{}]*\}.*$)"
 )
 _LONE_LETTER = re.compile(r"^([^,]*\s)([a-z])$", re.DOTALL)
 _VARIABLE = re.compile(r"[A-Za-z]")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _NEGATIVE = re.compile(r"^\s*(?:minus|negative)\s+(?=[\d$\\])", re.IGNORECASE)
-_FORMULA_ALONE = re.compile(r"\$([^$]+)\$[\s.]*")
-_ONE_FORMULA = re.compile(r"[^$]*\$([^$]+)\$")
+_FORMULA = r"\$((?:[^$\\]|\\.)+)\$"
+_FORMULA_ALONE = re.compile(rf"{_FORMULA}[\s.]*", re.DOTALL)
+_NEXT_FORMULA = re.compile(rf"\s*(?:,\s*(?:and|or)?|and|or)\s*{_FORMULA}", re.DOTALL)
+_ONE_FORMULA = re.compile(rf"(?:[^$\\]|\\.)*?{_FORMULA}", re.DOTALL)
 # What stands beside a formula: the rest of the number, or a word that makes another of it.
-_JOINED_BEFORE = re.compile(r"(?:-|\d)\s*$|^\s*\d[\d,. ]*$")
-_JOINED_AFTER = re.compile(r"\^|\s*(?:,|,?\s*(?:or|and|to)\b)?\s*-?\d")
+_SIGN = r"(?:[-+*/^<>]|\\(?:times|cdot|div|pm|le|ge|ne|cup|cap)(?![A-Za-z]))"
+_JOINED_BEFORE = re.compile(rf"(?:-|\d|[\w)}}]\s*{_SIGN}|\\sqrt)\s*$|^\s*\d[\d,. ]*$")
+_JOINED_AFTER = re.compile(
+    rf"\^|\s*(?:,|,?\s*(?:or|and|to)\b)?\s*-?\d|\s*{_SIGN}\s*\(?[\d$\\]|\s*[-+*^<>]\s*[b-zB-HJ-Z]\b|"
+    r"(?:\s+:\s*|:)[\d$]|\([-\d$]"
+)
+_DOLLAR = re.compile(r"(?<!\\)\$")
+_NAMED = re.compile(r"[A-Za-z](?:_\{?\w\}?)?")
+_EQUALS = re.compile(r"\s*=\s*[-\d$\\]")
 _CHANGED_BEFORE = re.compile(
     r"\b(?:not|at least|at most|between|either|neither|twice|half|double|times|(?:less|more|fewer|greater) than|"
     r"(?:square|cube) root|square|cube)\s+(?:of\s+)?(?:the\s+)?$",
@@ -269,7 +287,8 @@ def gold(text: str) -> str:
     ('18', '18', '18', 'north')
     """
     text = unmarked(_GOLD_MARK.sub("", text.strip(), count=1).strip())
-    text = _NUMBER_AGAIN.sub("", text)
+    if again := _NUMBER_AGAIN.fullmatch(text):
+        text = again[1]
     inner = _BRACKETS.fullmatch(text)
     return next(part for part in inner.groups() if part is not None).strip() if inner else text
 
@@ -278,13 +297,13 @@ def as_latex(statement: str) -> str:
     r"""A statement as text from which math-verify takes the answer.
 
     >>> as_latex("1/2."), as_latex("34 people"), as_latex("$5$, since"), as_latex("2 or 3")
-    ('\\boxed{1/2}', '\\boxed{34}', 'answer: $5$, since', '\\boxed{2 or 3}')
+    ('\\boxed{1/2}', '\\boxed{34}', '\\boxed{5}', '\\boxed{2 or 3}')
     """
     box = boxed(statement)
     if box is not None:
         return in_box(box)
     quoted = _QUOTED.match(statement)
-    statement = quoted[1] + quoted[2] if quoted else statement
+    statement = _DELIMITER.sub("$", quoted[1] + quoted[2] if quoted else statement)
     if statement[:1] == "$" and (alone := _FORMULA_ALONE.fullmatch(statement)):
         return in_box(alone[1])
     statement = _NEXT_SENTENCE.split(_THOUSANDS.sub("", undressed(statement)), 1)[0]
@@ -295,16 +314,21 @@ def as_latex(statement: str) -> str:
     if " " in statement and is_compound(statement):
         return in_box(statement)
     if formula := _ONE_FORMULA.match(statement):
-        before, inside, after = statement[: formula.start(1)], formula[1], statement[formula.end() :]
-        before = before.rstrip("$")
+        before, formulas, end = statement[: formula.start(1) - 1], [formula[1]], formula.end()
+        while following := _NEXT_FORMULA.match(statement, end):
+            formulas.append(following[1])
+            end = following.end()
+        after = statement[end:]
         if _CHANGED_BEFORE.search(before) or _CHANGED_AFTER.match(after):
             return rf"\boxed{{\text{{{statement}}}}}"
-        if inside[:1] == "^" or _JOINED_BEFORE.search(before) or _JOINED_AFTER.match(after):
-            return in_box(" ".join(statement.replace("$", "").split()))
-    if _MATH.search(statement):
-        magnitude = _FORMULA_OF.match(statement)
-        if magnitude:
+        named = _NAMED.fullmatch(formula[1].strip()) and _EQUALS.match(after)
+        if named or formula[1][:1] == "^" or _JOINED_BEFORE.search(before) or _JOINED_AFTER.match(after):
+            return in_box(" ".join(_DOLLAR.sub("", statement).split()))
+        if magnitude := _FORMULA_OF.match(statement):
             return in_box(f"{magnitude[1]} {magnitude[2]}")
+        if not _MATH.search(after) and (len(formulas) == 1 or "," in statement[formula.end() : end]):
+            return in_box(", ".join(formulas) + (r"\%" if after.startswith(("%", r"\%")) else ""))
+    if _MATH.search(statement):
         return f"answer: {spaced(statement)}"
     number = _NUMBER_IN_WORDS.match(statement)
     return in_box(number[1].rstrip(",") if number else statement)
@@ -324,7 +348,8 @@ def in_box(latex: str) -> str:
         latex = next(part for part in inside.groups()[1:] if part)
     if "appro" in latex or "abou" in latex:
         latex = _ROUNDED.sub("", latex)
-    bare = _EDGE.sub("", _LAST_STOP.sub("", _without_line_end(spaced(latex).strip("$ ,"))), count=1)
+    latex = _LAST_DOLLAR.sub("", spaced(latex)).strip("$ ,")
+    bare = _EDGE.sub("", _LAST_STOP.sub("", _without_line_end(latex)), count=1)
     if _PLAIN.fullmatch(bare):
         return f"\\boxed{{{bare}}}"
     bare = _COMMAS.sub(lambda number: number[1] + number[2].replace(",", ""), bare)

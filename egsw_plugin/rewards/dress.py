@@ -97,13 +97,14 @@ _NOTHING = re.compile(
     r"(?:\\(?:blacksquare|square|qed|checkmark)(?![A-Za-z])\s*)+$|"
     r"\\(?:begin|end)\{(?:align|aligned|equation|gather|gathered|split|math|displaymath|center)\*?\}"
 )
+_ROW_SPACE = re.compile(r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|ex|em|mm|cm|in)\s*\]")
 _SPACED = re.compile(r"\\nobreakspace(?![A-Za-z])|\\[hv]space\*?\s*\{[^{}]*\}|\\hskip\s*[\d.]+\s*(?:pt|em|ex|mm|cm)")
 _BOLD_NUMBER = re.compile(r"\\mathbf\s*(?=\{[^{}]*[\d\\])")
 _AS_TEXT = re.compile(
     r"\\(?:textup|textnormal|textsf|textit|textsl|texttt|textrm|textbf|emph|mathsf|mathit|mathtt|framebox)\s*(?=\{)"
 )
 _NUMBER_AS_TEXT = re.compile(
-    r"\\(?:text|mathrm|mathcal|mathbb|mbox)\s*\{((?:[\d\s.,+\-*/^()]|\\[dt]?frac(?![A-Za-z])|\\[,;! ]|\{[\d,.]*\})*)\}"
+    r"\\(?:text|mathrm|mathcal|mathbb|mbox)\s*\{((?:[\d\s.,+\-*/^()]|\\[dt]?frac(?![A-Za-z])|\\[,;! $]|\{[\d,.]*\})*)\}"
 )
 _UNIT = re.compile(r"(?<=\d)((?:\s|\\[,;: ]|~)*)\\operatorname\*?\s*(?=\{)")
 _FUNCTION = re.compile(
@@ -183,6 +184,8 @@ def undressed(latex: str) -> str:
         latex = _DEGREE.sub(r"^\\circ", _ANGLE.sub(_radians, latex))
     if "\\begin{" in latex and _ALIGNED.search(latex):
         latex = latex.replace("&", "")
+    if "\\begin{" in latex:
+        latex = _ROW_SPACE.sub(r"\\\\", latex)
     latex = _NOTHING.sub("", latex)
     if "\\big" in latex or "\\Big" in latex:
         latex = _SIZED.sub("", latex)

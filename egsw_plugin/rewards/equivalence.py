@@ -106,8 +106,15 @@ def _equal(answer: str, truth: str) -> bool:
         pair = (gold[0], given[0])
         if all(any(isinstance(one, kind) for one in pair) for kind in (sympy.Interval, sympy.FiniteSet)):
             return False
-    if len({isinstance(side[0], sympy.MatrixBase) for side in (gold, given) if side}) == 2:
-        gold, given = _as_tuple(gold), _as_tuple(given)
+    if gold and given:
+        pair = (_unnamed(gold[0]), _unnamed(given[0]))
+        matrices = [isinstance(one, sympy.MatrixBase) for one in pair]
+        if any(matrices):
+            gold, given = [pair[0], *gold[1:]], [pair[1], *given[1:]]
+        if any(matrices) and any(isinstance(one, sympy.Tuple | sympy.Interval | sympy.FiniteSet) for one in pair):
+            if "\\{" in answer + truth:
+                return False  # a set is no vector
+            gold, given = _as_tuple(gold), _as_tuple(given)
     if verify(gold, given, timeout_seconds=None, allow_set_relation_comp=True):
         return not _only_near(gold[0], given[0])
     return bool(gold and given) and _same_decimals(gold[0], given[0])
@@ -119,6 +126,12 @@ def _value(digits: str, base: str) -> int | tuple[str, str]:
         return int(digits, int(base))
     except ValueError:
         return digits, base
+
+
+def _unnamed(value: Any) -> Any:
+    """The right side of an equation; a sum or product of matrices worked out."""
+    value = value.rhs if isinstance(value, sympy.Equality) else value
+    return value.doit() if isinstance(value, sympy.MatrixExpr) else value
 
 
 def _as_tuple(side: list) -> list:
@@ -177,8 +190,8 @@ def _same_decimals(gold: Any, given: Any) -> bool:
     if not (gold.has(sympy.Float) or given.has(sympy.Float)):
         return False
     one, other = (sympy.N(x, 30) for x in (gold, given))
-    if not (one.is_comparable and other.is_comparable) or bool(max(abs(one), abs(other)) < LARGE):
-        return False
+    if not all(x.is_comparable and x.is_finite for x in (one, other)) or bool(max(abs(one), abs(other)) < LARGE):
+        return False  # no number is near infinity
     return bool(abs(one - other) <= PRECISE * max(abs(one), abs(other)))
 
 

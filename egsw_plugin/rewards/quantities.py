@@ -18,14 +18,14 @@ MAGNITUDES = f"{_POWER}|dozen"
 _NUMBER = r"[-+]?\d+(?:\.\d+)?"
 _NUMERAL = (  # a number, a fraction, a mixed number, or one of those times a root, pi or a power of ten
     rf"(?:{_NUMBER}(?:/\d+)?(?:\s*\\[dt]?frac\s*\{{[^{{}}]*\}}\s*\{{[^{{}}]*\}})?|[-+]?\\[dt]?frac\s*\{{[^{{}}]*\}}\s*\{{[^{{}}]*\}})"
-    r"(?:\s*\\(?:times\s*10\^\{[-+]?\d+\}|cdot 12))?(?:\s*\\pi(?![A-Za-z]))?"
+    r"(?:\s*\\(?:times\s*10\^(?:\{[-+]?\d+\}|\d)|cdot 12))?(?:\s*\\pi(?![A-Za-z]))?"
 )
 
 # --- thousands
 
 _MARKED = re.compile(r"(?<![\w.,])\d{1,3}(?:(?:['’_]|\\_)\d{3})+(?!\d)")
 _DOTTED = re.compile(r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.]|,\d)")
-_CONTINENTAL = re.compile(r"((?:\\?\$\s*)?[-+]?)(\d{1,3}(?:\.\d{3})+|\d{1,3}(?: \d{3})+(?=,\d\d?$)),(\d+)")
+_CONTINENTAL = re.compile(r"((?:\\?\$\s*)?[-+]?)([1-9]\d{0,2}(?:\.\d{3})+|[1-9]\d{0,2}(?: \d{3})+(?=,\d\d?$)),(\d+)")
 _INDIAN = re.compile(r"((?:\\?\$\s*)?[-+]?)([1-9]\d?(?:,\d{2})+,\d{3}(?:\.\d+)?)")
 _TIGHT = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:,\d{3})+(?!\w|,\S)")
 _ZEROS = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:,\d{3})*,000(?:,\d{3})*(?!,?\d)")
@@ -35,23 +35,28 @@ _OPENED = re.compile(r"[(\[]|\\\{")
 
 # --- units
 
-_LONG_UNITS = (
+LONG_UNITS = (
     "mm|cm|dm|km|nm|µm|mi|ft|yd|in|kg|mg|lb|lbs|oz|sec|secs|min|mins|hr|hrs|ms|kJ|MJ|kW|MW|kPa|MPa|Pa|Hz|kHz|MHz|GHz|"
     "mL|ml|mol|rad|deg|mph|kph|kmh|eV|keV|MeV|GeV|kN|kV|mA|mV|USD|EUR|GBP|INR|CAD|AUD|CNY|RMB|atm|bar|cal|kcal"
 )
 _SHORT_UNITS = "m|g|s|h|N|J|W|V|A|K|C|F|L|l|M|Ω|T"
 _RAISED = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?"
-_ANY_UNIT = rf"(?:{_LONG_UNITS}|{_SHORT_UNITS})(?![A-Za-z]){_RAISED}"
+_ANY_UNIT = rf"(?:{LONG_UNITS}|{_SHORT_UNITS})(?![A-Za-z]){_RAISED}"
 _PER = r"\s*(?:/|\\cdot(?![A-Za-z])|\*|(?<=\s)per(?=\s))\s*"
 _LONG_UNIT = re.compile(
-    rf"({_NUMERAL})\s*(?:(?:{_LONG_UNITS})(?![A-Za-z]){_RAISED}(?:{_PER}{_ANY_UNIT})*|{_ANY_UNIT}(?:{_PER}{_ANY_UNIT})+)"
+    rf"({_NUMERAL})\s*(?:(?:{LONG_UNITS})(?![A-Za-z]){_RAISED}(?:{_PER}{_ANY_UNIT})*|{_ANY_UNIT}(?:{_PER}{_ANY_UNIT})+)"
 )
 _SHORT_UNIT = re.compile(rf"\\boxed\{{\s*({_NUMERAL})\s*(?:(?:{_SHORT_UNITS})(?![A-Za-z]){_RAISED}|\\Omega)\s*\}}")
-# Words that say more of the number than what it counts.
+# Words that make another number of it.
+CHANGING = (
+    rf"and|or|to|if|when|for|{_POWER}|dozen|pi|sqrt|root|times|over|plus|minus|mod|modulo|percent|factorial|squared|"
+    r"cubed|choose|log|ln|exp|sin|cos|tan|cot|csc|halves|thirds|fourths|fifths|tenths|hundredths|thousandths|base(?!\s+pairs?)|"
+    "divided|multiplied"
+)
+# And those that say more of it than what it counts.
 _NO_UNIT = (
-    rf"and|or|to|of|if|when|for|nor|not|but|by|is|{_POWER}|dozen|pi|sqrt|root|times|over|plus|minus|mod|modulo|percent|"
-    "factorial|squared|cubed|choose|log|ln|exp|sin|cos|tan|cot|sec|csc|halves|half|thirds?|quarters?|fourths?|fifths?|"
-    "tenths|hundredths|thousandths|more|less|than|maybe|perhaps|possibly|otherwise|else|except|unless|without|wrong|base|alpha|beta|gamma|delta|epsilon|theta|lambda|sigma|omega|phi|infinity"
+    rf"{CHANGING}|of|nor|not|but|by|is|sec|half|third|quarters?|fourth|fifth|more|less|than|maybe|perhaps|possibly|"
+    "otherwise|else|except|unless|without|wrong|alpha|beta|gamma|delta|epsilon|theta|lambda|sigma|omega|phi|infinity"
 )
 _WORD_UNIT = re.compile(
     rf"({_NUMERAL})\s+(?!(?:{_NO_UNIT})\b)(?=[A-Za-z]*[aeiou])[A-Za-z]{{3,}}(?:[\s-]+(?!(?:{_NO_UNIT}|more|less)\b)[A-Za-z]+){{0,7}}"
@@ -159,11 +164,8 @@ def _thousands(latex: str) -> str:
     if "." in latex:
         latex = _DOTTED.sub(_digits, latex)
     if "," in latex:
-        continental, indian = _CONTINENTAL.fullmatch(latex), _INDIAN.fullmatch(latex)
-        if continental:
+        if continental := _CONTINENTAL.fullmatch(latex):
             return f"{continental[1]}{_digits(continental[2])}.{continental[3]}"
-        if indian:
-            return indian[1] + indian[2].replace(",", "")
         if not _OPENED.search(latex) or _LOOSE.search(latex):
             latex = _TIGHT.sub(_digits, latex)
         latex = _ZEROS.sub(_digits, latex)
@@ -216,11 +218,12 @@ def _one_unit(text: str) -> str:
 
 def alike(answer: str, truth: str) -> tuple[str, str]:
     r"""Two boxed answers, without what only one of them has and which says nothing that the other does not: a unit of
-    one letter, which might be a variable, and the modulus.
+    one letter, which might be a variable, and the modulus. 1,10,100 is a list where the other is one of three.
 
     >>> alike(r"\boxed{5 m^2}", r"\boxed{5}"), alike(r"\boxed{5 m^2}", r"\boxed{5m}")
     (('\\boxed{5}', '\\boxed{5}'), ('\\boxed{5 m^2}', '\\boxed{5m}'))
     """
+    answer, truth = _indian(answer, truth), _indian(truth, answer)
     if "cup" in truth and "or" in answer:
         answer = rf"\boxed{{{as_union(answer[len(_BOX) : -1])}}}"
     elif "cup" in answer and "or" in truth:
@@ -229,6 +232,13 @@ def alike(answer: str, truth: str) -> tuple[str, str]:
 
 
 _BOX = r"\boxed{"
+
+
+def _indian(one: str, other: str) -> str:
+    number = _INDIAN.fullmatch(one[len(_BOX) : -1])
+    if number is None or one.count(",") == other.count(","):
+        return one
+    return rf"\boxed{{{number[1]}{number[2].replace(',', '')}}}"
 
 
 def _without(one: str, other: str) -> str:

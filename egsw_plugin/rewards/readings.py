@@ -19,7 +19,9 @@ _FENCE = re.compile(r"```\w*\n(.*?)\n?```", re.DOTALL)
 _PAIRS = (("**", "**"), ("$", "$"), ("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"), (r"\(", r"\)"), (r"\[", r"\]"))
 _WORDS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
-_DRESSED_NUMBER = re.compile(r"\W{0,3}?([-+]?\d[\d,]*(?:\.\d+)?)[\s.,;:!%°)]*")
+_DASHES = str.maketrans(dict.fromkeys("\u2010\u2012\u2013\u2212", "-"))
+# What stands before the number is no sign, and nothing else that makes another number of it.
+_DRESSED_NUMBER = re.compile(r"[^\w+\-±√<>≤≥≠/]{0,3}?([-+]?(?:\\?\$)?\d[\d,]*(?:\.\d+)?)[\s.,;:!%°)]*")
 _STAGES = 8
 _LONGEST_NUMBER = 500  # characters, so that the search stays short
 
@@ -49,11 +51,15 @@ def stated_answer(response: str, form: str, lines: bool) -> str | None:
         return None if start < 0 else text[start + len("<answer>") : end].strip("\n")
     if form == "boxed":
         return answers.boxed(text)
-    ends = [mark.end() for mark in _STATED.finditer(text)]
-    if not ends:
+    marks = list(_STATED.finditer(text))
+    if not marks:
         return None
-    rest = text[ends[-1] :].strip()
-    return rest if lines else rest.partition("\n")[0].strip()
+    rest = text[marks[-1].end() :].strip()
+    if lines:
+        return rest
+    if "\n" in marks[-1][0] and (item := answers._LIST_MARK.match(rest)):
+        rest = rest[item.end() :]  # an item of a list is no negative number
+    return rest.partition("\n")[0].strip()
 
 
 def readings(statement: str, number: bool) -> tuple[str, ...]:
@@ -110,9 +116,11 @@ def _undressed(text: str) -> str:
 
 
 def _number(text: str) -> str | None:
-    sentence = answers._NEXT_SENTENCE.split(text.replace("−", "-"), 1)[0]
+    sentence = answers._NEXT_SENTENCE.split(text.translate(_DASHES), 1)[0]
     if answers.several(sentence):
         return None
     side = sentence.rpartition("=")[2].strip()[:_LONGEST_NUMBER]
+    if side[:1] == "-":
+        side = "-" + side[1:].lstrip()
     found = _DRESSED_NUMBER.fullmatch(side) or answers._NUMBER_IN_WORDS.match(side)
-    return found[1].replace("$", "").replace(",", "") if found else None
+    return re.sub(r"\\?\$|,", "", found[1]) if found else None
