@@ -1011,7 +1011,9 @@ def test_what_the_language_models_page_says_beyond_its_tables():
     curves = {record.name: success_curve(record) for record in records}
     starts = [100 * curve[0] for curve in curves.values()]
     assert f"({min(starts):.1f} to {max(starts):.1f} %; 256 responses each)" in page
-    assert f"ends at {100 * curves['grpo-seed1'][60]:.0f} % with seed 1" in page
+    grpo, egsw = ({seed: 100 * curves[f"{name}-seed{seed}"][60] for seed in (1, 2)} for name in ("grpo", "egsw"))
+    assert f"GRPO ends at {grpo[1]:.0f} % and EGSW at {egsw[1]:.0f}" in page.replace("\n ", "")
+    assert [round(egsw[seed] - grpo[seed]) for seed in (2, 1)] == [5, -1]
     whole = [100 * training_success(record) for record in records]
     assert f"{min(whole):.0f} to {max(whole):.0f} % is right" in page
     assert not any(row.get("actor/pg_clipfrac") for record in records for row in record.metrics.training)
