@@ -448,15 +448,16 @@ class Toy(Transform[ToyOptions]):
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
-    """A package with a toy member, one whose import fails, and one that takes the name of ours."""
+    """A package with a toy member, one whose import fails, and some that take names of ours and of verl's."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "toys.py").write_text(TOY)
     (folder / "toys_broken.py").write_text("raise RuntimeError('no such GPU')\n")
     info = folder / "toys-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-    points = "toy = toys:Toy\nbroken_toy = toys_broken:Toy\negsw = toys:Toy\n"
-    (info / "entry_points.txt").write_text(f"[egsw_plugin.members]\n{points}")
+    points = "toy = toys:Toy\nbroken_toy = toys_broken:Toy\negsw = toys:Toy\ngrpo = toys:GRPO\n"
+    losses = "vanilla = toys:Vanilla\n"
+    (info / "entry_points.txt").write_text(f"[egsw_plugin.members]\n{points}\n[egsw_plugin.losses]\n{losses}")
     return folder
 
 
@@ -511,6 +512,28 @@ with initialize_config_module("verl.trainer.config", version_base=None):
     assert "egsw of package toys 1.0 (egsw_plugin.members) is left out" in out
     assert "['toy', 'egsw']" in out
     assert "calls itself 'toy', which is the name of a member of package toys" in out
+
+
+def test_a_member_of_another_package_takes_no_name_of_verls(package):
+    out = python(
+        package,
+        """
+from egsw_plugin.methods import LOSSES, MEMBERS
+from egsw_plugin.methods.chain import read
+
+print(*MEMBERS.conflicts(), *LOSSES.conflicts(), sep="\\n")
+print("grpo" in MEMBERS, "vanilla" in LOSSES, read({}, "egsw").base)
+import verl
+from launches import configuration
+from egsw_plugin.verl_adapter import startup
+print([link.name for link in startup.check(configuration("algorithm.adv_estimator=egsw")).links])
+MEMBERS.take(["toy"])  # as the adapter does with the names of another verl
+print("toy" in MEMBERS, MEMBERS.conflicts()[0])
+""",
+    )
+    for name, group in (("grpo", "members"), ("vanilla", "losses")):
+        assert f"{name} of package toys 1.0 (egsw_plugin.{group}) is left out: the name is taken by verl\n" in out
+    assert "False False grpo\n['egsw']\nFalse toy of package toys 1.0 (egsw_plugin.members) is left out" in out
 
 
 def test_a_member_of_a_file(capsys):

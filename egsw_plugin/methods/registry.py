@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -32,30 +32,35 @@ class Registry(Mapping[str, M], Generic[M]):
     """Members by name.
 
     Iterating gives our own names and those of entry points; `registry[name]` imports the member, and takes a file's
-    (PATH.py:OBJECT) as well.
+    (PATH.py:OBJECT) as well. taken: names of verl's own, which no entry point gets.
     """
 
-    def __init__(self, group: str, own: Mapping[str, str]):
-        self.group, self.own = group, dict(own)
+    def __init__(self, group: str, own: Mapping[str, str], taken: Collection[str] = ()):
+        self.group, self.own, self.taken = group, dict(own), set(taken)
         self._loaded: dict[str, M] = {}
+
+    def take(self, names: Collection[str]) -> None:
+        """Leave out entry points of these names, too: those of the verl that runs."""
+        self.taken |= set(names)
+        self.__dict__.pop("strangers", None)  # found anew
 
     @cached_property
     def strangers(self) -> dict[str, importlib.metadata.EntryPoint]:
-        """Entry points of other packages, by name; ours, and the first of two that share a name, go before."""
+        """Entry points of other packages, by name; ours, verl's, and the first of two that share a name go before."""
         found: dict[str, importlib.metadata.EntryPoint] = {}
         for point in importlib.metadata.entry_points(group=self.group):
-            if point.name not in self.own:
+            if point.name not in self.own and point.name not in self.taken:
                 found.setdefault(point.name, point)
         return found
 
     def conflicts(self) -> list[str]:
         """Entry points that are left out because their name is taken."""
         points = list(importlib.metadata.entry_points(group=self.group))
-        left_out = [point for point in points if point.name in self.own or self.strangers[point.name] != point]
         return [
-            f"{point.name} of {_package(point)} ({self.group}) is left out: it is the name of a member of "
+            f"{point.name} of {_package(point)} ({self.group}) is left out: the name is taken by "
             f"{self.whose(point.name)}"
-            for point in left_out
+            for point in points
+            if point.name not in self.strangers or self.strangers[point.name] != point
         ]
 
     def __iter__(self) -> Iterator[str]:
@@ -97,6 +102,8 @@ class Registry(Mapping[str, M], Generic[M]):
         if name in self.strangers:
             point = self.strangers[name]
             return f"{_package(point)} ({self.group}: {point.name} = {point.value})"
+        if name in self.taken:
+            return "verl"
         return f"file {split_file(name)[0]}"
 
     def broken(self) -> dict[str, str]:
