@@ -86,6 +86,17 @@ class Registry(Mapping[str, M], Generic[M]):
             self._loaded[name] = self._load(name)
         return self._loaded[name]
 
+    def called(self, name: str) -> M | None:
+        """The member that calls itself so, one of a file if it has been loaded; None where there is none.
+
+        Raises:
+            MemberError: as `registry[name]`.
+        """
+        if name in self:
+            return self[name]
+        # The latest of two files: an earlier one is of another configuration, or is refused.
+        return next((member for member in reversed(self._loaded.values()) if member.name == name), None)
+
     def names(self) -> list[str]:
         """The names that options may stand under: ours, those of entry points, and those of files loaded so far."""
         return list(dict.fromkeys([*self, *(member.name for member in self._loaded.values())]))
