@@ -214,7 +214,7 @@ def encode(options: Options) -> list[float]:
 
 
 def decode(options_type: type[T], numbers: Sequence[float]) -> T:
-    """Options from the numbers that `encode` made of them.
+    """Options from the numbers that `encode` made of them, of the types that their checks give.
 
     >>> from egsw_plugin.controllers import Step
     >>> decode(Step, encode(Step(delta=0.1, target=0.2))) == Step(delta=0.1, target=0.2)
@@ -228,8 +228,17 @@ def decode(options_type: type[T], numbers: Sequence[float]) -> T:
         elif math.isnan(number):
             values[field.name] = None
         else:
-            values[field.name] = bool(number) if isinstance(field.default, bool) else number
+            values[field.name] = bool(number) if isinstance(field.default, bool) else _typed(field, number)
     return options_type(**values)
+
+
+def _typed(field: dataclasses.Field[Any], number: float) -> Any:
+    """An int where the field's check gives one: `range` takes no float."""
+    if number.is_integer():
+        with suppress(ValueError, TypeError):
+            if (value := field.metadata["check"](int(number))) == number:
+                return value
+    return number
 
 
 def page(title: str, key: str, options_type: type[Options]) -> str:
