@@ -576,6 +576,22 @@ def test_a_member_that_lacks_its_method_is_refused_at_start_up(tmp_path):
         startup.check(configuration(f"algorithm.adv_estimator={path}:Half"))
 
 
+@pytest.mark.parametrize("own", ["base", "transforms"])
+def test_a_members_options_take_no_key_of_algorithm_credit(tmp_path, own):
+    (tmp_path / "mine.py").write_text(TOY.replace('name = "toy"', f'name = "{own}"'))
+    with pytest.raises(MemberError, match=f"algorithm.credit.{own} is no member's options: use another name"):
+        MEMBERS[f"{tmp_path}/mine.py:Toy"]
+
+
+@pytest.mark.parametrize("value", ["null", "[1]"])
+def test_a_check_that_raises_a_type_error_refuses_the_value(tmp_path, value):
+    check = "lambda value: float(value)"
+    (tmp_path / "mine.py").write_text(TOY.replace("positive, ", f"{check}, "))
+    override = f"+algorithm.credit.toy.factor={value}"
+    with pytest.raises(OptionError, match=r"algorithm.credit.toy.factor=.*float\(\) argument must be"):
+        startup.check(configuration(f"algorithm.adv_estimator={tmp_path}/mine.py:Toy", override))
+
+
 OWN = """
 import dataclasses
 from egsw_plugin.controllers import Step
@@ -663,18 +679,21 @@ def test_a_losss_controller_measures_what_the_chain_does_not(own, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options,message",
+    "options,part,message",
     [
-        ("int", "has options_type=.*; it must be a class of Options"),
-        ("Mine", "its option part has no check; declare it as part: ... = option"),
+        ("int", "0.5", "has options_type=.*; it must be a class of Options"),
+        ("Mine", "0.5", "its option part has no check; declare it as part: ... = option"),
+        ("Mine", "option(2, int, 'n')", r"has the check int, .* use whole\(LOW, HIGH\) of egsw_plugin.options.checks"),
+        ("Mine", "option(0.5, float, 'x')", "has the check float, .* use finite"),
+        ("Mine", "option(True, bool, 'on')", "has the check bool, .* use flag"),
     ],
 )
-def test_options_that_are_not_declared(tmp_path, options, message):
+def test_options_that_are_not_declared(tmp_path, options, part, message):
     path = tmp_path / "mine.py"
     path.write_text(
         "import dataclasses\nfrom egsw_plugin.methods.interface import Transform\n"
-        "from egsw_plugin.options import Options\n"
-        "@dataclasses.dataclass(frozen=True)\nclass Mine(Options):\n    part: float = 0.5\n"
+        "from egsw_plugin.options import Options, option\n"
+        f"@dataclasses.dataclass(frozen=True)\nclass Mine(Options):\n    part: float = {part}\n"
         f"class M(Transform):\n    name = 'mine'\n    options_type = {options}\n"
         "    def requirements(self, options): ...\n    def apply(self, options, batch): ...\n"
     )

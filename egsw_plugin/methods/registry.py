@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="Member[Any]")
 
 FILE_SEPARATOR = ".py:"
+_CHECKS = {int: "whole(LOW, HIGH)", float: "finite", bool: "flag"}  # types are no checks: what to use instead
 
 
 class Registry(Mapping[str, M], Generic[M]):
@@ -142,6 +143,7 @@ class Registry(Mapping[str, M], Generic[M]):
     def _check(self, name: str, member: object) -> None:
         """Refuse an object that is no member of this registry's kind, or has another name than it is listed under."""
         from .interface import Base, PolicyLoss, Transform
+        from .places import OWN
 
         kinds = (PolicyLoss,) if self.group.endswith("losses") else (Base, Transform)
         if not isinstance(member, kinds):
@@ -152,6 +154,11 @@ class Registry(Mapping[str, M], Generic[M]):
             raise MemberError(f"{name} of {self.whose(name)} has the name {own!r}; it must be an identifier")
         if not is_file(name) and own != name:
             raise MemberError(f"{name} of {self.whose(name)} calls itself {own!r}; the two must be the same")
+        if own in OWN:
+            raise MemberError(
+                f"{name} of {self.whose(name)} has the name {own!r}; algorithm.credit.{own} is no member's options: "
+                "use another name"
+            )
         if is_file(name) and (own in self.own or own in self.strangers):
             raise MemberError(f"{name} calls itself {own!r}, which is the name of a member of {self.whose(own)}")
         options = member.options_type
@@ -164,6 +171,12 @@ class Registry(Mapping[str, M], Generic[M]):
                 raise MemberError(
                     f"{name} of {self.whose(name)}: its option {field.name} has no check; declare it as "
                     f"{field.name}: ... = option(DEFAULT, CHECK, MEANING)"
+                )
+            check = field.metadata["check"]
+            if isinstance(check, type) and check in _CHECKS:
+                raise MemberError(
+                    f"{name} of {self.whose(name)}: its option {field.name} has the check {check.__name__}, which "
+                    f"changes a wrong value in place of refusing it; use {_CHECKS[check]} of egsw_plugin.options.checks"
                 )
 
 
