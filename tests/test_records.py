@@ -457,6 +457,7 @@ def test_the_documentations_tables_are_those_of_the_recorded_steps_in_the_reposi
         (["--target", "effective_share=0.5", "--set", "temperature=3"], "--target searches the temperature"),
         (["--target", "effective_share=0.5", "--method", "gtpo"], "gtpo has no temperature to search"),
         (["--method", "grpo", "--set", "alpha=3"], "grpo has no options"),
+        (["--method", "egsw_plugin", "--set", "alpha=3"], "egsw_plugin has no options"),
         (["--method", "grpo", "--target", "effective_share=0.5"], "grpo has no temperature to search"),
         (["--set", "alpha=0", "--set", "alpha=2"], "alpha comes twice; write alpha=VALUE,VALUE"),
         (["--set", "base=grpo,rloo"], "the record's base is used; leave it out"),

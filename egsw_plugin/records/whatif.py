@@ -23,6 +23,7 @@ from ..kernels.rows import Rows
 from ..methods import MEMBERS
 from ..methods.chain import Chain, Result, apply, read
 from ..methods.interface import Batch, Success
+from ..methods.places import CHAIN
 from .store import Record, read_records, weights_of
 
 UNCERTAIN = 0.2  # part of the policy tokens
@@ -82,11 +83,10 @@ def chain_of(method: str, options: Mapping[str, Any] | None = None) -> Chain:
         OptionError: no such method or option, or one that records have fixed.
     """
     options = dict(options or {})
+    if options and method in ("grpo", CHAIN):
+        given = " ".join(f"{key}={value}" for key, value in options.items())
+        raise OptionError("--set", given, f"{method} has no options")
     if method == "grpo":
-        if options:
-            raise OptionError(
-                "--set", " ".join(f"{key}={value}" for key, value in options.items()), "grpo has no options"
-            )
         return Chain("grpo", "grpo")
     chain = read(_section(method, _nested(options)) if options else {}, method)
     if "base" in options:
