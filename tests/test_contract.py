@@ -309,6 +309,18 @@ def test_the_table_of_bases_is_complete():
     assert set(bases.VERL_BASES) <= verls
 
 
+def test_the_names_that_no_other_package_takes_are_verls():
+    """A member of this name would be taken for verl's estimator or loss, also where verl is not imported."""
+    from egsw_plugin import methods
+
+    for registry, own, names in (
+        ("ADV_ESTIMATOR_REGISTRY", {*methods.MEMBERS, "egsw_plugin"}, methods.VERL_ESTIMATORS),
+        ("POLICY_LOSS_REGISTRY", {*methods.LOSSES}, methods.VERL_LOSSES),
+    ):
+        verls = {name for name in find(CORE, registry) if name not in own and ".py:" not in name}
+        assert verls == set(names)
+
+
 @pytest.fixture(scope="module")
 def config():
     from hydra import compose, initialize_config_module

@@ -448,15 +448,16 @@ class Toy(Transform[ToyOptions]):
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
-    """A package with a toy member, one whose import fails, and one that takes the name of ours."""
+    """A package with a toy member, one whose import fails, and some that take names of ours and of verl's."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "toys.py").write_text(TOY)
     (folder / "toys_broken.py").write_text("raise RuntimeError('no such GPU')\n")
     info = folder / "toys-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-    points = "toy = toys:Toy\nbroken_toy = toys_broken:Toy\negsw = toys:Toy\n"
-    (info / "entry_points.txt").write_text(f"[egsw_plugin.members]\n{points}")
+    points = "toy = toys:Toy\nbroken_toy = toys_broken:Toy\negsw = toys:Toy\ngrpo = toys:GRPO\n"
+    losses = "vanilla = toys:Vanilla\n"
+    (info / "entry_points.txt").write_text(f"[egsw_plugin.members]\n{points}\n[egsw_plugin.losses]\n{losses}")
     return folder
 
 
@@ -513,6 +514,28 @@ with initialize_config_module("verl.trainer.config", version_base=None):
     assert "calls itself 'toy', which is the name of a member of package toys" in out
 
 
+def test_a_member_of_another_package_takes_no_name_of_verls(package):
+    out = python(
+        package,
+        """
+from egsw_plugin.methods import LOSSES, MEMBERS
+from egsw_plugin.methods.chain import read
+
+print(*MEMBERS.conflicts(), *LOSSES.conflicts(), sep="\\n")
+print("grpo" in MEMBERS, "vanilla" in LOSSES, read({}, "egsw").base)
+import verl
+from launches import configuration
+from egsw_plugin.verl_adapter import startup
+print([link.name for link in startup.check(configuration("algorithm.adv_estimator=egsw")).links])
+MEMBERS.take(["toy"])  # as the adapter does with the names of another verl
+print("toy" in MEMBERS, MEMBERS.conflicts()[0])
+""",
+    )
+    for name, group in (("grpo", "members"), ("vanilla", "losses")):
+        assert f"{name} of package toys 1.0 (egsw_plugin.{group}) is left out: the name is taken by verl\n" in out
+    assert "False False grpo\n['egsw']\nFalse toy of package toys 1.0 (egsw_plugin.members) is left out" in out
+
+
 def test_a_member_of_a_file(capsys):
     from egsw_plugin.cli import main
 
@@ -551,6 +574,22 @@ def test_a_member_that_lacks_its_method_is_refused_at_start_up(tmp_path):
     )
     with pytest.raises(OptionError, match=r"half.py:Half of file .* cannot be loaded: .*abstract.*apply"):
         startup.check(configuration(f"algorithm.adv_estimator={path}:Half"))
+
+
+@pytest.mark.parametrize("own", ["base", "transforms"])
+def test_a_members_options_take_no_key_of_algorithm_credit(tmp_path, own):
+    (tmp_path / "mine.py").write_text(TOY.replace('name = "toy"', f'name = "{own}"'))
+    with pytest.raises(MemberError, match=f"algorithm.credit.{own} is no member's options: use another name"):
+        MEMBERS[f"{tmp_path}/mine.py:Toy"]
+
+
+@pytest.mark.parametrize("value", ["null", "[1]"])
+def test_a_check_that_raises_a_type_error_refuses_the_value(tmp_path, value):
+    check = "lambda value: float(value)"
+    (tmp_path / "mine.py").write_text(TOY.replace("positive, ", f"{check}, "))
+    override = f"+algorithm.credit.toy.factor={value}"
+    with pytest.raises(OptionError, match=r"algorithm.credit.toy.factor=.*float\(\) argument must be"):
+        startup.check(configuration(f"algorithm.adv_estimator={tmp_path}/mine.py:Toy", override))
 
 
 OWN = """
@@ -640,18 +679,21 @@ def test_a_losss_controller_measures_what_the_chain_does_not(own, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options,message",
+    "options,part,message",
     [
-        ("int", "has options_type=.*; it must be a class of Options"),
-        ("Mine", "its option part has no check; declare it as part: ... = option"),
+        ("int", "0.5", "has options_type=.*; it must be a class of Options"),
+        ("Mine", "0.5", "its option part has no check; declare it as part: ... = option"),
+        ("Mine", "option(2, int, 'n')", r"has the check int, .* use whole\(LOW, HIGH\) of egsw_plugin.options.checks"),
+        ("Mine", "option(0.5, float, 'x')", "has the check float, .* use finite"),
+        ("Mine", "option(True, bool, 'on')", "has the check bool, .* use flag"),
     ],
 )
-def test_options_that_are_not_declared(tmp_path, options, message):
+def test_options_that_are_not_declared(tmp_path, options, part, message):
     path = tmp_path / "mine.py"
     path.write_text(
         "import dataclasses\nfrom egsw_plugin.methods.interface import Transform\n"
-        "from egsw_plugin.options import Options\n"
-        "@dataclasses.dataclass(frozen=True)\nclass Mine(Options):\n    part: float = 0.5\n"
+        "from egsw_plugin.options import Options, option\n"
+        f"@dataclasses.dataclass(frozen=True)\nclass Mine(Options):\n    part: float = {part}\n"
         f"class M(Transform):\n    name = 'mine'\n    options_type = {options}\n"
         "    def requirements(self, options): ...\n    def apply(self, options, batch): ...\n"
     )

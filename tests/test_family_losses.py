@@ -3,6 +3,7 @@
 Maps to methods/{ce_gppo,fipo}.py and `discounted_future`. Not exercised: a trainer (verl_runs/test_member_runs.py).
 """
 
+import dataclasses
 import math
 
 import pytest
@@ -12,6 +13,8 @@ from egsw_plugin.fields import Field
 from egsw_plugin.kernels.policy_loss import discounted_future
 from egsw_plugin.methods import LOSSES
 from egsw_plugin.methods.rules import Rule, token_losses
+from egsw_plugin.options import Options, decode, encode, option
+from egsw_plugin.options.checks import flag, optional, positive, whole
 
 LOW, HIGH = 0.2, 0.28
 
@@ -255,3 +258,20 @@ def test_gradient_against_finite_differences(name):
         x = float(point[i, t])
         difference = (loss(x + step) - loss(x - step)) / (2 * step)
         assert float(gradient[i, t]) == pytest.approx(difference, rel=1e-5, abs=1e-7)
+
+
+@dataclasses.dataclass(frozen=True)
+class Typed(Options):
+    power: int = option(2, whole(1, 4), "whole")
+    least: int | None = option(None, optional(whole(0, 9)), "whole, or null")
+    scale: float = option(1, positive, "of a default that is whole")
+    percent: float = option(50.0, lambda value: value / 100, "which the check changes")
+    on: bool = option(True, flag, "a switch")
+
+
+def test_options_have_the_types_in_the_worker_that_they_had_at_the_start():
+    for options in (Typed(), Typed(power=3, least=4, scale=2.0, percent=3.0, on=False), Typed(scale=1.5)):
+        arrived = decode(Typed, encode(options))
+        assert arrived == options
+        assert [type(arrived.power), type(arrived.least)] == [int, type(options.least)]
+        assert [type(arrived.scale), type(arrived.on)] == [float, bool]

@@ -457,6 +457,7 @@ def test_the_documentations_tables_are_those_of_the_recorded_steps_in_the_reposi
         (["--target", "effective_share=0.5", "--set", "temperature=3"], "--target searches the temperature"),
         (["--target", "effective_share=0.5", "--method", "gtpo"], "gtpo has no temperature to search"),
         (["--method", "grpo", "--set", "alpha=3"], "grpo has no options"),
+        (["--method", "egsw_plugin", "--set", "alpha=3"], "egsw_plugin has no options"),
         (["--method", "grpo", "--target", "effective_share=0.5"], "grpo has no temperature to search"),
         (["--set", "alpha=0", "--set", "alpha=2"], "alpha comes twice; write alpha=VALUE,VALUE"),
         (["--set", "base=grpo,rloo"], "the record's base is used; leave it out"),
@@ -485,6 +486,18 @@ def test_values_that_are_no_fractions(tmp_path, capsys, arguments):
     store.write_record(record_of(9, 10), tmp_path / "records")
     assert main(["whatif", str(tmp_path), *arguments, "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.count("\n") >= 3
+
+
+def test_a_member_of_a_file_is_a_method(tmp_path, capsys):
+    store.write_record(record_of(9, 10), tmp_path / "records")
+    method = f"{Path(__file__).parents[1] / 'examples' / 'late_tokens.py'}:LateTokens"
+    assert main(["whatif", str(tmp_path), "--method", method, "--set", "decay=0.5,1", "--against", method]) == 0
+    table = capsys.readouterr().out
+    assert "LateTokens decay=0.5 |" in table and "LateTokens |" in table
+    assert main(["inspect", str(tmp_path), "--method", method, "--set", "decay=0.5"]) == 0
+    capsys.readouterr()
+    assert main(["whatif", str(tmp_path), "--method", method, "--set", "dcay=0.5"]) == 2
+    assert "algorithm.credit.late_tokens.dcay=0.5: there is no such option" in capsys.readouterr().err
 
 
 def test_a_grid_without_effective_shares_has_no_picture_and_leaves_no_old_one(tmp_path, capsys):

@@ -108,6 +108,45 @@ def test_a_misspelt_estimator_is_refused(name):
         validate(f"algorithm.adv_estimator={name}")
 
 
+SOFT = """
+import dataclasses
+from egsw_plugin.methods.interface import PolicyLoss
+from egsw_plugin.methods.rules import Rule
+from egsw_plugin.options import Options, option
+from egsw_plugin.options.checks import whole
+
+@dataclasses.dataclass(frozen=True)
+class SoftOptions(Options):
+    power: int = option(2, whole(1, 4), "a power")
+
+class Soft(PolicyLoss[SoftOptions]):
+    name = "soft"
+    options_type = SoftOptions
+
+    def rule(self, options):
+        return Rule()
+"""
+
+
+@pytest.mark.parametrize(
+    "key,fix",
+    [
+        ("algorithm.power", "did you mean algorithm.credit.soft.power?"),
+        ("actor_rollout_ref.actor.policy_loss.power", "did you mean algorithm.credit.soft.power?"),
+        ("algorithm.soft.power", "these options belong under algorithm.credit.soft."),
+        ("actor_rollout_ref.actor.policy_loss.soft.power", "these options belong under algorithm.credit.soft."),
+        ("algorithm.credit.soft.pwer", "did you mean 'power'?"),
+    ],
+)
+def test_a_misplaced_option_of_a_files_member_is_refused(tmp_path, key, fix):
+    (tmp_path / "soft.py").write_text(SOFT)
+    chosen = ["algorithm.adv_estimator=grpo", f"{LOSS}={tmp_path}/soft.py:Soft"]
+    with pytest.raises(OptionError) as caught:
+        validate(*chosen, f"+{key}=3")
+    assert fix in str(caught.value)
+    assert startup.check(configuration(*chosen, "+algorithm.credit.soft.power=3")).loss.options.power == 3
+
+
 def test_our_loss_without_our_estimator_is_refused():
     needs = r"needs algorithm.adv_estimator=egsw and \+algorithm.egsw.channel=loss; algorithm.adv_estimator is 'grpo'"
     with pytest.raises(OptionError, match=needs):

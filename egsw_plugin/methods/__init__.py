@@ -14,6 +14,37 @@ from .registry import Registry, found
 if TYPE_CHECKING:
     from .interface import Estimating, Member, PolicyLoss
 
+# Names of verl 0.9.1's own, which no other package's member takes. The adapter adds those of the verl that runs.
+VERL_ESTIMATORS = (
+    "gae",
+    "gdpo",
+    "gpg",
+    "grpo",
+    "grpo_passk",
+    "grpo_vectorized",
+    "opo",
+    "optimal_token_baseline",
+    "reinforce_plus_plus",
+    "reinforce_plus_plus_baseline",
+    "remax",
+    "rloo",
+    "rloo_vectorized",
+    "tir_optimal_token_baseline",
+)
+VERL_LOSSES = (
+    "bypass_mode",
+    "cispo",
+    "clip_cov",
+    "dppo_kl",
+    "dppo_tv",
+    "dro",
+    "geo_mean",
+    "gpg",
+    "gspo",
+    "kl_cov",
+    "sapo",
+    "vanilla",
+)
 # Bases and transforms, by the name under which verl knows the estimator and a configuration the options.
 MEMBERS: Registry[Estimating] = Registry(
     "egsw_plugin.members",
@@ -36,6 +67,7 @@ MEMBERS: Registry[Estimating] = Registry(
         "adaptive_clip": "egsw_plugin.methods.adaptive_clip:AdaptiveClip",
         "adaptive_entropy": "egsw_plugin.methods.adaptive_entropy:AdaptiveEntropy",
     },
+    VERL_ESTIMATORS,
 )
 # Policy losses, by loss_mode.
 LOSSES: Registry[PolicyLoss[Any]] = Registry(
@@ -49,6 +81,7 @@ LOSSES: Registry[PolicyLoss[Any]] = Registry(
         "ce_gppo": "egsw_plugin.methods.ce_gppo:CEGPPO",
         "fipo": "egsw_plugin.methods.fipo:FIPO",
     },
+    VERL_LOSSES,
 )
 
 

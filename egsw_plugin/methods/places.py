@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import MemberError
 from ..options import walk
 from ..options.spelling import alike, question
 from . import LOSSES, MEMBERS
 
+if TYPE_CHECKING:
+    from .interface import Member
+    from .registry import Registry
+
 ESTIMATOR = "algorithm.adv_estimator"
 LOSS_MODE = "actor_rollout_ref.actor.policy_loss.loss_mode"
 CREDIT = "algorithm.credit"
 CHAIN = "egsw_plugin"  # the estimator that reads algorithm.credit.transforms
+# The tables of members, and the setting by which a run takes one.
+SETTINGS: tuple[tuple[Registry[Any], str], ...] = ((MEMBERS, ESTIMATOR), (LOSSES, LOSS_MODE))
 OWN = ("base", "transforms")  # keys of algorithm.credit that are no member's
 RECORD = ("every", "groups")  # keys of algorithm.record
 
@@ -51,25 +58,34 @@ class Guess:
 
 
 @functools.lru_cache
-def places(others: tuple[str, ...] = ()) -> tuple[Place, ...]:
-    """Everything that a user may set: of our members, and of these others."""
-    return tuple(_places(others))
+def places() -> tuple[Place, ...]:
+    """Everything that a user may set, but for members of other packages and of files."""
+    own = [_options(registry[name], setting) for registry, setting in SETTINGS for name in registry.own]
+    return (
+        *itertools.chain.from_iterable(own),
+        *(Place(f"{CREDIT}.{key}", "credit", f"{ESTIMATOR}={CHAIN}") for key in OWN),
+        *(Place(f"algorithm.record.{key}", "record") for key in RECORD),
+    )
 
 
-def _places(others: tuple[str, ...]) -> Iterator[Place]:
-    for registry, setting in ((MEMBERS, ESTIMATOR), (LOSSES, LOSS_MODE)):
-        for name in dict.fromkeys([*registry.own, *(one for one in others if one in registry)]):
+def _others(chosen: Collection[str]) -> Iterator[Place]:
+    """The options of members of these names that are not our own."""
+    for registry, setting in SETTINGS:
+        for name in sorted(set(chosen) - set(registry.own)):
             with suppress(MemberError):
-                member, seen = registry[name], set()
-                for path, *_ in walk(member.options_type):
-                    parts = path.split(".")
-                    for end in range(1, len(parts)):
-                        if (part := ".".join(parts[:end])) not in seen:
-                            seen.add(part)
-                            yield Place(f"{member.section}.{part}", member.name, f"{setting}={name}", section=True)
-                    yield Place(f"{member.section}.{path}", member.name, f"{setting}={name}")
-    yield from (Place(f"{CREDIT}.{key}", "credit", f"{ESTIMATOR}={CHAIN}") for key in OWN)
-    yield from (Place(f"algorithm.record.{key}", "record") for key in RECORD)
+                if (member := registry.called(name)) is not None:
+                    yield from _options(member, setting)
+
+
+def _options(member: Member[Any], setting: str) -> Iterator[Place]:
+    use, seen = f"{setting}={member.name}", set()
+    for path, *_ in walk(member.options_type):
+        parts = path.split(".")
+        for end in range(1, len(parts)):
+            if (part := ".".join(parts[:end])) not in seen:
+                seen.add(part)
+                yield Place(f"{member.section}.{part}", member.name, use, section=True)
+        yield Place(f"{member.section}.{path}", member.name, use)
 
 
 def guesses(parts: Sequence[str], chosen: Collection[str] = ()) -> list[Guess]:
@@ -83,8 +99,7 @@ def guesses(parts: Sequence[str], chosen: Collection[str] = ()) -> list[Guess]:
     """
     *before, last = map(str, parts)
     found = []
-    others = sorted(one for one in chosen if one not in MEMBERS.own and one not in LOSSES.own)
-    for place in places(tuple(others)):
+    for place in (*places(), *_others(chosen)):
         stem = f"{place.group}_"
         if last.startswith(stem) and (likeness := alike(last.removeprefix(stem), place.name)):
             named = 1.0  # egsw_alpha

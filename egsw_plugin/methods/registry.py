@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -26,36 +26,42 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="Member[Any]")
 
 FILE_SEPARATOR = ".py:"
+_CHECKS = {int: "whole(LOW, HIGH)", float: "finite", bool: "flag"}  # types are no checks: what to use instead
 
 
 class Registry(Mapping[str, M], Generic[M]):
     """Members by name.
 
     Iterating gives our own names and those of entry points; `registry[name]` imports the member, and takes a file's
-    (PATH.py:OBJECT) as well.
+    (PATH.py:OBJECT) as well. taken: names of verl's own, which no entry point gets.
     """
 
-    def __init__(self, group: str, own: Mapping[str, str]):
-        self.group, self.own = group, dict(own)
+    def __init__(self, group: str, own: Mapping[str, str], taken: Collection[str] = ()):
+        self.group, self.own, self.taken = group, dict(own), set(taken)
         self._loaded: dict[str, M] = {}
+
+    def take(self, names: Collection[str]) -> None:
+        """Leave out entry points of these names, too: those of the verl that runs."""
+        self.taken |= set(names)
+        self.__dict__.pop("strangers", None)  # found anew
 
     @cached_property
     def strangers(self) -> dict[str, importlib.metadata.EntryPoint]:
-        """Entry points of other packages, by name; ours, and the first of two that share a name, go before."""
+        """Entry points of other packages, by name; ours, verl's, and the first of two that share a name go before."""
         found: dict[str, importlib.metadata.EntryPoint] = {}
         for point in importlib.metadata.entry_points(group=self.group):
-            if point.name not in self.own:
+            if point.name not in self.own and point.name not in self.taken:
                 found.setdefault(point.name, point)
         return found
 
     def conflicts(self) -> list[str]:
         """Entry points that are left out because their name is taken."""
         points = list(importlib.metadata.entry_points(group=self.group))
-        left_out = [point for point in points if point.name in self.own or self.strangers[point.name] != point]
         return [
-            f"{point.name} of {_package(point)} ({self.group}) is left out: it is the name of a member of "
+            f"{point.name} of {_package(point)} ({self.group}) is left out: the name is taken by "
             f"{self.whose(point.name)}"
-            for point in left_out
+            for point in points
+            if point.name not in self.strangers or self.strangers[point.name] != point
         ]
 
     def __iter__(self) -> Iterator[str]:
@@ -81,6 +87,17 @@ class Registry(Mapping[str, M], Generic[M]):
             self._loaded[name] = self._load(name)
         return self._loaded[name]
 
+    def called(self, name: str) -> M | None:
+        """The member that calls itself so, one of a file if it has been loaded; None where there is none.
+
+        Raises:
+            MemberError: as `registry[name]`.
+        """
+        if name in self:
+            return self[name]
+        # The latest of two files: an earlier one is of another configuration, or is refused.
+        return next((member for member in reversed(self._loaded.values()) if member.name == name), None)
+
     def names(self) -> list[str]:
         """The names that options may stand under: ours, those of entry points, and those of files loaded so far."""
         return list(dict.fromkeys([*self, *(member.name for member in self._loaded.values())]))
@@ -97,6 +114,8 @@ class Registry(Mapping[str, M], Generic[M]):
         if name in self.strangers:
             point = self.strangers[name]
             return f"{_package(point)} ({self.group}: {point.name} = {point.value})"
+        if name in self.taken:
+            return "verl"
         return f"file {split_file(name)[0]}"
 
     def broken(self) -> dict[str, str]:
@@ -124,6 +143,7 @@ class Registry(Mapping[str, M], Generic[M]):
     def _check(self, name: str, member: object) -> None:
         """Refuse an object that is no member of this registry's kind, or has another name than it is listed under."""
         from .interface import Base, PolicyLoss, Transform
+        from .places import OWN
 
         kinds = (PolicyLoss,) if self.group.endswith("losses") else (Base, Transform)
         if not isinstance(member, kinds):
@@ -134,6 +154,11 @@ class Registry(Mapping[str, M], Generic[M]):
             raise MemberError(f"{name} of {self.whose(name)} has the name {own!r}; it must be an identifier")
         if not is_file(name) and own != name:
             raise MemberError(f"{name} of {self.whose(name)} calls itself {own!r}; the two must be the same")
+        if own in OWN:
+            raise MemberError(
+                f"{name} of {self.whose(name)} has the name {own!r}; algorithm.credit.{own} is no member's options: "
+                "use another name"
+            )
         if is_file(name) and (own in self.own or own in self.strangers):
             raise MemberError(f"{name} calls itself {own!r}, which is the name of a member of {self.whose(own)}")
         options = member.options_type
@@ -146,6 +171,12 @@ class Registry(Mapping[str, M], Generic[M]):
                 raise MemberError(
                     f"{name} of {self.whose(name)}: its option {field.name} has no check; declare it as "
                     f"{field.name}: ... = option(DEFAULT, CHECK, MEANING)"
+                )
+            check = field.metadata["check"]
+            if isinstance(check, type) and check in _CHECKS:
+                raise MemberError(
+                    f"{name} of {self.whose(name)}: its option {field.name} has the check {check.__name__}, which "
+                    f"changes a wrong value in place of refusing it; use {_CHECKS[check]} of egsw_plugin.options.checks"
                 )
 
 

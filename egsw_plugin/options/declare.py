@@ -119,7 +119,7 @@ def parse(options_type: type[T], section: Mapping[str, Any] | None, prefix: str,
         else:
             try:
                 values[key] = check(value)
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 raise OptionError(name, value, str(error)) from None
     return options_type(**values) if start is None else dataclasses.replace(start, **values)
 
@@ -127,7 +127,7 @@ def parse(options_type: type[T], section: Mapping[str, Any] | None, prefix: str,
 def _example(options_type: type[Options], value: Any) -> str:
     """An option with a value that it may have: the one that was given, where it fits."""
     for key, default, metadata in walk(options_type):
-        with suppress(ValueError):
+        with suppress(TypeError, ValueError):
             if type(value) is type(default) and metadata["check"](value) == value:
                 return f"{key}={show(value)}"
     return next((f"{key}={show(default)}" for key, default, _ in walk(options_type)), "NAME=VALUE")
@@ -151,7 +151,7 @@ def _parse_controller(section: Mapping[str, Any], prefix: str, field: dataclasse
     for key in ("initial", *rule.bounds):
         try:
             field.metadata["check"](getattr(rule, key))
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise OptionError(f"{prefix}.{key}", getattr(rule, key), str(error)) from None
     for key, fix in rule.refusals():
         raise OptionError(f"{prefix}.{key}", getattr(rule, key), fix)
@@ -214,7 +214,7 @@ def encode(options: Options) -> list[float]:
 
 
 def decode(options_type: type[T], numbers: Sequence[float]) -> T:
-    """Options from the numbers that `encode` made of them.
+    """Options from the numbers that `encode` made of them, of the types that their checks give.
 
     >>> from egsw_plugin.controllers import Step
     >>> decode(Step, encode(Step(delta=0.1, target=0.2))) == Step(delta=0.1, target=0.2)
@@ -228,8 +228,17 @@ def decode(options_type: type[T], numbers: Sequence[float]) -> T:
         elif math.isnan(number):
             values[field.name] = None
         else:
-            values[field.name] = bool(number) if isinstance(field.default, bool) else number
+            values[field.name] = bool(number) if isinstance(field.default, bool) else _typed(field, number)
     return options_type(**values)
+
+
+def _typed(field: dataclasses.Field[Any], number: float) -> Any:
+    """An int where the field's check gives one: `range` takes no float."""
+    if number.is_integer():
+        with suppress(ValueError, TypeError):
+            if (value := field.metadata["check"](int(number))) == number:
+                return value
+    return number
 
 
 def page(title: str, key: str, options_type: type[Options]) -> str:

@@ -8,6 +8,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from typing import Any
 import torch
 
 from ..console import say, warn_once
-from ..errors import DataError, OptionError
+from ..errors import DataError, MemberError, OptionError
 from ..fields import Field
 from ..kernels.groups import dense_group_ids
 from ..kernels.rows import Rows
+from ..methods import MEMBERS
 from ..methods.chain import Chain, Result, apply, read
 from ..methods.interface import Batch, Success
+from ..methods.places import CHAIN
 from .store import Record, read_records, weights_of
 
 UNCERTAIN = 0.2  # part of the policy tokens
@@ -80,21 +83,27 @@ def chain_of(method: str, options: Mapping[str, Any] | None = None) -> Chain:
         OptionError: no such method or option, or one that records have fixed.
     """
     options = dict(options or {})
+    if options and method in ("grpo", CHAIN):
+        given = " ".join(f"{key}={value}" for key, value in options.items())
+        raise OptionError("--set", given, f"{method} has no options")
     if method == "grpo":
-        if options:
-            raise OptionError(
-                "--set", " ".join(f"{key}={value}" for key, value in options.items()), "grpo has no options"
-            )
         return Chain("grpo", "grpo")
-    nested = _nested(options)
-    sections = {method: nested} if method in ("egsw", "gtpo", "grpo_s") else {"credit": {method: nested}}
-    chain = read(sections, method)
+    chain = read(_section(method, _nested(options)) if options else {}, method)
     if "base" in options:
         raise OptionError("--set", f"base={options['base']}", "the record's base is used; leave it out")
     if chain.success.field is not None:
         fix = "records hold no such field: success as the run judged it is used; leave it out"
         raise OptionError("--set", f"success={chain.success.field}", fix)
     return chain
+
+
+def _section(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options where the algorithm section has those of the member that `method` names; one of a file has a name of its
+    own. Without such a member nowhere: `read` says what is wrong with the method."""
+    with suppress(KeyError, MemberError):
+        *outer, name = MEMBERS[method].section.split(".")[1:]
+        return {outer[0]: {name: options}} if outer else {name: options}
+    return {}
 
 
 def _nested(options: Mapping[str, Any]) -> dict[str, Any]:

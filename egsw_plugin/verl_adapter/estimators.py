@@ -30,9 +30,9 @@ REGISTERED: dict[str, Callable] = {}  # what this process handed to verl, by nam
 
 def register(core_algos: Any) -> None:
     """Register an estimator for chains, and one for every base and transform alone; none is imported before a call."""
+    MEMBERS.take(core_algos.ADV_ESTIMATOR_REGISTRY.keys() - REGISTERED.keys() - MEMBERS.own.keys())
     for name in (CHAIN, *MEMBERS):
-        if name in MEMBERS.own or name == CHAIN or name not in core_algos.ADV_ESTIMATOR_REGISTRY:
-            register_one(core_algos, name)
+        register_one(core_algos, name)
 
 
 def register_one(core_algos: Any, name: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,11 +103,12 @@ def _check_own_sections(config: Any, chosen: Collection[str]) -> None:
             continue
         for registry in (MEMBERS, LOSSES):
             try:
-                member = registry.get(name)
+                member = registry.called(name)
             except MemberError:
                 continue
-            if member is not None and (registry is MEMBERS or name not in MEMBERS):
+            if member is not None:
                 check_options(member, key, values, chosen)
+                break  # a policy loss of the same name has no options of its own
 
 
 def _refusal(added: Added, chosen: Collection[str], plain: Mapping) -> str:
@@ -157,8 +159,9 @@ def _words(added: Added, likely: list[Place], chosen: Collection[str]) -> str:
 def _section(group: str) -> str:
     """The key of a member's options, or of a section that is no member's."""
     for registry in (MEMBERS, LOSSES):
-        if group in registry:
-            return registry[group].section
+        with suppress(MemberError):
+            if (member := registry.called(group)) is not None:
+                return member.section
     return f"algorithm.{group}"
 
 

@@ -21,9 +21,9 @@ REGISTERED: dict[str, Callable] = {}  # what this process handed to verl, by nam
 
 def register(core_algos: Any) -> None:
     """Register every policy loss in verl's registry; none is imported before it is called."""
+    LOSSES.take(core_algos.POLICY_LOSS_REGISTRY.keys() - REGISTERED.keys() - LOSSES.own.keys())
     for name in LOSSES:
-        if name in LOSSES.own or name not in core_algos.POLICY_LOSS_REGISTRY:  # a stranger takes no name of verl's
-            register_one(core_algos, name)
+        register_one(core_algos, name)
 
 
 def register_one(core_algos: Any, name: str) -> None:
