@@ -237,6 +237,7 @@ def _degenerate(seed: int) -> Iterator[tuple[str, Batch]]:
 
 
 def _check_loss(member: PolicyLoss, options: Any, ordinary: bool, seed: int) -> None:
+    options = Link(member, options, member.section).resolved().options
     numbers = encode(options)
     _hold(encode(decode(member.options_type, numbers)) == numbers or any(map(math.isnan, numbers)), "options are lost")
     rule, given = member.rule(options), _tokens(member, seed)
