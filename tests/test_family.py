@@ -9,6 +9,7 @@ import math
 import statistics
 import subprocess
 import sys
+import textwrap
 import types
 from pathlib import Path
 
@@ -778,3 +779,26 @@ def test_the_kit_finds_faults(apply, message):
     """A kit that finds nothing tests nothing."""
     with pytest.raises((CheckFailed, TensorError), match=message):
         check(Faulty(apply))
+
+
+def with_gradient(batch):
+    with torch.enable_grad():
+        return Change(batch.advantages, {Field.ANCHOR: batch.entropy * 2})
+
+
+def test_the_kit_takes_a_tensor_of_the_batch_as_a_field_and_no_gradient():
+    needs = Requirements(per_token=True, tensors=("entropy",), fields={Field.ANCHOR: ""})
+    assert check(Faulty(lambda batch: Change(batch.advantages, {Field.ANCHOR: batch.entropy}), needs))
+    with pytest.raises(CheckFailed, match="a gradient through anchor"):
+        check(Faulty(with_gradient, needs))
+
+
+def test_the_page_says_how_to_see_results_without_verl(capsys):
+    page = (ROOT / "docs" / "extending.md").read_text()
+    (block,) = [part for part in page.split("\n\n") if "chain = read(" in part]
+    imports = page.split("\n\n")[page.split("\n\n").index(block) - 1]
+    exec(textwrap.dedent(f"{imports}\n{block}").replace("/home/me", str(ROOT / "examples")), {})
+    assert "tensor([[" in capsys.readouterr().out
+    batch = make_batch(0)
+    assert "`x.expand(batch.mask.shape)[batch.mask]`" in page
+    assert batch.advantages.expand(batch.mask.shape)[batch.mask].ndim == 1
