@@ -266,7 +266,7 @@ def _refuse_not_finite(chain: Chain, name: str, tensor: torch.Tensor, batch: Bat
         value = float(tensor.expand(bad.shape)[row, token])
         members = ", ".join([*([chain.base] if isinstance(chain.base, str) else []), *(x.name for x in chain.links)])
         raise TensorError(
-            f"the {name} that {members} made of this batch are not finite: {value} at row {row}, token {token}; mind "
+            f"not finite: the {name} that {members} made of this batch, {value} at row {row}, token {token}; mind "
             "tokens that are all equal, groups whose rewards are, and rows without policy tokens: do not divide by 0"
         )
 

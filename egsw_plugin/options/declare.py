@@ -40,6 +40,8 @@ def option(
         if field.metadata.get("controllers"):
             fix = "an option of a sub-section cannot have controllers; declare it beside the sub-section"
             raise OptionError(f"{check.__name__}.{name}", show(field.metadata["controllers"]), fix)
+    if hasattr(default, "reaches"):
+        _refuse_out_of_range(default, check, "default")
     metadata = {"check": check, "doc": doc, "symbol": symbol, "paper": paper, "controllers": tuple(controllers)}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -152,14 +154,19 @@ def _parse_controller(section: Mapping[str, Any], prefix: str, field: dataclasse
     rule = parse(type(start), section, prefix, start)
     if rule.initial is None:
         raise OptionError(f"{prefix}.initial", None, "set the first value")
-    for key, reached, why in rule.reaches():
-        try:
-            field.metadata["check"](reached)
-        except ValueError as error:
-            raise OptionError(f"{prefix}.{key}", getattr(rule, key), f"{why}{error}") from None
+    _refuse_out_of_range(rule, field.metadata["check"], prefix)
     for key, fix in rule.refusals():
         raise OptionError(f"{prefix}.{key}", getattr(rule, key), fix)
     return rule
+
+
+def _refuse_out_of_range(rule: Controller, check: Callable[[Any], Any], prefix: str) -> None:
+    """Refuse a rule that could give its option a value that the option's check refuses."""
+    for key, reached, why in rule.reaches():
+        try:
+            check(reached)
+        except ValueError as error:
+            raise OptionError(f"{prefix}.{key}", getattr(rule, key), f"{why}{error}") from None
 
 
 class Options:
