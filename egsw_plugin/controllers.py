@@ -100,6 +100,13 @@ class Controller(Options, abc.ABC):
             raise OptionError("initial", None, "set the first value")
         return self.initial
 
+    def reaches(self) -> Iterator[tuple[str, float | None, str]]:
+        """The edges of what the option will be, which must be in its range: the setting that gives each, the value, and
+        how it comes about."""
+        yield from ((key, getattr(self, key), "") for key in ("initial", *self.bounds))
+        if self.gate != "open":
+            yield "gate", 0.0, "this gate sets the option to 0 in some steps; use open, or an option that may be 0: "
+
     @abc.abstractmethod
     def move(self, value: float, low: bool) -> float:
         """The next value, given whether the entropy is too low."""
@@ -173,6 +180,13 @@ class Scale(Controller):
     min: float = option(1e-4, positive, "least magnitude")
     max: float = option(1.0, positive, "greatest magnitude")
 
+    def reaches(self) -> Iterator[tuple[str, float | None, str]]:
+        """Those of the other sign, too."""
+        yield from super().reaches()
+        for key in ("min", "max"):
+            why = f"scale changes the value's sign, to -{key}; declare PositiveScale for an option that keeps it: "
+            yield key, -getattr(self, key), why
+
     def move(self, value: float, low: bool) -> float:
         """Larger, smaller, or of the other sign."""
         size = abs(value)
@@ -201,6 +215,10 @@ class PositiveScale(Scale):
     >>> rule.move(0.04, low=True), rule.move(0.02, low=False), rule.move(0.01, low=False), rule.move(0.01, low=True)
     (0.05, 0.01, 0.01, 0.02)
     """
+
+    def reaches(self) -> Iterator[tuple[str, float | None, str]]:
+        """None of the other sign."""
+        yield from Controller.reaches(self)
 
     def move(self, value: float, low: bool) -> float:
         """Larger or smaller."""

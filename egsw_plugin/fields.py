@@ -33,7 +33,7 @@ class Spec:
 
 
 class Field(enum.Enum):
-    """A field's name; shape [rows, tokens], or [rows, 1] where it is one number for the row."""
+    """A field's name; shape [rows, tokens], or [rows, 1] where it is one number for the row; ENTROPY_COEF always is."""
 
     WEIGHT = "weight"
     KL_WEIGHT = "kl_weight"

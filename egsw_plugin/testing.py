@@ -39,6 +39,9 @@ class CheckFailed(AssertionError):
 def check(member: Member | type[Member] | str, options: Mapping[str, Any] | None = None, seed: int = 0) -> int:
     """Run every invariance on a member, with its defaults, with every option's own samples, and with `options`.
 
+    An option whose check is a plain function has no samples, and is tried at its default alone;
+    `options.checks.sampled` gives it some.
+
     Args:
         member: a member, its class, or its name (that of an entry point or PATH.py:OBJECT, too).
         options: a section of its options to try as well.
@@ -190,13 +193,14 @@ def _check_result(link: Link, batch: Batch, result: Result, ordinary: bool) -> N
         return
     _hold(bool(result.advantages[mask].isfinite().all()), f"not finite: {result.advantages}")
     _hold(not bool(result.advantages.masked_fill(mask, 0).any()), "advantages outside the mask")
-    _hold(not result.advantages.requires_grad, "a gradient through the advantages")
+    # A tensor of the batch as it is has no gradient in a run, and none that led to it here.
+    _hold(result.advantages.grad_fn is None, "a gradient through the advantages")
     declared = set(link.requirements.fields)
     _hold(set(result.fields) == declared, f"publishes {set(result.fields)}, and Requirements.fields has {declared}")
     for field, tensor in result.fields.items():
         real = tensor.expand(mask.shape)[mask]
         _hold(bool(real.isfinite().all()), f"field {field.value} is not finite")
-        _hold(not tensor.requires_grad, f"a gradient through {field.value}")
+        _hold(tensor.grad_fn is None, f"a gradient through {field.value}")
         _hold(field is Field.ENTROPY_COEF or not bool((real < 0).any()), f"field {field.value} is below 0")
     if not link.requirements.per_token and result.base.shape[1] == 1 and mask.shape[1]:
         first = result.advantages.gather(1, mask.long().argmax(1, keepdim=True))
@@ -237,6 +241,7 @@ def _degenerate(seed: int) -> Iterator[tuple[str, Batch]]:
 
 
 def _check_loss(member: PolicyLoss, options: Any, ordinary: bool, seed: int) -> None:
+    options = Link(member, options, member.section).resolved().options
     numbers = encode(options)
     _hold(encode(decode(member.options_type, numbers)) == numbers or any(map(math.isnan, numbers)), "options are lost")
     rule, given = member.rule(options), _tokens(member, seed)

@@ -11,8 +11,13 @@ import pytest
 
 from egsw_plugin.controllers import FILE, Controllers, PositiveScale, Scale, Step
 from egsw_plugin.errors import OptionError
+from egsw_plugin.methods import LOSSES, MEMBERS
 from egsw_plugin.methods.adaptive_entropy import AdaptiveEntropyOptions
-from egsw_plugin.options import parse
+from egsw_plugin.methods.interface import PolicyLoss
+from egsw_plugin.methods.rules import Rule
+from egsw_plugin.options import Options, option, parse
+from egsw_plugin.options.checks import finite, in_range
+from egsw_plugin.testing import check
 
 RULES = {
     "skywork": Step(target=0.5, initial=0.0, delta=0.1, max=0.3, gate="now"),
@@ -191,3 +196,77 @@ def test_a_scaled_coefficient_that_must_not_be_below_zero_stays_at_its_least():
     controllers = Controllers({"c": rule})
     values = [controllers.step(measured(entropy), step)["c"] for step, entropy in enumerate([0.9] * 5 + [0.1] * 4, 1)]
     assert values == pytest.approx([0.04, 0.02, 0.01, 0.01, 0.01, 0.01, 0.02, 0.04, 0.08])
+
+
+@dataclasses.dataclass(frozen=True)
+class Warm(Options):
+    """An option that must stay above 0, moved by rules of which some do not keep it there."""
+
+    scaled: float = option(0.01, in_range(0, 10, inclusive=False), "> 0", controllers=(Scale(target=0.3, min=0.001),))
+    kept: float = option(
+        0.01,
+        in_range(0, 10, inclusive=False),
+        "> 0",
+        controllers=(Step(target=0.3, min=0.001), PositiveScale(target=0.3, min=0.001)),
+    )
+
+
+@pytest.mark.parametrize(
+    "key,section,message",
+    [
+        ("scaled", {}, r"x.scaled.min=0.001: scale changes the .* to -min; declare PositiveScale .*: use a num"),
+        ("kept", {"controller": "step", "gate": "now"}, r"x.kept.gate='now': this gate sets the option to 0"),
+        ("kept", {"controller": "scale", "gate": "last"}, r"x.kept.gate='last': this gate sets the option to 0"),
+        ("kept", {"controller": "step"}, None),
+        ("kept", {"controller": "scale"}, None),
+    ],
+)
+def test_a_controller_stays_in_the_range_of_its_option(key, section, message):
+    if message is None:
+        assert getattr(parse(Warm, {key: section}, "x"), key).first == 0.01
+    else:
+        with pytest.raises(OptionError, match=message):
+            parse(Warm, {key: {"target": 0.3, **section}}, "x")
+
+
+def test_a_default_that_leaves_the_range_of_its_option_is_refused_where_it_is_declared():
+    rule = Scale(target=0.3, initial=0.01, min=0.001)
+    with pytest.raises(OptionError, match=r"default.min=0.001: scale changes .* to -min"):
+        option(rule, in_range(0, 10, inclusive=False), "> 0", controllers=(rule,))
+
+
+@pytest.mark.parametrize("registry", [MEMBERS, LOSSES])
+def test_our_own_controllers_stay_in_the_range_of_their_options(registry):
+    for member in registry.values():
+        for field in dataclasses.fields(member.options_type):
+            for rule in field.metadata.get("controllers", ()):
+                parse(member.options_type, {field.name: {"controller": rule.controller}}, "x")
+
+
+def test_an_option_of_a_sub_section_with_controllers_is_refused_where_it_is_declared():
+    @dataclasses.dataclass(frozen=True)
+    class Part(Options):
+        k: float = option(0.5, finite, "k", controllers=(Step(target=0.3),))
+
+    with pytest.raises(OptionError, match=r"Part.k=.*controller: step.*: an option of a sub-section cannot have"):
+        option(Part(), Part, "a sub-section")
+
+
+STEP = Step(target=0.3, initial=0.1)
+
+
+def test_the_kit_takes_a_policy_loss_whose_default_is_a_controller():
+    @dataclasses.dataclass(frozen=True)
+    class Moved(Options):
+        beta: float = option(STEP, in_range(0, 1, inclusive=True), "its part", controllers=(STEP,))
+
+    class MovedLoss(PolicyLoss[Moved]):
+        """Adds a multiple of the squared log ratio."""
+
+        name = "moved_loss"
+        options_type = Moved
+
+        def rule(self, options):
+            return Rule(addend=lambda tokens: options.beta * tokens.log_ratio**2)
+
+    assert check(MovedLoss) > 3

@@ -9,6 +9,7 @@ import math
 import statistics
 import subprocess
 import sys
+import textwrap
 import types
 from pathlib import Path
 
@@ -21,10 +22,10 @@ from batches import applied
 from egsw_plugin.errors import BridgeError, MemberError, OptionError, TensorError
 from egsw_plugin.fields import Arrived, Field, arriving, merge
 from egsw_plugin.methods import LOSSES, MEMBERS, Registry, pages
-from egsw_plugin.methods.chain import apply, read
-from egsw_plugin.methods.interface import Change, Requirements, Transform
+from egsw_plugin.methods.chain import Chain, Link, apply, read
+from egsw_plugin.methods.interface import Base, Change, Requirements, Transform
 from egsw_plugin.methods.rules import Rule, token_losses
-from egsw_plugin.options import decode, encode
+from egsw_plugin.options import NoOptions, decode, encode
 from egsw_plugin.testing import CheckFailed, check, make_batch
 from egsw_plugin.verl_adapter import startup
 from egsw_plugin.verl_adapter.step import TrainerStep, entered
@@ -592,6 +593,15 @@ def test_a_check_that_raises_a_type_error_refuses_the_value(tmp_path, value):
         startup.check(configuration(f"algorithm.adv_estimator={tmp_path}/mine.py:Toy", override))
 
 
+def test_an_option_called_base_is_the_members_own_where_it_sets_no_base(tmp_path):
+    path = tmp_path / "power.py"
+    path.write_text(TOY.replace("factor", "base").replace('"toy"', '"power"'))
+    chain = read({"credit": {"transforms": [f"{path}:Toy"], "power": {"base": 0.8}}}, "egsw_plugin")
+    assert (chain.base, chain.transforms[0].options.base) == ("grpo", 0.8)
+    with pytest.raises(OptionError, match="in a chain the base is"):
+        read({"credit": {"transforms": ["egsw"], "egsw": {"base": "rloo"}}}, "egsw_plugin")
+
+
 OWN = """
 import dataclasses
 from egsw_plugin.controllers import Step
@@ -725,6 +735,69 @@ class Faulty(Transform):
         return self._apply(batch)
 
 
+@pytest.mark.parametrize(
+    "apply_,message",
+    [
+        (lambda b: Change(b.advantages * b.entropy.std(), metrics={"at_cap/mean": 0.3}), None),
+        (lambda b: Change(b.advantages * (b.entropy - 0.7) / 0, metrics={}), "the advantages that grpo, faulty made"),
+        (lambda b: Change(b.advantages * torch.nan, metrics={"x/mean": 0.3}), "the advantages that grpo, faulty made"),
+        (lambda b: Change(b.advantages, {Field.WEIGHT: b.entropy / 0}), "field weight that grpo, faulty .* inf at row"),
+        (lambda b: Change(b.advantages, {Field.WEIGHT: b.entropy.masked_fill(~b.mask, torch.nan)}), None),
+    ],
+)
+@pytest.mark.parametrize("per_token", [False, True])
+def test_what_is_not_finite_at_a_policy_token_does_not_reach_verl(apply_, message, per_token):
+    """Whatever the metrics say; outside the mask anything may stand."""
+    batch, chain = make_batch(9, per_token), Chain("faulty", "grpo", (Link(Faulty(apply_), NoOptions(), "faulty"),))
+    if message is None:
+        assert bool(apply(chain, batch).advantages.isfinite().all())
+    else:
+        with pytest.raises(TensorError, match=message):
+            apply(chain, batch)
+
+
+@pytest.mark.parametrize("tensors", ["entropy", ("old_log_prob",), ("entropy", "values"), None])
+def test_tensors_that_there_are_not_are_refused_at_start_up(tensors, tmp_path):
+    with pytest.raises(MemberError, match=r"Requirements.tensors=.*: use entropy or old_log_probs, as in tensors="):
+        Requirements(tensors=tensors)
+    path = tmp_path / "comma.py"
+    needs = f"    def requirements(self, options):\n        return Requirements(tensors={tensors!r})\n"
+    text = TOY.replace("import Change,", "import Change, Requirements,")
+    path.write_text(text.replace('"toy"', '"comma"').replace("    def apply", f"{needs}\n    def apply"))
+    with pytest.raises(MemberError, match="with the comma"):
+        startup.check(configuration(f"algorithm.adv_estimator={path}:Toy"))
+
+
+@pytest.mark.parametrize(
+    "field,message",
+    [
+        (Field.ENTROPY_COEF, r"faulty gave entropy_coef of shape \[18, 7\]; it is one number for a row, \[18, 1\]"),
+        ("weight", "faulty gave a field 'weight'; use one of egsw_plugin.fields, as Field.WEIGHT"),
+    ],
+)
+def test_a_field_that_the_worker_could_not_take_is_refused(field, message):
+    faulty = Faulty(lambda batch: Change(batch.advantages, {field: batch.entropy}))
+    with pytest.raises(TensorError, match=message):
+        apply(Chain("faulty", "grpo", (Link(faulty, NoOptions(), "faulty"),)), make_batch(9))
+
+
+def test_a_base_that_divides_by_a_groups_deviation_is_refused():
+    class Divides(Base):
+        """Reward less the mean, over the deviation."""
+
+        name = "divides"
+
+        def advantages(self, options, batch):
+            return Change(((batch.outcome - batch.outcome.mean()) / batch.outcome.std()).unsqueeze(1))
+
+    chain = Chain("divides", Link(Divides(), NoOptions(), "divides"))
+    equal, empty = make_batch(9, outcome=torch.ones(18)), make_batch(9)
+    empty.outcome[empty.rows.count == 0] = 0.0
+    assert bool(apply(chain, dataclasses.replace(empty, base=None)).advantages.isfinite().all())
+    with pytest.raises(TensorError, match=r"not finite: the advantages that divides made .*, nan at row 0"):
+        apply(chain, dataclasses.replace(equal, base=None))
+
+
 def in_place(batch):
     batch.tensors["entropy"].data.mul_(2)
     return Change(batch.advantages)
@@ -748,3 +821,26 @@ def test_the_kit_finds_faults(apply, message):
     """A kit that finds nothing tests nothing."""
     with pytest.raises((CheckFailed, TensorError), match=message):
         check(Faulty(apply))
+
+
+def with_gradient(batch):
+    with torch.enable_grad():
+        return Change(batch.advantages, {Field.ANCHOR: batch.entropy * 2})
+
+
+def test_the_kit_takes_a_tensor_of_the_batch_as_a_field_and_no_gradient():
+    needs = Requirements(per_token=True, tensors=("entropy",), fields={Field.ANCHOR: ""})
+    assert check(Faulty(lambda batch: Change(batch.advantages, {Field.ANCHOR: batch.entropy}), needs))
+    with pytest.raises(CheckFailed, match="a gradient through anchor"):
+        check(Faulty(with_gradient, needs))
+
+
+def test_the_page_says_how_to_see_results_without_verl(capsys):
+    page = (ROOT / "docs" / "extending.md").read_text()
+    (block,) = [part for part in page.split("\n\n") if "chain = read(" in part]
+    imports = page.split("\n\n")[page.split("\n\n").index(block) - 1]
+    exec(textwrap.dedent(f"{imports}\n{block}").replace("/home/me", str(ROOT / "examples")), {})
+    assert "tensor([[" in capsys.readouterr().out
+    batch = make_batch(0)
+    assert "`x.expand(batch.mask.shape)[batch.mask]`" in page
+    assert batch.advantages.expand(batch.mask.shape)[batch.mask].ndim == 1

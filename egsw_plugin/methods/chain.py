@@ -196,10 +196,13 @@ def apply(chain: Chain, batch: Batch[torch.Tensor | None]) -> Result:
         total = row_sums(made.tensors["entropy"], made.rows)
     metrics |= {f"credit/{name}": value for name, value in measure.facts(made, total).items()}
     advantages = made.advantages
-    if advantages.shape[1] == 1 != batch.rows.mask.shape[1]:
-        advantages = spread_rows(batch.rows, advantages.squeeze(1))
-    elif not masked:
+    level = advantages.shape[1] == 1 != batch.rows.mask.shape[1]
+    if not level and not masked:
         advantages = advantages.masked_fill(batch.rows.mask.eq(0), 0)
+    for name, tensor in (("advantages", advantages), *((f"field {f.value}", t) for f, t in fields.items())):
+        _refuse_not_finite(chain, name, tensor, batch)
+    if level:
+        advantages = spread_rows(batch.rows, advantages.squeeze(1))
     return Result(advantages, made.base, fields, metrics)
 
 
@@ -226,6 +229,12 @@ def _checked(link: Link[Member[Any]], batch: Batch[Any], change: Change) -> Chan
     if not isinstance(change, Change):
         raise TensorError(f"{link.name} gave a {type(change).__name__} in place of a Change")
     rows, tokens = batch.rows.mask.shape
+    for field, tensor in change.fields.items():
+        if not isinstance(field, Field):
+            raise TensorError(f"{link.name} gave a field {field!r}; use one of egsw_plugin.fields, as Field.WEIGHT")
+        if field.spec.per_row and getattr(tensor, "ndim", 0) == 2 and tensor.shape[1] != 1:
+            fix = f"it is one number for a row, [{rows}, 1]"
+            raise TensorError(f"{link.name} gave {field.value} of shape {list(tensor.shape)}; {fix}")
     for name, tensor in (("advantages", change.advantages), *((f.value, t) for f, t in change.fields.items())):
         if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) not in ((rows, 1), (rows, tokens)):
             shape = getattr(tensor, "shape", type(tensor).__name__)
@@ -247,6 +256,21 @@ def _measure(metrics: dict[str, float], link: Link[Member[Any]], change: Change,
         metrics[f"{link.name}/{name}"] = float(value)
 
 
+def _refuse_not_finite(chain: Chain, name: str, tensor: torch.Tensor, batch: Batch[Any]) -> None:
+    """Refuse a tensor, [R, 1] or [R, T], that is not finite at a policy token."""
+    if math.isfinite(float(tensor.sum())):  # much the cheapest look; what stands outside the mask may spoil it
+        return
+    bad = batch.mask & ~tensor.isfinite()
+    if bool(bad.any()):
+        row, token = bad.nonzero()[0].tolist()
+        value = float(tensor.expand(bad.shape)[row, token])
+        members = ", ".join([*([chain.base] if isinstance(chain.base, str) else []), *(x.name for x in chain.links)])
+        raise TensorError(
+            f"not finite: the {name} that {members} made of this batch, {value} at row {row}, token {token}; mind "
+            "tokens that are all equal, groups whose rewards are, and rows without policy tokens: do not divide by 0"
+        )
+
+
 # ------------------------------------------------------------------------------------------------ from a configuration
 
 
@@ -266,7 +290,7 @@ def read(algorithm: Mapping[str, Any], name: str) -> Chain:
     if name == CHAIN:
         links = [_transform(algorithm, one, f"{CREDIT}.transforms") for one in _names(names)]
         for link in links:
-            if "base" in given(algorithm, link.member):
+            if link.member.base(link.options) is not None and "base" in given(algorithm, link.member):
                 fix = f"in a chain the base is {CREDIT}.base; set it there"
                 raise OptionError(f"{link.section}.base", given(algorithm, link.member)["base"], fix)
     else:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Generic
 import torch
 from typing_extensions import TypeVar
 
-from ..errors import TensorError
+from ..errors import MemberError, TensorError
 from ..fields import Field
 from ..kernels.rows import Rows
 from ..options import NoOptions, Options
@@ -25,6 +25,7 @@ from .rules import Rule
 O = TypeVar("O", bound=Options)  # noqa: E741
 A_co = TypeVar("A_co", bound=torch.Tensor | None, default=torch.Tensor, covariant=True)
 B = TypeVar("B", bound=torch.Tensor | None)
+TENSORS = ("entropy", "old_log_probs")  # that a member may ask for
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Change:
         advantages: [R, 1] or [R, T], floating point; anything outside the mask.
         fields: for the policy loss, [R, 1] or [R, T] each.
         metrics: numbers by name (without the member's); None has the frame measure what it can: the share of tokens
-            that changed, and how far from the base.
+            that changed, and how far from the base. Those that are given stand in place of these.
         masked: the advantages are [R, T] and 0 outside the mask already.
         entropy_total: sums of the entropy over the policy tokens of each row (nats, float64 [R]), if it has them.
     """
@@ -149,7 +150,7 @@ class Requirements:
     In its texts, `{name}` is the member and `{section}` the key of its options.
 
     Attributes:
-        tensors: per-token tensors that it cannot do without (entropy, old_log_probs).
+        tensors: names of the per-token tensors that it cannot do without, of `TENSORS`.
         without: what to set where a tensor cannot be had, by the tensor's name.
         success: what makes a response a success, where the member decides it.
         responses: least number of responses to a prompt, and why it takes so many.
@@ -175,6 +176,12 @@ class Requirements:
     weaker_on_policy: str = ""
     objective: Objective | None = None
     settings: tuple[Setting, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse tensors that nobody could hand over, before the first rollout."""
+        if not isinstance(self.tensors, tuple | list) or not set(self.tensors) <= set(TENSORS):
+            example = 'tensors=("entropy",), with the comma'
+            raise MemberError(f"Requirements.tensors={self.tensors!r}: use {' or '.join(TENSORS)}, as in {example}")
 
 
 class Member(ABC, Generic[O]):

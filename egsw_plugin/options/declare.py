@@ -34,8 +34,14 @@ def option(
     check: returns the typed value, or raises `ValueError` with what would be right. symbol and paper: the paper's name
     and value, where it has them. controllers: rules of `egsw_plugin.controllers` that may move the value, with their
     settings for this option; its type is `float` all the same, since a member is given the number of the step. A
-    sub-section is a field whose check is its class of options.
+    sub-section is a field whose check is its class of options, none of which controllers may move.
     """
+    for name, field in getattr(check, "__dataclass_fields__", {}).items():
+        if field.metadata.get("controllers"):
+            fix = "an option of a sub-section cannot have controllers; declare it beside the sub-section"
+            raise OptionError(f"{check.__name__}.{name}", show(field.metadata["controllers"]), fix)
+    if hasattr(default, "reaches"):
+        _refuse_out_of_range(default, check, "default")
     metadata = {"check": check, "doc": doc, "symbol": symbol, "paper": paper, "controllers": tuple(controllers)}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -148,14 +154,19 @@ def _parse_controller(section: Mapping[str, Any], prefix: str, field: dataclasse
     rule = parse(type(start), section, prefix, start)
     if rule.initial is None:
         raise OptionError(f"{prefix}.initial", None, "set the first value")
-    for key in ("initial", *rule.bounds):
-        try:
-            field.metadata["check"](getattr(rule, key))
-        except (TypeError, ValueError) as error:
-            raise OptionError(f"{prefix}.{key}", getattr(rule, key), str(error)) from None
+    _refuse_out_of_range(rule, field.metadata["check"], prefix)
     for key, fix in rule.refusals():
         raise OptionError(f"{prefix}.{key}", getattr(rule, key), fix)
     return rule
+
+
+def _refuse_out_of_range(rule: Controller, check: Callable[[Any], Any], prefix: str) -> None:
+    """Refuse a rule that could give its option a value that the option's check refuses."""
+    for key, reached, why in rule.reaches():
+        try:
+            check(reached)
+        except (TypeError, ValueError) as error:
+            raise OptionError(f"{prefix}.{key}", getattr(rule, key), f"{why}{error}") from None
 
 
 class Options:
