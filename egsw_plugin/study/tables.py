@@ -207,13 +207,9 @@ def _measures(cells: dict[str, list[Record]], measures: list[Measure]) -> str:
         ]
         for name, found in values.items()
     ]
-    legend = f" Means over seeds; entropy, length and cut off over the last {LAST} steps, the rest over all steps."
-    legend = (legend if measures is BEHAVIOUR else "") + _apart(cells)
-    return (
-        table(["cell", "seeds", *(measures[i].title for i in kept)], rows)
-        + "\n"
-        + (legend.strip() + "\n" if legend else "")
-    )
+    means = f"Means over seeds; entropy, length and cut off over the last {LAST} steps, the rest over all steps."
+    legend = ((means if measures is BEHAVIOUR else "") + _apart(cells)).strip()
+    return table(["cell", "seeds", *(measures[i].title for i in kept)], rows) + "\n" + (legend + "\n" if legend else "")
 
 
 def _runs(records: list[Record]) -> str:
