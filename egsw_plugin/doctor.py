@@ -261,6 +261,9 @@ def worker_bridge() -> Result:
     from .verl_adapter import contract, hooks
 
     wrapped = {"ppo_loss": losses.ppo_loss, "kl_penalty": losses.kl_penalty}
+    for name in contract.LOSS_USERS:
+        user = importlib.import_module(name)
+        wrapped |= {f"{name}.ppo_loss": user.ppo_loss} if hasattr(user, "ppo_loss") else {}
     return _bridge(contract.broken(losses), wrapped, hooks)
 
 

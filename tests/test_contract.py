@@ -86,6 +86,18 @@ SYMBOLS = [
     Symbol(BASE, "KVBatchMeta", "fields keys, tags, partition_id, fields, extra_info", "which rows a step is about"),
     Symbol("verl.protocol", "DataProto", "fields batch, non_tensor_batch, meta_info", "the step's padded tensors"),
     Symbol(LOSSES, "ppo_loss", "(config, model_output, data, dp_group=None)", "fields for the loss"),
+    Symbol(
+        "verl.workers.engine_workers",
+        "ppo_loss",
+        "(config, model_output, data, dp_group=None)",
+        "what the actor calls: rebound where it was imported before the plugin",
+    ),
+    Symbol(
+        "verl.trainer.distillation.losses",
+        "ppo_loss",
+        "(config, model_output, data, dp_group=None)",
+        "the same, under distillation",
+    ),
     Symbol(LOSSES, "kl_penalty", "(logprob, ref_logprob, kl_penalty)", "weigh_kl"),
     Symbol(
         LOSSES, "no_padding_2_padding", "(tensor, data)", "the current entropy of a micro-batch, for its coefficient"

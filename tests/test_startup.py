@@ -432,6 +432,29 @@ print(*sorted(set(sys.modules) - without))
     assert not [name for name in extra if name.split(".")[0] in ("verl", "torch", "vllm", "ray", "transformers")]
 
 
+def test_what_took_verls_loss_by_name_before_the_plugin_calls_ours(tmp_path):
+    """verl imports the packages of VERL_USE_EXTERNAL_MODULES before plugins, and one may import verl's workers."""
+    (tmp_path / "early.py").write_text(
+        "import sys, verl.workers.engine_workers\nassert 'egsw_plugin.entry' not in sys.modules\n"
+    )
+    code = """
+import verl
+from verl.trainer.distillation import losses as distillation
+from verl.workers import engine_workers
+from verl.workers.utils import losses
+from egsw_plugin import doctor
+assert engine_workers.ppo_loss is distillation.ppo_loss is losses.ppo_loss
+print(doctor.worker_bridge())
+engine_workers.ppo_loss = losses.ppo_loss.__wrapped__
+print(doctor.worker_bridge())
+"""
+    run = python(code, PYTHONPATH=str(tmp_path), VERL_USE_EXTERNAL_MODULES="early")
+    assert run.returncode == 0, run.stderr
+    sound, replaced = run.stdout.splitlines()[-2:]
+    assert "status='ok'" in sound and "verl.workers.engine_workers.ppo_loss" in sound
+    assert "verl.workers.engine_workers.ppo_loss is verl.workers.utils.losses.ppo_loss" in replaced
+
+
 def test_a_plugin_that_fails_to_load_says_why(tmp_path):
     """verl swallows the exception; the user must see it, and the run must not start."""
     (tmp_path / "wrapt.py").write_text("raise ImportError('wrapt is broken on this machine')\n")

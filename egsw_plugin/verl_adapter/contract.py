@@ -16,6 +16,8 @@ VALIDATION = "verl.utils.config"
 TRAINER = "verl.trainer.ppo.v1.trainer_base"
 OLD_TRAINER = "verl.trainer.ppo.ray_trainer"
 LOSSES = "verl.workers.utils.losses"
+# Those that take `ppo_loss` from there by name, as they are imported.
+LOSS_USERS = ("verl.trainer.distillation.losses", "verl.workers.engine_workers")
 
 # By module: each part, and the parameters that it is called with (None: it is no function).
 NEEDED: dict[str, dict[str, list[str] | None]] = {

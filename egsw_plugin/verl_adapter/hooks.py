@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from typing import Any
 
 from ..errors import BridgeError
@@ -118,3 +119,7 @@ def install_in_worker(losses: Any) -> None:
         return divergence if weight is None else divergence * weight.to(divergence.device)
 
     losses.ppo_loss, losses.kl_penalty = ppo_loss, kl_penalty
+    for name in contract.LOSS_USERS:  # a package that verl imports before plugins may have imported them
+        user: Any = sys.modules.get(name)
+        if getattr(user, "ppo_loss", None) is verl_loss:
+            user.ppo_loss = ppo_loss
