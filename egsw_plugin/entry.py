@@ -1,8 +1,8 @@
 """What verl loads in the driver, the task runner and every worker (entry point group ``verl.plugins``).
 
 It imports no part of verl: everything is installed when verl itself imports the module concerned. verl swallows an
-exception here at debug level, so a failure is printed, and a run that asks for an estimator or a policy loss that verl
-does not have is refused with the reason.
+exception here at debug level, so a failure is printed, and a run that asks for an estimator or a policy loss of this
+plugin, or for one that verl does not have, is refused with the reason.
 """
 
 import sys
@@ -27,7 +27,8 @@ def load() -> None:
 
 
 def _refuse_runs(reason: str) -> None:
-    """Make verl's own validation refuse what verl's registries lack; standard library and verl alone."""
+    """Make verl's own validation refuse what its registries lack, and what we put there before the failure, since
+    another hook may be missing; standard library and verl alone."""
     config_module: Any = sys.modules.get("verl.utils.config")
     verl_validate = getattr(config_module, "validate_config", None)
     if verl_validate is None:
@@ -41,8 +42,9 @@ def _refuse_runs(reason: str) -> None:
             ("algorithm.adv_estimator", name, core_algos.ADV_ESTIMATOR_REGISTRY),
             ("actor_rollout_ref.actor.policy_loss.loss_mode", loss, core_algos.POLICY_LOSS_REGISTRY),
         ):
-            if value not in registry:
-                raise RuntimeError(f"{key}={value}: egsw-plugin failed to load, and verl has no such name:\n{reason}")
+            held = registry.get(value)
+            if held is None or str(getattr(held, "__module__", "")).split(".")[0] == "egsw_plugin":
+                raise RuntimeError(f"{key}={value}: egsw-plugin failed to load, and nobody else has it:\n{reason}")
         return verl_validate(config, *args, **kwargs)
 
     config_module.validate_config = validate_config

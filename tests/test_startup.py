@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import verl
@@ -473,6 +474,73 @@ validate_config(config, use_reference_policy=False, use_critic=False)
     assert "wrapt is broken on this machine" in run.stderr
     assert "grpo is accepted" in run.stdout
     assert "RuntimeError: algorithm.adv_estimator=egsw: egsw-plugin failed to load" in run.stderr
+
+
+def test_a_plugin_that_fails_half_way_refuses_what_it_has_registered(tmp_path):
+    """The hooks that were to come are missing: the run would break after its first rollout."""
+    (tmp_path / "early.py").write_text("from verl.trainer.ppo import core_algos\ndel core_algos.register_policy_loss\n")
+    code = f"""
+{PROBE}
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from launches import configuration
+from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
+assert "egsw" in ADV_ESTIMATOR_REGISTRY
+validate_config(configuration("algorithm.adv_estimator=grpo"), use_reference_policy=False, use_critic=False)
+print("grpo is accepted")
+validate_config(configuration({EGSW!r}), use_reference_policy=False, use_critic=False)
+"""
+    run = python(code, PYTHONPATH=str(tmp_path), VERL_USE_EXTERNAL_MODULES="early")
+    assert "grpo is accepted" in run.stdout, run.stderr
+    assert "RuntimeError: algorithm.adv_estimator=egsw: egsw-plugin failed to load" in run.stderr
+
+
+def test_names_of_ours_that_another_package_took_before_us(tmp_path):
+    """They stay that package's, and a run is refused that names one of them."""
+    (tmp_path / "early.py").write_text("""
+from verl.trainer.ppo import core_algos
+
+@core_algos.register_policy_loss("gtpo")
+def her_loss(**kwargs):
+    raise NotImplementedError
+
+@core_algos.register_adv_est("grpo_s")
+def her_estimator(**kwargs):
+    raise NotImplementedError
+""")
+    code = f"""
+{PROBE}
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from launches import configuration
+from egsw_plugin.errors import OptionError
+for overrides in (["egsw"], ["grpo"], ["grpo", "{LOSS}=gtpo"], ["grpo_s"], ["gtpo", "{LOSS}=grpo_s"]):
+    config = configuration("algorithm.adv_estimator=" + overrides[0], *overrides[1:])
+    try:
+        validate_config(config, use_reference_policy=False, use_critic=False)
+        print("SAID accepted")
+    except OptionError as error:
+        print("SAID", error)
+"""
+    run = python(code, PYTHONPATH=str(tmp_path), VERL_USE_EXTERNAL_MODULES="early")
+    said = [line.removeprefix("SAID ") for line in run.stdout.splitlines() if line.startswith("SAID")]
+    assert len(said) == 5, run.stderr
+    assert said[0] == said[1] == said[4] == "accepted"
+    assert said[2].startswith(f"{LOSS}='gtpo': verl has early.her_loss under this name of egsw-plugin's")
+    assert said[3].startswith("algorithm.adv_estimator='grpo_s': verl has early.her_estimator under this name")
+    assert all("VERL_USE_EXTERNAL_PLUGINS=none" in refusal for refusal in said[2:4])
+
+
+def test_a_policy_loss_that_replaced_ours_is_refused(monkeypatch):
+    """verl lets a later one take the name: in the trainer's process, or in a worker's alone."""
+    from verl.trainer.ppo import core_algos
+    from verl.workers.utils import losses
+
+    monkeypatch.setitem(core_algos.POLICY_LOSS_REGISTRY, "gtpo", core_algos.POLICY_LOSS_REGISTRY["vanilla"])
+    refusal = f"{LOSS}='gtpo': verl has {core_algos.__name__}.compute_policy_loss"
+    with pytest.raises(OptionError, match=refusal):
+        startup.check_trainer(configuration("algorithm.adv_estimator=grpo", f"{LOSS}=gtpo"), contract.TRAINER)
+    with pytest.raises(OptionError, match=refusal):
+        losses.ppo_loss(SimpleNamespace(policy_loss={"loss_mode": "gtpo"}), None, None)
+    startup.check_trainer(configuration("algorithm.adv_estimator=grpo", f"{LOSS}=grpo_s"), contract.TRAINER)
 
 
 def test_a_verl_is_judged_by_what_it_has_and_not_by_its_number(tmp_path):

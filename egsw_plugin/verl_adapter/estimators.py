@@ -36,9 +36,11 @@ def register(core_algos: Any) -> None:
 
 
 def register_one(core_algos: Any, name: str) -> None:
-    """Register the estimator `name`; one of a file (PATH.py:OBJECT) when a configuration names it."""
-    REGISTERED[name] = make_estimator(name)
-    core_algos.register_adv_est(name)(REGISTERED[name])
+    """Register the estimator `name`, one of a file (PATH.py:OBJECT) when a configuration names it; unless it is there:
+    `startup` refuses runs on that of another package."""
+    if name not in core_algos.ADV_ESTIMATOR_REGISTRY:
+        REGISTERED[name] = make_estimator(name)
+        core_algos.register_adv_est(name)(REGISTERED[name])
 
 
 @dataclass(frozen=True)

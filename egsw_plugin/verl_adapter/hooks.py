@@ -105,7 +105,7 @@ def install_in_worker(losses: Any) -> None:
 
     @functools.wraps(verl_loss)
     def ppo_loss(config: Any, model_output: Any, data: Any, dp_group: Any = None) -> Any:
-        worker.register_file(config)
+        worker.prepare(config)
         with arriving(Arrived.of(data)) as fields:
             loss, metrics = verl_loss(config, model_output, data, dp_group)
             bonus = worker.entropy_bonus(config, model_output, data, fields, losses.no_padding_2_padding)

@@ -151,6 +151,7 @@ def _checked(config: Any, old_trainer: str | None) -> Plan:
             raise OptionError(key, value, "use a name, such as grpo" if key == ESTIMATOR else "use a name")
     if is_missing(config, LOSS_MODE):
         raise OptionError(LOSS_MODE, "???", MISSING)
+    _check_holders(name, loss)
     if is_ours(name) and (lost := unresolved(config)):
         raise lost
     recording.check(config, old_trainer)
@@ -469,10 +470,20 @@ def _register_files(name: Any, loss: Any) -> None:
     """Members of files are known to verl only once a configuration has named them."""
     from verl.trainer.ppo import core_algos
 
-    if isinstance(name, str) and is_file(name) and name not in core_algos.ADV_ESTIMATOR_REGISTRY:
+    if isinstance(name, str) and is_file(name):
         estimators.register_one(core_algos, name)
-    if isinstance(loss, str) and is_file(loss) and loss not in core_algos.POLICY_LOSS_REGISTRY:
+    if isinstance(loss, str) and is_file(loss):
         worker.register_one(core_algos, loss)
+
+
+def _check_holders(name: Any, loss: Any) -> None:
+    """Other packages may have registered functions of their own under our names, before us or after."""
+    from verl.trainer.ppo import core_algos
+
+    if is_ours(name):
+        worker.check_holder(ESTIMATOR, name, core_algos.ADV_ESTIMATOR_REGISTRY, estimators.REGISTERED)
+    if loss in LOSSES:
+        worker.check_holder(LOSS_MODE, loss, core_algos.POLICY_LOSS_REGISTRY, worker.REGISTERED)
 
 
 def _check_loss_name(loss: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from ..errors import BridgeError, OptionError, TensorError
 from ..fields import Arrived, Field, arrived
 from ..methods import LOSSES
 from ..methods.interface import PolicyLoss
+from ..methods.places import LOSS_MODE
 from ..methods.registry import is_file
 from ..methods.rules import token_losses
 from ..options import Options, decode
@@ -27,18 +28,38 @@ def register(core_algos: Any) -> None:
 
 
 def register_one(core_algos: Any, name: str) -> None:
-    """Register the policy loss `name`."""
-    REGISTERED[name] = make_loss(name)
-    core_algos.register_policy_loss(name)(REGISTERED[name])
+    """Register the policy loss `name`, unless it is there: `check_holder` refuses runs on that of another package."""
+    if name not in core_algos.POLICY_LOSS_REGISTRY:
+        REGISTERED[name] = make_loss(name)
+        core_algos.register_policy_loss(name)(REGISTERED[name])
 
 
-def register_file(config: Any) -> None:
-    """Register the policy loss of a file that the actor's configuration names, before verl looks for it."""
+def check_holder(key: str, name: str, registry: Mapping[str, Callable], ours: Mapping[str, Callable]) -> None:
+    """Refuse a name of ours under which verl would call another package's function. ours: what we registered."""
+    holder = registry.get(name)
+    if holder is not ours.get(name):
+        where = f"{getattr(holder, '__module__', '')}.{getattr(holder, '__qualname__', holder)}"
+        fix = (
+            f"verl has {where} under this name of egsw-plugin's; to train with ours, leave that package out or have it "
+            "take another name; to train with that one, leave this plugin out (VERL_USE_EXTERNAL_PLUGINS=none)"
+        )
+        raise OptionError(key, name, fix)
+
+
+def prepare(config: Any) -> None:
+    """Before verl looks for the policy loss that the actor's configuration names: register one of a file, and see that
+    the name of one of ours is still ours in this process.
+
+    Raises:
+        OptionError: It is another package's here.
+    """
+    from verl.trainer.ppo import core_algos
+
     name = config.policy_loss.get("loss_mode", "vanilla")
-    if is_file(name) and name not in REGISTERED:
-        from verl.trainer.ppo import core_algos
-
+    if is_file(name):
         register_one(core_algos, name)
+    if name in LOSSES:
+        check_holder(LOSS_MODE, name, core_algos.POLICY_LOSS_REGISTRY, REGISTERED)
 
 
 def make_loss(name: str) -> Callable:
