@@ -13,6 +13,8 @@ import pytest
 from egsw_plugin import __version__
 
 CODE = """
+import sys
+
 import ray
 from ray.cluster_utils import Cluster
 from egsw_plugin.errors import BridgeError
@@ -26,8 +28,17 @@ def ask(what):
         print(what, error)
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+other = {"py_executable": f"env VERL_USE_EXTERNAL_PLUGINS=none {sys.executable}"}
+ray.init(address=cluster.address, log_to_driver=False, runtime_env=other)
+ask("ONE NODE, ANOTHER PYTHON")
+ray.shutdown()
+
 ray.init(address=cluster.address, log_to_driver=False)
+question, nodes._found = nodes._found, lambda: None  # an answer that is refused
 ask("ONE NODE")
+cluster.add_node(num_cpus=0, env_vars={"VERL_USE_EXTERNAL_PLUGINS": "none"})
+ask("AND ONE WITHOUT CPUS")
+nodes._found = question
 added = cluster.add_node(num_cpus=1, env_vars={"VERL_USE_EXTERNAL_PLUGINS": "none"})
 print("ADDED", added.node_id[:8])
 ask("TWO NODES")
@@ -63,6 +74,9 @@ def test_every_node_is_asked():
     said = done.stdout
     added = said.split("ADDED ")[1].split()[0]
     assert "ONE NODE accepted" in said and "SENT ALONG accepted" in said
+    assert "AND ONE WITHOUT CPUS accepted" in said
+    python = said.split("ONE NODE, ANOTHER PYTHON")[1].split("\n")[0]
+    assert "1 of 1 nodes" in python and "has egsw-plugin, but verl does not load it. Install" in python
     two, another, starting = (
         said.split(what)[1].split("\n")[0] for what in ("TWO NODES", "ANOTHER VERSION", "AS RAY STARTS")
     )

@@ -1,20 +1,26 @@
 """Whether every node of the Ray cluster has this plugin, asked before anything is built on them.
 
-verl's losses and workers would run on without it and drop what an estimator sends them.
+verl's losses and workers would run on without it and drop what an estimator sends them. On this node alone workers have
+this process's environment, unless Ray's runtime environment gives them another.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .. import __version__
 from ..errors import BridgeError
 
 TIME_LIMIT = 600.0  # seconds for all nodes to answer: each imports verl, which takes minutes where all cores are busy
+# What in a runtime environment may take the plugin from workers: its own keys, and variables.
+OTHER_PYTHON = {"conda", "container", "image_uri", "pip", "py_executable", "uv"}
+OTHER_IMPORTS = {"PYTHONPATH", "VERL_USE_EXTERNAL_PLUGINS"}
 
 
 def check_nodes() -> None:
-    """Ask each node, if there are several and Ray is running.
+    """Ask each node on which verl can place something, if Ray is running; this one alone, only where workers may have
+    another environment, since the question takes seconds.
 
     Raises:
         BridgeError: A node lacks the plugin, has another version of it, does not load it, or does not answer.
@@ -23,8 +29,11 @@ def check_nodes() -> None:
 
     if not ray.is_initialized():
         return
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) < 2:
+    # On others verl starts nothing; the head of a cluster is often one.
+    nodes = [node for node in ray.nodes() if node["Alive"] and any(map(node["Resources"].get, ("CPU", "GPU")))]
+    context = ray.get_runtime_context()
+    others = [node for node in nodes if node["NodeID"] != context.get_node_id()]
+    if not others and not (nodes and _is_another(context.runtime_env)):
         return
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -41,8 +50,9 @@ def check_nodes() -> None:
     if faults:
         raise BridgeError(
             f"{len(faults)} of {len(nodes)} nodes of the Ray cluster cannot take part: {'; '.join(faults)}. Install "
-            f"egsw-plugin {__version__} in the environment of each node's Ray, or send it along "
-            "(ray_kwargs.ray_init.runtime_env); VERL_USE_EXTERNAL_PLUGINS must be unset, auto or name egsw there"
+            f"egsw-plugin {__version__} in the environment of each node's Ray (in that of "
+            "ray_kwargs.ray_init.runtime_env, where it names one), or send it along there; VERL_USE_EXTERNAL_PLUGINS "
+            "must be unset, auto or name egsw"
         )
 
 
@@ -66,6 +76,12 @@ def check_nodes_once_ray_is_up() -> None:
             check_nodes()
 
     hooks.append(ask)
+
+
+def _is_another(runtime_env: Mapping[str, Any]) -> bool:
+    """Whether workers of a runtime environment may lack what this process imports."""
+    variables = runtime_env.get("env_vars") or {}
+    return bool(OTHER_PYTHON & runtime_env.keys() or OTHER_IMPORTS & variables.keys())
 
 
 def _fault(ray: Any, answer: Any) -> str | None:
