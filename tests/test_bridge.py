@@ -638,6 +638,23 @@ def test_construction_of_the_trainer_checks_the_configuration(model):
     assert np.all([cls._compute_advantage is PPOTrainer._compute_advantage for cls in TRAINERS])
 
 
+@pytest.mark.parametrize("overrides,warned", [([], True), (["algorithm.adv_estimator=grpo"], False)])
+def test_a_trainer_with_an_advantage_step_of_its_own_is_warned_of(model, capsys, monkeypatch, overrides, warned):
+    from egsw_plugin import console
+
+    class Own(PPOTrainerSync):
+        def _compute_advantage(self, batch, metrics):
+            return batch
+
+    config = trainer_of(PPOTrainerSync, model, *overrides).config
+    monkeypatch.setattr(PPOTrainer, "_build_replay_buffer", lambda self: None)
+    for cls, expected in ((PPOTrainerSync, False), (Own, warned)):
+        monkeypatch.setattr(console, "_warned", set())
+        cls(config)
+        said = "Own._compute_advantage stands in place of verl's" in capsys.readouterr().out
+        assert said == expected
+
+
 def test_a_step_depends_on_its_batch_alone(tmp_path):
     """So one after a resume is the one that an uninterrupted run would have made, to the bit."""
     before = (

@@ -7,10 +7,11 @@ import inspect
 import sys
 from typing import Any
 
+from ..console import warn_once
 from ..errors import BridgeError
 from ..fields import Arrived, Field, arrived, arriving
 from . import contract, recording, startup, step, worker
-from .configuration import is_ours, plan_of
+from .configuration import Plan, is_ours, plan_of
 
 
 def install_in_trainer(trainer_base: Any) -> None:
@@ -21,6 +22,13 @@ def install_in_trainer(trainer_base: Any) -> None:
     @functools.wraps(construct)
     def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         startup.check_trainer(config, contract.TRAINER)
+        own = type(self)._compute_advantage
+        if own is not trainer_class._compute_advantage and _takes_part(config) is not None:
+            warn_once(
+                f"{own.__qualname__} stands in place of verl's: unless it calls that one by "
+                "super()._compute_advantage(batch, metrics), estimators get no entropy, the policy loss no options and "
+                "weights, and nothing is recorded"
+            )
         construct(self, config, *args, **kwargs)
 
     trainer_class.__init__ = __init__
@@ -33,8 +41,8 @@ def install_in_trainer(trainer_base: Any) -> None:
 
     @functools.wraps(compute)
     def _compute_advantage(self: Any, batch: Any, metrics: Any) -> Any:
-        plan = plan_of(self.config)
-        if not plan.links and plan.chain is None and recording.options_of(self.config.algorithm) is None:
+        plan = _takes_part(self.config)
+        if plan is None:
             return compute(self, batch, metrics)
         name = self.config.algorithm.adv_estimator
         with step.entered(step.TrainerStep(self, batch, metrics, trainer_base.tq, plan)) as entered:
@@ -68,6 +76,13 @@ def install_in_trainer(trainer_base: Any) -> None:
     trainer_class._compute_advantage = _compute_advantage
     trainer_base.compute_advantage_for_multi_trajectories = compute_advantage_for_multi_trajectories
     trainer_class._save_checkpoint, trainer_class._load_checkpoint = _save_checkpoint, _load_checkpoint
+
+
+def _takes_part(config: Any) -> Plan | None:
+    """What a configuration asks of an advantage step, or None where that is verl's own."""
+    plan = plan_of(config)
+    nothing = not plan.links and plan.chain is None and recording.options_of(config.algorithm) is None
+    return None if nothing else plan
 
 
 def install_in_old_trainer(ray_trainer: Any) -> None:

@@ -51,8 +51,8 @@ def why_missing(name: str, link: Link | None, step: TrainerStep | None) -> str:
     if step is None:
         return (
             f"{who} needs {name}, which was not passed, and no trainer is running to take it from: pass {name}= "
-            "[rows, tokens], or train with verl's V1 trainer (trainer.use_v1=True), or with the old one patched by "
-            "patches/apply.py"
+            "[rows, tokens], or train with verl's V1 trainer (trainer.use_v1=True), whose _compute_advantage a trainer "
+            "of your own must call, or with the old one patched by patches/apply.py"
         )
     message = f"{who} needs {name}, which verl's trainer does not have for this batch in partition "
     message += repr(step.partition_id)

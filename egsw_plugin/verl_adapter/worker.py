@@ -161,7 +161,8 @@ def _options(loss: PolicyLoss) -> Options:
     if Field.LOSS_OPTIONS not in given:
         raise BridgeError(
             f"actor_rollout_ref.actor.policy_loss.loss_mode={loss.name}: its options did not arrive with this batch; "
-            "train with verl's V1 trainer (trainer.use_v1=True), whose advantage step sends them"
+            "train with verl's V1 trainer (trainer.use_v1=True), whose _compute_advantage sends them: a trainer of "
+            "your own must call it"
         )
     numbers = given[Field.LOSS_OPTIONS]
     if numbers.shape[1:] != (number,):
