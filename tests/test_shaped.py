@@ -424,6 +424,26 @@ def test_success_that_the_threshold_misses_is_warned_of(name, capsys, monkeypatc
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("name", [*NAMES, "success_sign", "egsw"])
+def test_graded_scores_are_warned_of_once(name, capsys, monkeypatch):
+    """By those that judge success; of EGSW a score is a number like any other."""
+    from egsw_plugin import console
+
+    monkeypatch.setattr(console, "_warned", set())
+    rewards, mask, index, entropy = random_batch(48)
+    compute = get_adv_estimator_fn(name)
+    compute(rewards, mask, index, {}, entropy=entropy)
+    assert "more than two values" not in capsys.readouterr().out
+    rewards[(rewards.sum(1) * mask.sum(1)).argmax()] *= 0.75
+    for _ in range(2):
+        compute(rewards, mask, index, {}, entropy=entropy)
+    said = capsys.readouterr().out
+    section = f"algorithm.credit.{name}" if name == "success_sign" else f"algorithm.{name}"
+    assert said.count(f"scores take more than two values, and a success is one above {section}.threshold (0.5)") == (
+        name != "egsw"
+    )
+
+
 class TestMetrics:
     @pytest.mark.parametrize("options", [{}, {"entropy_scope": "batch", "alpha2": 0.9}, {"unmixed": "keep"}])
     def test_of_gtpo_equal_the_loop(self, options):

@@ -292,6 +292,7 @@ def test_what_is_as_it_should_be_gets_no_warning(warnings_of, overrides):
         ("+algorithm.gtpo={norm_set: none, std: sample}", "so std and eps have no effect"),
         ("critic.enable=True", "gtpo uses no critic"),
         (OVERLONG, "set +algorithm.gtpo.success=acc"),
+        ("reward.reward_model.enable=True", "scores are graded, and gtpo takes those above algorithm.gtpo.threshold"),
     ],
 )
 def test_what_has_no_effect_or_loses_something_is_warned_of(warnings_of, override, text):
@@ -303,6 +304,11 @@ def test_a_length_penalty_in_the_reward_does_not_reach_the_advantages(warnings_o
     overrides = [f"{LOSS}=gtpo", OVERLONG, "+algorithm.gtpo.success=acc"]
     (warning,) = warnings_of("algorithm.adv_estimator=gtpo", *overrides)
     assert "does not reach the advantages" in warning and "algorithm.gtpo.overlong.enable=True" in warning
+
+
+def test_a_reward_model_beside_a_field_that_decides_success_gets_no_warning(warnings_of):
+    overrides = [f"{LOSS}=gtpo", "reward.reward_model.enable=True", "+algorithm.gtpo.success=acc"]
+    assert warnings_of("algorithm.adv_estimator=gtpo", *overrides) == []
 
 
 @pytest.mark.parametrize("loss", ["grpo_s", "gspo", "geo_mean"])

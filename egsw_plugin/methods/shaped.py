@@ -157,6 +157,15 @@ SETTINGS = (
 )
 
 
+GRADED = Setting(
+    "reward.reward_model.enable",
+    True,
+    "reward.reward_model.enable=True: a reward model's scores are graded, and {name} takes those above "
+    "{section}.threshold for successes; set it to where right and wrong part, or {section}.success to a field of the "
+    "reward function that tells them apart",
+)
+
+
 def _length_penalty(success: Success) -> Setting:
     """What becomes of DAPO's length penalty in the score."""
     effect = "does not reach the advantages, which know success alone"
@@ -194,7 +203,7 @@ class ShapedBase(Base[S]):
             responses=(2, alone) if options.unmixed == "drop" else (1, ""),
             direction=1,
             objective=self.objective,
-            settings=(*SETTINGS, _length_penalty(success)),
+            settings=(*SETTINGS, _length_penalty(success), *([GRADED] if success.field is None else [])),
         )
 
     def advantages(self, options: S, batch: Batch) -> Change:

@@ -19,7 +19,7 @@ from ..kernels.rows import Rows, row_sums
 from ..kernels.sessions import Sessions
 from ..methods import MEMBERS
 from ..methods.chain import Chain, Link, Result, apply
-from ..methods.interface import Base, Batch, Success
+from ..methods.interface import Base, Batch
 from ..methods.places import CHAIN
 from . import bases, checks
 from .configuration import chain_of
@@ -161,7 +161,7 @@ def _estimate(chain: Chain, call: Call) -> tuple[Result, torch.Tensor | None, to
         advantages=None,
         rows=rows,
         group_ids=call.group_ids,
-        success=_success(chain.success, call),
+        success=_success(chain, call),
         outcome=call.reward,
         tensors=tensors,
     )
@@ -223,16 +223,31 @@ def _index(index: Any, rows: int, name: str) -> np.ndarray:
     return array
 
 
-def _success(rule: Success, call: Call) -> torch.Tensor:
+def _success(chain: Chain, call: Call) -> torch.Tensor:
     """Which rows are successes, bool [rows]."""
-    rows, score = call.rows, _score(call)
+    rule, rows, score = chain.success, call.rows, _score(call)
     if rule.field is None:
         checks.scores("token-level scores", score, rows.count > 0)
+        _warn_if_graded(chain, score[rows.count > 0])
         return score > rule.threshold
     info = call.reward_extra_info
     if info is None and call.step is not None:
         info = call.step.reward_extra_info(rule.field)
     return checks.success_field(rule.field, info, rows).to(rows.count.device) > rule.threshold
+
+
+def _warn_if_graded(chain: Chain, score: torch.Tensor) -> None:
+    """Of more than two scores, [rows], the threshold need not lie where the user would draw the line."""
+    link = next((link for link in chain.links if link.requirements.success is not None), None)
+    if link is None or not len(score):
+        return
+    least, greatest = score.aminmax()
+    if bool(((score != least) & (score != greatest)).any()):
+        warn_once(
+            f"{link.name}: scores take more than two values, and a success is one above {link.section}.threshold "
+            f"({chain.success.threshold:g}); if that is not where right and wrong part, set it, or "
+            f"{link.section}.success to a field of the reward function that tells them apart"
+        )
 
 
 def _score(call: Call) -> torch.Tensor:
