@@ -547,16 +547,14 @@ def other_config(case):
 
 def odd_base(case):
     if case.method == "egsw":
-        base = case.rng.choice(
-            ["gae", "grpo_passk", "remax", "optimal_token_baseline", "reinforce_plus_plus", "gdpo", "x"]
-        )
+        base = case.rng.choice(["gae", "grpo_passk", "remax", "reinforce_plus_plus", "x"])
         case.config = "dict"
         case.options = {**case.options, "base": base}
         case.algorithm = {**case.algorithm, **case.rng.choice([{}, {"gamma": 0.9}, {"lam": 0.5}, {"gamma": "a"}])}
         case.exact, case.tolerated = False, True
         case.more.pop("old_log_probs", None)
         shape = case.mask.shape
-        for name in ("values", "sum_pi_squared", "old_log_probs", "rollout_is_weights"):
+        for name in ("values", "old_log_probs"):
             if case.rng.random() < 0.8:
                 tensor = torch.tensor([[-case.rng.random() for _ in range(shape[1])] for _ in range(shape[0])]).view(
                     shape
@@ -566,9 +564,6 @@ def odd_base(case):
                 if case.rng.random() < 0.1:
                     tensor = case.rng.choice([tensor[:, :1], tensor.to("meta"), tensor.long(), tensor.t(), None, 1.0])
                 case.more[name] = tensor
-        if case.rng.random() < 0.8:
-            sizes = [(shape[0],), (shape[0] + 1,), shape, ()]
-            case.more["reward_baselines"] = torch.zeros(case.rng.choice(sizes[:1] * 4 + sizes))
 
 
 def field(case):

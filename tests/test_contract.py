@@ -206,9 +206,6 @@ BASES = {
     "gpg": OUTCOME,
     "reinforce_plus_plus": OUTCOME,
     "reinforce_plus_plus_baseline": OUTCOME,
-    "remax": f"{OUTCOME}, reward_baselines",
-    "optimal_token_baseline": f"{OUTCOME}, sum_pi_squared, old_log_probs, rollout_is_weights",
-    "tir_optimal_token_baseline": f"{OUTCOME}, sum_pi_squared, old_log_probs, rollout_is_weights",
 }
 
 # Keys of verl's configuration that the plugin reads or names. A key that moved would silently read as its default.
@@ -431,9 +428,21 @@ def test_what_an_estimator_is_called_with():
         *("sum_pi_squared", "old_log_probs", "rollout_is_weights"),
     ]
     ours = inspect.signature(make_estimator("egsw")).parameters
-    assert set(keys) - set(ours) == {"non_tensor_batch", "batch"}  # for gdpo only
-    gdpo = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "non_tensor_batch'] =" in ast.unparse(node)]
-    assert ast.unparse(gdpo[-1].test) == "adv_estimator in (AdvantageEstimator.GDPO, 'gdpo')"
+    # For estimators of verl's own alone: for those of a name, or with what the V1 trainer has for none.
+    verls = {
+        "non_tensor_batch": "adv_estimator in (AdvantageEstimator.GDPO, 'gdpo')",
+        "batch": "adv_estimator in (AdvantageEstimator.GDPO, 'gdpo')",
+        "reward_baselines": "'reward_baselines' in data.batch",
+    }
+    baseline = "AdvantageEstimator.OPTIMAL_TOKEN_BASELINE"
+    optimal = f"adv_estimator in ({baseline}, {baseline.replace('.', '.TIR_')})"
+    verls |= {"sum_pi_squared": optimal, "rollout_is_weights": optimal}
+    assert set(keys) - set(ours) == set(verls)
+    for key, condition in verls.items():
+        given = f"adv_kwargs['{key}'] ="
+        branches = [node for node in ast.walk(tree) if isinstance(node, ast.If) and given in ast.unparse(node)]
+        assert ast.unparse(branches[-1].test) == condition
+    assert "reward_baselines" not in inspect.getsource(importlib.import_module(BASE))
 
 
 def test_keys_are_of_uid_session_and_output():

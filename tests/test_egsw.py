@@ -607,16 +607,11 @@ class TestRefusals:
         with pytest.raises(TensorError, match="entropy is a ndarray"):
             self.call(entropy=self.batch[3].numpy())
 
-    def test_base_that_lacks_its_tensor(self):
-        with pytest.raises(TensorError, match="base remax needs reward_baselines"):
-            self.call({"egsw": {"base": "remax"}}, entropy=self.batch[3])
-
-    @pytest.mark.parametrize("shape", [(1,), (-1, 1)])
-    def test_baselines_that_are_not_one_a_row(self, shape):
-        """torch would broadcast a single one, or one a row as a column, without an error."""
-        baselines = torch.zeros(len(self.batch[3]))[: shape[0] if len(shape) == 1 else None].view(shape)
-        with pytest.raises(TensorError, match=r"reward_baselines must be a tensor \[rows\], with \d+ rows here"):
-            self.call({"egsw": {"base": "remax"}}, entropy=self.batch[3], reward_baselines=baselines)
+    @pytest.mark.parametrize("base", ["remax", "optimal_token_baseline", "tir_optimal_token_baseline", "gdpo"])
+    def test_base_that_needs_what_verl_gives_to_no_other_estimator(self, base):
+        with pytest.raises(OptionError, match="use a base estimator registered in verl") as caught:
+            self.call({"egsw": {"base": base}}, entropy=self.batch[3])
+        assert base not in caught.value.fix
 
     def test_scores_that_are_no_tensor(self):
         with pytest.raises(TensorError, match="token_level_scores is a ndarray"):

@@ -1,4 +1,4 @@
-"""verl's estimators as bases: any that is registered, called with what verl itself would pass it."""
+"""verl's estimators as bases: any that verl's V1 trainer can feed, called with what verl itself would pass it."""
 
 from __future__ import annotations
 
@@ -26,46 +26,42 @@ VIEW = 1 << 18
 class VerlBase:
     """How one of verl's estimators is called.
 
-    needs: per-token tensors beside rewards and mask. wants: those that it takes where they are to be had. varying:
-    its advantages differ from token to token, and each output of a session is a trajectory of its own, as in verl.
-    of_outcome: one advantage a response, from the sum of its rewards alone, spread over its tokens. responses: least
-    number of them to a prompt. in_trainer: verl's V1 trainer has what it needs.
+    varying: its advantages differ from token to token, and each output of a session is a trajectory of its own, as in
+    verl. of_outcome: one advantage a response, from the sum of its rewards alone, spread over its tokens. responses:
+    least number of them to a prompt.
     """
 
-    needs: tuple[str, ...] = ()
-    wants: tuple[str, ...] = ()
     varying: bool = False
     of_outcome: bool = False
     responses: int = 1
-    in_trainer: bool = True
     supported: bool = True
 
 
 OF_OUTCOME = VerlBase(of_outcome=True)
-OPTIMAL = VerlBase(needs=("sum_pi_squared", "old_log_probs"), wants=("rollout_is_weights",), in_trainer=False)
+# Need what verl's trainer has only where adv_estimator is their name.
+UNSUPPORTED = VerlBase(supported=False)
 # Those that differ from `VerlBase()`: called with rewards, mask, index and config.
 VERL_BASES = {
-    GAE: VerlBase(needs=("values",), varying=True),
+    GAE: VerlBase(varying=True),
     "reinforce_plus_plus": VerlBase(varying=True),
     "grpo": OF_OUTCOME,
     "grpo_vectorized": OF_OUTCOME,
     "rloo": OF_OUTCOME,
     "rloo_vectorized": OF_OUTCOME,
     "grpo_passk": VerlBase(of_outcome=True, responses=2),
-    "remax": VerlBase(in_trainer=False),
-    "optimal_token_baseline": OPTIMAL,
-    "tir_optimal_token_baseline": OPTIMAL,
-    "gdpo": VerlBase(supported=False),  # reads the whole batch, which no estimator of ours receives
+    "remax": UNSUPPORTED,
+    "optimal_token_baseline": UNSUPPORTED,
+    "tir_optimal_token_baseline": UNSUPPORTED,
+    "gdpo": UNSUPPORTED,
 }
 
 
-def check(name: str, key: str, in_trainer: bool = False) -> None:
+def check(name: str, key: str) -> None:
     """Refuse a base that verl does not know or that cannot be a base."""
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
 
     def possible(name: str) -> bool:
-        base = VERL_BASES.get(name, VerlBase())
-        return not is_ours(name) and base.supported and (base.in_trainer or not in_trainer)
+        return not is_ours(name) and VERL_BASES.get(name, VerlBase()).supported
 
     known = sorted(filter(possible, ADV_ESTIMATOR_REGISTRY))
     if name not in known:
@@ -163,12 +159,8 @@ def _compute(
         nothing = torch.zeros(response_mask.shape, dtype=dtype, device=response_mask.device)
         return nothing, nothing
     arguments: dict[str, Any] = {"token_level_rewards": token_level_rewards.to(dtype), "response_mask": mask}
-    arguments |= {need: _needed(name, need, tensors, response_mask) for need in base.needs}
-    arguments |= {
-        want: _needed(name, want, tensors, response_mask) for want in base.wants if tensors.get(want) is not None
-    }
     if name == GAE:
-        values = arguments["values"]
+        values = _values(tensors, response_mask)
         arguments["values"] = values.masked_fill(mask.eq(0) & ~values.isfinite(), 0)  # 0 times NaN is NaN
         arguments |= discounts
     else:
@@ -177,10 +169,6 @@ def _compute(
     if name == "grpo":
         arguments["config"] = None
         arguments["norm_adv_by_std_in_grpo"] = divide_by_std
-    if name == "remax":
-        baselines = arguments["reward_baselines"] = _needed(name, "reward_baselines", tensors)
-        if getattr(baselines, "shape", None) != response_mask.shape[:1]:
-            raise TensorError(f"reward_baselines must be a tensor [rows], with {len(response_mask)} rows here")
     try:
         result, returns = compute(**arguments)
     except (AssertionError, ValueError) as error:
@@ -217,13 +205,13 @@ def _setting(config: Any, name: str, default: Any, check: Callable[[Any], Any]) 
         raise OptionError(f"algorithm.{name}", value, str(error)) from None
 
 
-def _needed(base: str, name: str, tensors: Any, response_mask: torch.Tensor | None = None) -> torch.Tensor:
-    """The tensor; where `response_mask` is given, of its shape and finite at policy tokens."""
-    tensor = tensors.get(name)
-    if tensor is None:
-        fix = "set critic.enable=True" if name == "values" else f"pass {name}="
-        raise TensorError(f"base {base} needs {name}, which neither the caller nor the trainer has; {fix}")
-    if response_mask is not None:
-        tensor = checks.per_token(name, tensor, response_mask)
-        checks.within(name, tensor, response_mask)
-    return tensor
+def _values(tensors: Any, response_mask: torch.Tensor) -> torch.Tensor:
+    """The critic's values [rows, tokens], finite at policy tokens."""
+    values = tensors.get("values")
+    if values is None:
+        raise TensorError(
+            f"base {GAE} needs values, which neither the caller nor the trainer has; set critic.enable=True"
+        )
+    values = checks.per_token("values", values, response_mask)
+    checks.within("values", values, response_mask)
+    return values

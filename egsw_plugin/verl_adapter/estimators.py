@@ -81,9 +81,6 @@ def make_estimator(name: str) -> Callable[..., tuple[torch.Tensor, torch.Tensor]
         old_log_probs: torch.Tensor | None = None,
         values: torch.Tensor | None = None,
         token_level_scores: torch.Tensor | None = None,
-        reward_baselines: torch.Tensor | None = None,
-        rollout_is_weights: torch.Tensor | None = None,
-        sum_pi_squared: torch.Tensor | None = None,
         reward_extra_info: Mapping[str, Sequence[Any]] | None = None,
         metrics: dict[str, Any] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,9 +90,6 @@ def make_estimator(name: str) -> Callable[..., tuple[torch.Tensor, torch.Tensor]
             "old_log_probs": old_log_probs,
             "values": values,
             "token_level_scores": token_level_scores,
-            "reward_baselines": reward_baselines,
-            "rollout_is_weights": rollout_is_weights,
-            "sum_pi_squared": sum_pi_squared,
         }
         checks.rewards(token_level_rewards, response_mask)
         uids = _index(index, len(response_mask), name)

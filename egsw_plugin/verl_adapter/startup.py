@@ -282,7 +282,7 @@ def _too_few_responses(config: Any, chain: Chain) -> Iterator[OptionError]:
 def _base(config: Any, chain: Chain) -> Iterator[OptionError]:
     varying, before = False, str(chain.base)
     if not isinstance(chain.base, Link):
-        bases.check(chain.base, chain.base_key, in_trainer=True)
+        bases.check(chain.base, chain.base_key)
         bases.settings(config.algorithm)
         responses, least = select(config, RESPONSES, 1), bases.VERL_BASES.get(chain.base, bases.VerlBase()).responses
         if responses < least:
