@@ -439,6 +439,29 @@ print(*sorted(set(sys.modules) - without))
     assert not [name for name in extra if name.split(".")[0] in ("verl", "torch", "vllm", "ray", "transformers")]
 
 
+@pytest.mark.parametrize("early", ["", "import verl.trainer.ppo.ray_trainer, verl.trainer.ppo.v1.trainer_base"])
+def test_every_hook_acts_whether_verl_imports_its_module_before_the_plugin_or_after(tmp_path, early):
+    (tmp_path / "early.py").write_text(early)
+    code = """
+import verl
+from verl.trainer.ppo import core_algos, ray_trainer
+from verl.trainer.ppo.v1 import trainer_base
+from verl.utils import config
+from verl.workers.utils import losses
+trainer = trainer_base.PPOTrainer
+for part in (
+    *(core_algos.ADV_ESTIMATOR_REGISTRY["egsw"], core_algos.POLICY_LOSS_REGISTRY["gtpo"], config.validate_config),
+    *(trainer.__init__, trainer._compute_advantage, trainer._save_checkpoint, trainer._load_checkpoint),
+    *(trainer_base.compute_advantage_for_multi_trajectories, ray_trainer.RayPPOTrainer.__init__),
+    *(losses.ppo_loss, losses.kl_penalty),
+):
+    assert part.__globals__["__name__"].startswith("egsw_plugin.verl_adapter."), part
+print("all are ours")
+"""
+    run = python(code, PYTHONPATH=str(tmp_path), VERL_USE_EXTERNAL_MODULES="early")
+    assert "all are ours" in run.stdout, run.stderr
+
+
 def test_what_took_verls_loss_by_name_before_the_plugin_calls_ours(tmp_path):
     """verl imports the packages of VERL_USE_EXTERNAL_MODULES before plugins, and one may import verl's workers."""
     (tmp_path / "early.py").write_text(
