@@ -22,10 +22,9 @@ def install_in_trainer(trainer_base: Any) -> None:
     @functools.wraps(construct)
     def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         startup.check_trainer(config, contract.TRAINER)
-        own = type(self)._compute_advantage
-        if own is not trainer_class._compute_advantage and _takes_part(config) is not None:
+        if _takes_part(config) is not None and type(self)._compute_advantage is not trainer_class._compute_advantage:
             warn_once(
-                f"{own.__qualname__} stands in place of verl's: unless it calls that one by "
+                f"{type(self)._compute_advantage.__qualname__} stands in place of verl's: unless it calls that one by "
                 "super()._compute_advantage(batch, metrics), estimators get no entropy, the policy loss no options and "
                 "weights, and nothing is recorded"
             )
