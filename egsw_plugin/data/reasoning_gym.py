@@ -4,14 +4,13 @@ import dataclasses
 import json
 import random
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..console import one_line
+from ..console import refuse
 from ..errors import DataError, OptionError
 from ..rewards import gym_tasks
 from ..strict_yaml import read_yaml
@@ -76,14 +75,14 @@ def run(
             if number < len(tasks):
                 raise OptionError(name, number, f"use at least one for each of the {len(tasks)} tasks")
     except (OptionError, ModuleNotFoundError) as error:
-        return _refuse(str(error), 2)
+        return refuse("data", f"{NAME}: {error}", 2)
     print(f"{NAME}: making {size} + {test_size} problems of {', '.join(task.name for task in tasks)}", flush=True)
     try:
         line = write(tasks, out, size, test_size, seed, asking, shown)
     except (DataError, OptionError) as error:
-        return _refuse(str(error), 1)
+        return refuse("data", f"{NAME}: {error}", 1)
     except KeyboardInterrupt:
-        return _refuse("interrupted, nothing written", 130)
+        return refuse("data", f"{NAME}: interrupted, nothing written", 130)
     print(f"{NAME}: {line}", flush=True)
     return 0
 
@@ -199,8 +198,3 @@ def _row(split: str, index: int, task: Task, problem: Problem, asking: Asking, s
             "form": asking.form,
         },
     }
-
-
-def _refuse(why: str, code: int) -> int:
-    print(f"egsw-plugin data: {NAME}: {one_line(why)}", file=sys.stderr)
-    return code
