@@ -7,7 +7,6 @@ The data is what ``egsw-plugin data reasoning-gym`` writes: ``extra_info`` has t
 graders. It returns the same fields for every sample, see `reasoning_gym`.
 """
 
-import os
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -117,11 +116,3 @@ def _truth(data_source: str, entry: str) -> str | None:
 
 
 _pool = Pool(gym_tasks.prepare)
-
-
-def _renew() -> None:
-    global _pool
-    _pool = Pool(gym_tasks.prepare)
-
-
-os.register_at_fork(after_in_child=_renew)  # a forked process has neither the pool's threads nor its children
