@@ -822,11 +822,11 @@ def test_controls_and_settings_have_tables(grid):
     cells = {"grpo": {"method": "grpo"}, "egsw": {"method": "egsw", "control": "grpo"}}
     records = [record("grpo", s, {4: 0.5}) for s in (1, 2)] + [record("egsw", s, {4: 0.5 + 0.1 * s}) for s in (1, 2)]
     records = [
-        replace(r, configuration={"a": 1, "b": r.cell} | ({"c": 2} if r.cell == "egsw" else {})) for r in records
+        replace(r, configuration={"a": 1, "b": r.cell} | ({"c": "2|3"} if r.cell == "egsw" else {})) for r in records
     ]
     made = tables(read_grid(grid(cells=cells)), records)
     assert "| egsw minus grpo | +15.0 [+10.0, +20.0] | 2 of 2 |" in made["controls"]
-    assert "| egsw | `b=egsw` `c=2` |" in made["settings"] and "`a=" not in made["settings"]
+    assert "| egsw | `b=egsw` `c=2\\|3` |" in made["settings"] and "`a=" not in made["settings"]
     with pytest.raises(GridError, match=r"cells\.egsw\.control='gpro'"):
         read_grid(grid(cells={**cells, "egsw": {"method": "egsw", "control": "gpro"}}))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from .. import markdown
 from ..console import say, warn_once
 from ..errors import DataError, MemberError, OptionError
 from ..fields import Field
@@ -256,14 +257,12 @@ def _shown(value: Any) -> str:
 
 def table(lines: Iterable[Line]) -> str:
     """Markdown."""
-    head = ["method", *MEASURES.values()]
     rows = []
     for line in lines:
         options = " ".join(f"{key}={_shown(value)}" for key, value in line.options.items())
         numbers = (line.measures[name] for name in MEASURES)
         rows.append([f"{line.method} {options}".strip(), *("" if math.isnan(x) else f"{x:.3g}" for x in numbers)])
-    rule = ["---", *["---:"] * len(MEASURES)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+    return markdown.table(["method", *MEASURES.values()], rows, "| --- |" + " ---: |" * len(MEASURES))
 
 
 def write_csv(lines: Sequence[Line], path: Path) -> None:

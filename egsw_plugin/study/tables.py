@@ -8,6 +8,7 @@ from collections.abc import Callable
 from math import inf, isfinite
 from statistics import fmean
 
+from ..markdown import table
 from ..report.summary import format_seconds
 from .compare import LEAST_TESTED, RESAMPLES, Difference, coverage, holm, paired
 from .grid import Experiment, Grid
@@ -114,7 +115,7 @@ def _results(cells: dict[str, list[Record]], start: float | None) -> str:
     legend += f". The start model succeeds at {start:.1%} on the training prompts." if start is not None else "."
     seeds = sorted(record.seed for record in next(iter(cells.values())))
     legend += _apart(cells) or f" Seeds: {', '.join(map(str, seeds))}, those that all these cells have."
-    return table(titles, rows) + "\n" + legend + "\n"
+    return f"{table(titles, rows)}\n\n{legend}\n"
 
 
 def _apart(cells: dict[str, list[Record]]) -> str:
@@ -163,7 +164,7 @@ def _differences(
         legend += f" The interval alone is too narrow: it holds the true mean of normal differences in {cover}."
     if widths:
         legend += f" The t-test's own 95 % intervals: {', '.join(widths)}."
-    return table(titles, list(rows.values())) + "\n" + legend + never + "\n"
+    return f"{table(titles, list(rows.values()))}\n\n{legend}{never}\n"
 
 
 def _or_never(measure: Callable[[Record], float | None]) -> Callable[[Record], float]:
@@ -190,7 +191,7 @@ def _settings(cells: dict[str, list[Record]], baseline: str) -> str:
             f"`{key}={own.get(key)}`" for key in sorted({*own, *reference}) if own.get(key) != reference.get(key)
         ]
         rows.append([name, " ".join(changed)])
-    return table(["cell", f"configuration, where it is not that of {baseline}"], rows, "|---|---|")
+    return table(["cell", f"configuration, where it is not that of {baseline}"], rows, "|---|---|") + "\n"
 
 
 def _measures(cells: dict[str, list[Record]], measures: list[Measure]) -> str:
@@ -209,7 +210,8 @@ def _measures(cells: dict[str, list[Record]], measures: list[Measure]) -> str:
     ]
     means = f"Means over seeds; entropy, length and cut off over the last {LAST} steps, the rest over all steps."
     legend = ((means if measures is BEHAVIOUR else "") + _apart(cells)).strip()
-    return table(["cell", "seeds", *(measures[i].title for i in kept)], rows) + "\n" + (legend + "\n" if legend else "")
+    made = table(["cell", "seeds", *(measures[i].title for i in kept)], rows)
+    return f"{made}\n\n" + (f"{legend}\n" if legend else "")
 
 
 def _runs(records: list[Record]) -> str:
@@ -223,7 +225,7 @@ def _runs(records: list[Record]) -> str:
         [_named(members), steps, format_seconds(sum(r.seconds for r in members)), machine, versions, files]
         for (machine, versions, files, steps), members in sorted(together.items())
     ]
-    return table(["runs", "steps each", "time", "machine", "versions", "SHA-256 of"], rows)
+    return table(["runs", "steps each", "time", "machine", "versions", "SHA-256 of"], rows) + "\n"
 
 
 def _named(members: list[Record]) -> str | int:
@@ -247,8 +249,3 @@ def _difference(difference: Difference, measure: Measure) -> str:
         return text
     low, high = (f"{measure.scale * end:+{measure.form}}" for end in (difference.low, difference.high))
     return f"{text} [{low}, {high}]"
-
-
-def table(titles: list[str], rows: list[list], rule: str | None = None) -> str:
-    lines = ["| " + " | ".join(titles) + " |", rule or "|---|" + "---:|" * (len(titles) - 1)]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]) + "\n"
