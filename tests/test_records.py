@@ -500,7 +500,8 @@ def test_a_member_of_a_file_is_a_method(tmp_path, capsys):
     assert "algorithm.credit.late_tokens.dcay=0.5: there is no such option" in capsys.readouterr().err
 
 
-def test_a_grid_without_effective_shares_has_no_picture_and_leaves_no_old_one(tmp_path, capsys):
+def test_a_grid_without_effective_shares_has_no_picture_and_leaves_no_old_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pytest.importorskip("matplotlib"), "use", None)  # the backend is the caller's
     store.write_record(record_of(9, 10), tmp_path / "records")
     picture = tmp_path / "out" / "whatif.png"
     arguments = ["whatif", str(tmp_path), "--out", str(picture.parent)]

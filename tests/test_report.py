@@ -375,7 +375,7 @@ def test_missing_matplotlib_is_named_and_the_tables_still_written(tmp_path, monk
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["report", str(tmp_path)]) == 1
     said = capsys.readouterr().err
-    assert said == "egsw-plugin report: the curves need matplotlib: pip install 'egsw-plugin[report]'\n"
+    assert said == "egsw-plugin report: the figures need matplotlib: pip install 'egsw-plugin[report]'\n"
     assert (tmp_path / "summary.md").exists() and (tmp_path / "results.md").exists()
     assert not (tmp_path / "curves.png").exists()
 

@@ -1042,3 +1042,11 @@ def test_a_page_gets_the_figures_that_it_shows(grid, tmp_path):
     assert report(grid(), tmp_path / "runs", page, tmp_path / "figures", False, []) == 0
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["methods-success.png"]
     assert "| grpo-seed1, grpo-seed2 | 4 |" in page.read_text()
+
+
+def test_without_matplotlib_the_fix_is_named_and_the_tables_still_written(grid, tmp_path, monkeypatch, capsys):
+    write_record(record("grpo"), tmp_path / "runs")
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    assert report(grid(), tmp_path / "runs", None, tmp_path / "out", False, []) == 1
+    assert "pip install 'egsw-plugin[report]'" in capsys.readouterr().err
+    assert "| grpo-seed1 | 4 |" in (tmp_path / "out" / "study.md").read_text()

@@ -25,6 +25,7 @@ from ..methods import MEMBERS
 from ..methods.chain import Chain, Result, apply, read
 from ..methods.interface import Batch, Success
 from ..methods.places import CHAIN
+from ..report.curves import empty_figure
 from .store import Record, read_records, weights_of
 
 UNCERTAIN = 0.2  # part of the policy tokens
@@ -277,19 +278,13 @@ def write_csv(lines: Sequence[Line], path: Path) -> None:
 
 def heat_map(lines: Sequence[Line], name: str, path: Path) -> None:
     """A measure over the two options of a grid, as PNG."""
-    try:
-        import matplotlib
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("the picture needs matplotlib: pip install 'egsw-plugin[report]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     first, second = lines[0].options
     rows, columns = (list(dict.fromkeys(line.options[key] for line in lines)) for key in (first, second))
     values = [[0.0] * len(columns) for _ in rows]
     for line in lines:
         values[rows.index(line.options[first])][columns.index(line.options[second])] = line.measures[name]
-    figure, axes = pyplot.subplots(figsize=(1.2 + 0.9 * len(columns), 1.2 + 0.6 * len(rows)), layout="constrained")
+    figure = empty_figure(1.2 + 0.9 * len(columns), 1.2 + 0.6 * len(rows))
+    axes = figure.subplots()
     axes.imshow(values, aspect="auto", cmap="cividis")
     axes.set_xticks(range(len(columns)), [_shown(x) for x in columns])
     axes.set_yticks(range(len(rows)), [_shown(y) for y in rows])
@@ -298,7 +293,6 @@ def heat_map(lines: Sequence[Line], name: str, path: Path) -> None:
     for (i, row), j in itertools.product(enumerate(values), range(len(columns))):
         axes.text(j, i, f"{row[j]:.3g}", ha="center", va="center", color="black" if row[j] > middle else "white")
     figure.savefig(path, dpi=150)
-    pyplot.close(figure)
 
 
 def run(
