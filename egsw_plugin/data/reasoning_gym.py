@@ -17,7 +17,7 @@ from ..strict_yaml import read_yaml
 from .examples import Examples, read_examples
 from .generate import Problem, Task, draw
 from .prompts import Style
-from .writer import SCHEMA, _replacing
+from .writer import SCHEMA, data_file
 
 NAME = "reasoning-gym"
 _EXTRA = SCHEMA.field("extra_info").type
@@ -152,7 +152,7 @@ def write(
     shares = [(_share(size, len(tasks), i), _share(test_size, len(tasks), i)) for i in range(len(tasks))]
     files = {split: out.expanduser() / f"{split}.parquet" for split in ("train", "test")}
     # opened first, so that a folder that cannot be written to shows at once
-    with _replacing(files["train"]) as train_file, _replacing(files["test"]) as test_file:
+    with data_file(files["train"]) as train_file, data_file(files["test"]) as test_file:
         # as many more as may be among the examples, and are left out
         counts = [train + test for train, test in shares]
         more = [len(shown.turns.get(task.name, ())) for task in tasks]

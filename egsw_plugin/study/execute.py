@@ -18,6 +18,7 @@ from .. import runner
 from ..records.store import FOLDER as RECORDED
 from ..report.metrics import Metrics, metrics_of, some
 from ..report.summary import format_seconds
+from ..writing import replacing
 from .grid import Cell, Grid
 from .inputs import FILES, SOURCES, read_inputs, sources
 from .measures import success_by_step
@@ -214,10 +215,8 @@ class _State:
     made_from: list | None = None  # configuration and digests of an attempt that was ended
 
     def write(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = folder / f".{_STATE}"
-        scratch.write_text(json.dumps(asdict(self)))
-        scratch.replace(folder / _STATE)
+        with replacing(folder / _STATE) as file:
+            file.write(json.dumps(asdict(self)).encode())
 
 
 def _begin(folder: Path, command: list[str], steps: int) -> _State:

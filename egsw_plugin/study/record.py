@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..report.metrics import Metrics, metrics_of, parts_of
+from ..writing import replacing
 
 SUFFIX = ".json.gz"
 _PACKAGES = ("egsw-plugin", "verl", "vllm", "torch", "ray", "transformers")
@@ -75,12 +76,10 @@ def read_lines(folder: Path) -> tuple[str, ...]:
 
 def write_record(record: Record, folder: Path) -> Path:
     """Writes the record; a file that is there is a complete one, and equal records are equal bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / (record.name + SUFFIX)
     text = json.dumps(asdict(record), indent=0)
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_bytes(gzip.compress(text.encode(), mtime=0))
-    scratch.replace(path)
+    with replacing(path) as file:
+        file.write(gzip.compress(text.encode(), mtime=0))
     return path
 
 
