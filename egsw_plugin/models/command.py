@@ -1,12 +1,12 @@
 """What ``egsw-plugin model`` does."""
 
-import difflib
 import importlib.util
 import re
 from pathlib import Path
 
 from ..console import refuse
 from ..errors import ModelError
+from ..options.spelling import close, question
 from . import hub
 from .convert import DTYPES, convert
 from .folder import building, holds, write_record
@@ -31,11 +31,10 @@ def run(name: str, out: Path, wheel: Path | None, dtype: str | None, revision: s
     packaged, folder = PACKAGED.get(name), Path(name).expanduser()
     local = packaged is None and folder.is_dir()
     if packaged is None and not local and not _HUB_ID.fullmatch(name):
-        near = difflib.get_close_matches(name, PACKAGED, 1)
-        guess = f"; did you mean {near[0]}?" if near else ""
-        return refuse(
-            "model", f"no model {name!r}: use {', '.join(PACKAGED)}, a hub id (owner/name) or a folder{guess}", 2
-        )
+        near = close(name, PACKAGED)
+        hint = f"; {question(near)}" if near else ""
+        why = f"no model {name!r}: use {', '.join(PACKAGED)}, a hub id (owner/name) or a folder{hint}"
+        return refuse("model", why, 2)
     if packaged is None and (wheel or dtype):
         return refuse("model", f"--wheel and --dtype are for {', '.join(PACKAGED)}", 2)
     if revision is not None and (packaged or local):

@@ -11,7 +11,6 @@ on verl's validation dumps.
 {'score': 1.0, 'acc': 1.0, 'ungraded': 0.0, 'pred': '\\frac{1}{2}', 'data_source': 'any/data'}
 """
 
-import difflib
 import math
 import numbers
 import re
@@ -19,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import DataError, OptionError
+from ..options.spelling import close, question
 from . import answers
 from .grader import grade
 from .quantities import alike, same_time
@@ -233,8 +233,8 @@ def _broken(problem: str, data_source: str, extra_info: Mapping | None) -> DataE
 def _check_options(passed_by_verl: Mapping, function: Any, **values: Any) -> None:
     known = sorted(function.__kwdefaults__ or ())
     for name in passed_by_verl.keys() - _PASSED_BY_VERL:
-        near = difflib.get_close_matches(name, known, 1)
-        fix = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(known) or 'none'}"
+        near = close(name, known)
+        fix = question(near) if near else f"the options are {', '.join(known) or 'none'}"
         raise OptionError(f"reward.custom_reward_function.reward_kwargs.{name}", passed_by_verl[name], fix)
     for name, value in values.items():
         is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
