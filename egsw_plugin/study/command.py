@@ -10,7 +10,7 @@ from ..console import refuse
 from .execute import check_records, execute
 from .grid import Grid, read_grid
 from .page import figures_of, fill, whole_page
-from .record import read_records, run_name
+from .record import read_finished_runs, run_name
 from .tables import tables
 from .text import tables_beside
 
@@ -56,7 +56,7 @@ def _show(paths: list[Path]) -> None:
 
 
 def _write(grid: Grid, runs: Path, page: Path | None, out: Path) -> list[Path]:
-    records = read_records(runs)
+    records = read_finished_runs(runs)
     if not records:
         raise ValueError(f"{runs} holds no record of a run; egsw-plugin study run writes them")
     check_records(grid, records)

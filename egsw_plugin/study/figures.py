@@ -9,13 +9,13 @@ from statistics import fmean
 from ..report.curves import draw_curves, empty_figure
 from .grid import Grid
 from .measures import start_success, success_curve
-from .record import Record
+from .record import FinishedRun
 from .tables import SUCCESS, cells_of, differences, experiments_of
 
 POINTS = 24  # of a line at most; more of them, with noise, hide the line
 
 
-def draw_figures(grid: Grid, records: list[Record], folder: Path, only: set[str] | None = None) -> list[Path]:
+def draw_figures(grid: Grid, records: list[FinishedRun], folder: Path, only: set[str] | None = None) -> list[Path]:
     """Writes, for each experiment that has runs, `EXPERIMENT-success.png`, `-training.png` and `-differences.png`.
 
     Args:
@@ -51,7 +51,7 @@ def draw_figures(grid: Grid, records: list[Record], folder: Path, only: set[str]
     return written
 
 
-def _lines(cells: dict[str, list[Record]]) -> dict[str, list[list[dict]]]:
+def _lines(cells: dict[str, list[FinishedRun]]) -> dict[str, list[list[dict]]]:
     """The rows of each cell's runs by what its line is called; of long runs the means of a few steps each."""
     steps = max(run.steps for runs in cells.values() for run in runs)
     each = -(-steps // POINTS)
@@ -80,7 +80,7 @@ def means_of_steps(rows: list[dict], each: int) -> list[dict]:
 
 
 def _draw_success(
-    cells: dict[str, list[Record]], baseline: str, reference: list[Record], start: float | None, path: Path
+    cells: dict[str, list[FinishedRun]], baseline: str, reference: list[FinishedRun], start: float | None, path: Path
 ) -> None:
     """Validation success over steps: one panel a cell, each beside the baseline in grey; bands are min to max."""
     shown = [name for name in cells if name != baseline] or [baseline]

@@ -23,7 +23,7 @@ _PACKAGES = ("egsw-plugin", "verl", "vllm", "torch", "ray", "transformers")
 
 
 @dataclass(frozen=True)
-class Record:
+class FinishedRun:
     """A finished run; `lines` are those of verl's metrics file, as verl wrote them."""
 
     cell: str
@@ -74,7 +74,7 @@ def read_lines(folder: Path) -> tuple[str, ...]:
     return tuple(line for text in texts for line in text.splitlines() if line.strip())
 
 
-def write_record(record: Record, folder: Path) -> Path:
+def write_finished_run(record: FinishedRun, folder: Path) -> Path:
     """Writes the record; a file that is there is a complete one, and equal records are equal bytes."""
     path = folder / (record.name + SUFFIX)
     text = json.dumps(asdict(record), indent=0)
@@ -83,8 +83,8 @@ def write_record(record: Record, folder: Path) -> Path:
     return path
 
 
-def read_record(path: Path) -> Record:
-    """Reads what `write_record` wrote.
+def read_finished_run(path: Path) -> FinishedRun:
+    """Reads what `write_finished_run` wrote.
 
     Raises:
         ValueError: the file is damaged or something else.
@@ -93,7 +93,7 @@ def read_record(path: Path) -> Record:
     try:
         content = json.loads(gzip.decompress(path.read_bytes()))
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-        record = Record(**fields)
+        record = FinishedRun(**fields)
         if wrong := [name for name, kind in _KINDS.items() if type(getattr(record, name)) not in kind]:
             raise ValueError(f"its {wrong[0]} is {getattr(record, wrong[0])!r:.60}")
         if (
@@ -111,15 +111,15 @@ def read_record(path: Path) -> Record:
     return record
 
 
-def read_records(folder: Path) -> list[Record]:
+def read_finished_runs(folder: Path) -> list[FinishedRun]:
     """All records of a folder, by cell and seed."""
-    records = [read_record(path) for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
+    records = [read_finished_run(path) for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
     return sorted(records, key=lambda record: (record.cell, record.seed))
 
 
-def by_cell(records: list[Record]) -> dict[str, list[Record]]:
+def by_cell(records: list[FinishedRun]) -> dict[str, list[FinishedRun]]:
     """The records of each cell; an empty list for a cell that has none."""
-    cells: dict[str, list[Record]] = defaultdict(list)
+    cells: dict[str, list[FinishedRun]] = defaultdict(list)
     for record in records:
         cells[record.cell].append(record)
     return cells
