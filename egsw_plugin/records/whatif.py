@@ -19,6 +19,7 @@ from .. import markdown
 from ..console import say, warn_once
 from ..errors import DataError, MemberError, OptionError
 from ..fields import Field
+from ..kernels.egsw import LEAST, MOST
 from ..kernels.groups import dense_group_ids
 from ..kernels.rows import Rows
 from ..methods import MEMBERS
@@ -38,7 +39,6 @@ MEASURES = {
     "uncertain": f"of the credit on the {UNCERTAIN:.0%} most uncertain tokens (%)",
     "distance": "distance to the base",
 }
-LEAST, MOST = 1e-3, 1e6  # temperatures that a search tries
 
 
 def batch_of(record: Record) -> Batch:
