@@ -11,7 +11,7 @@ from timing import table
 
 from egsw_plugin.report.metrics import ENTROPY, REWARD
 from egsw_plugin.study.measures import success_curve
-from egsw_plugin.study.record import read_records
+from egsw_plugin.study.record import read_finished_runs
 
 TEN = 10  # steps
 
@@ -37,7 +37,7 @@ def row_of(record):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, help="a folder of records that egsw-plugin study run left")
-    records = sorted(read_records(parser.parse_args().runs), key=lambda record: record.name)
+    records = sorted(read_finished_runs(parser.parse_args().runs), key=lambda record: record.name)
     reward = ["reward, first ten steps", "last ten", "difference"]
     header = ["", *reward, "held-out solved (%), before", "after", "entropy (nats), first ten", "last ten"]
     print(table(header, [row_of(record) for record in records]))

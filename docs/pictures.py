@@ -261,7 +261,8 @@ def picture_layers(_: Group):
     arrow(axes, (10.0, 5.15), (10.0, 4.3))
     arrow(axes, (7.4, 5.15), (8.6, 4.3), "doctor", 0.2, align="left")
     arrow(axes, (10.0, 3.35), (10.0, 2.7))
-    arrow(axes, (6.0, 3.35), (6.0, 2.7), "records", 0.1, align="left")
+    arrow(axes, (6.0, 3.35), (6.0, 2.7))
+    arrow(axes, (8.2, 3.82), (7.8, 3.82), "records", dy=-0.65)
     arrow(axes, (8.0, 1.75), (8.0, 1.1))
     return made
 

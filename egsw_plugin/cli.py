@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .console import one_line
+from .console import refuse
 from .versions import INSTALL_VERL
 
 
@@ -24,8 +24,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         # Of extras the module that needs it says which; anything else comes with verl.
         missing = f"no module {error.name!r}: {INSTALL_VERL}, which brings it" if error.name else error
-        print(f"egsw-plugin: {missing}", file=sys.stderr)
-        return 1
+        return refuse("", missing, 1)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -244,8 +243,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from .runner import run
 
     if not arguments.command:
-        print("egsw-plugin run: no COMMAND; write it after --", file=sys.stderr)
-        return 2
+        return refuse("run", "no COMMAND; write it after --", 2)
     code = run(arguments.command, arguments.out, arguments.steps, arguments.time_limit)
     if code == 0:
         _write_report([arguments.out], arguments.out)
@@ -255,8 +253,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     runs = arguments.runs
     if arguments.validation and len(runs) > 1:
-        print("egsw-plugin report: --validation is for a single RUN", file=sys.stderr)
-        return 2
+        return refuse("report", "--validation is for a single RUN", 2)
     folder = runs[0] if runs[0].is_dir() else runs[0].parent
     out = arguments.out or (folder if len(runs) == 1 else Path("outputs/report"))
     names = {"labels": arguments.label, "groups": arguments.group, "validation": arguments.validation}
@@ -268,8 +265,7 @@ def _data(arguments: argparse.Namespace) -> int:
     if arguments.name == "reasoning-gym":
         return _reasoning_gym(arguments, **made)
     if given := [f"--{name.replace('_', '-')}" for name, value in made.items() if value is not None]:
-        print(f"egsw-plugin data: {', '.join(given)}: for reasoning-gym alone", file=sys.stderr)
-        return 2
+        return refuse("data", f"{', '.join(given)}: for reasoning-gym alone", 2)
     from .data.command import run
 
     return run(arguments.name, arguments.out, arguments.source, arguments.prompt, arguments.rows)
@@ -277,11 +273,9 @@ def _data(arguments: argparse.Namespace) -> int:
 
 def _reasoning_gym(arguments: Any, tasks: Any, size: Any, test_size: Any, seed: Any, examples: Any) -> int:
     if arguments.source or arguments.rows:
-        print("egsw-plugin data: reasoning-gym: --source and --rows are for the other data sets", file=sys.stderr)
-        return 2
+        return refuse("data", "reasoning-gym: --source and --rows are for the other data sets", 2)
     if not tasks or not size:
-        print("egsw-plugin data: reasoning-gym: --tasks and --size are needed", file=sys.stderr)
-        return 2
+        return refuse("data", "reasoning-gym: --tasks and --size are needed", 2)
     from .data.reasoning_gym import run
 
     seed = 1 if seed is None else seed
@@ -315,8 +309,7 @@ def _of_records(work: Callable[[], Any]) -> int:
     try:
         work()
     except (EGSWPluginError, ModuleNotFoundError, OSError) as error:
-        print(f"egsw-plugin: {one_line(str(error))}", file=sys.stderr)
-        return 2
+        return refuse("", error, 2)
     return 0
 
 
@@ -326,13 +319,11 @@ def _options(arguments: argparse.Namespace) -> int:
 
     name, known = arguments.member, dict.fromkeys([*MEMBERS, *LOSSES])
     if name is not None and name not in MEMBERS and name not in LOSSES:
-        print(f"egsw-plugin options: no member {name!r}; use {', '.join(known)}", file=sys.stderr)
-        return 2
+        return refuse("options", f"no member {name!r}; use {', '.join(known)}", 2)
     try:
         chosen = list(pages.members(None if name is None else [name]))
     except MemberError as error:
-        print(f"egsw-plugin options: {one_line(str(error))}", file=sys.stderr)
-        return 1
+        return refuse("options", error, 1)
     print(pages.options_page(chosen) or f"{name} has no options.")
     if name is None:
         print(f"\n{pages.controllers_page()}")
@@ -367,10 +358,8 @@ def _write_report(paths: list[Path], out: Path, html: bool = False, **names: Any
     try:
         written = write_report(read_runs(paths, **names), out, html)
     except (OSError, ModuleNotFoundError) as error:  # a path that is not there, or cannot be written
-        print(f"egsw-plugin report: {one_line(str(error))}", file=sys.stderr)
-        return 1
+        return refuse("report", error, 1)
     except ValueError as error:
-        print(f"egsw-plugin report: {one_line(str(error))}", file=sys.stderr)
-        return 2
+        return refuse("report", error, 2)
     print("\n".join(f"{path.name + ':':14} {path}" for path in written))
     return 0 if written else 1

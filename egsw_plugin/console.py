@@ -1,5 +1,6 @@
 """What the plugin tells the user; while verl runs, lines that begin with ``[egsw]``."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -30,6 +31,12 @@ def one_line(text: str) -> str:
     a\x1b[2Jb\u202ec é\nlem
     """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def refuse(command: str, why: object, code: int) -> int:
+    """Say in one line on standard error why a command ("" for any) of ``egsw-plugin`` fails; returns its exit code."""
+    print(one_line(f"egsw-plugin {command}".rstrip() + f": {why}"), file=sys.stderr)
+    return code
 
 
 def warn_once(message: str) -> None:

@@ -13,7 +13,6 @@ import abc
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +20,7 @@ from typing import Any, ClassVar
 from .errors import OptionError
 from .options.checks import finite, in_range, one_of, optional, positive, sampled
 from .options.declare import Options, documented, option, show
+from .writing import replacing
 
 SCHEMA = 1  # of the file
 FILE = "egsw_plugin.json"  # in verl's folder of a checkpoint
@@ -279,15 +279,10 @@ class Controllers:
 
     def save(self, folder: Path) -> None:
         """Write the states into the folder of a checkpoint, whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
         states = {name: dataclasses.asdict(state) for name, state in self.states.items()}
         text = json.dumps({"schema": SCHEMA, "controllers": states}, indent=2, allow_nan=False)
-        part = folder / f".{FILE}.part"
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, folder / FILE)
+        with replacing(folder / FILE) as file:
+            file.write(f"{text}\n".encode())
 
     def load(self, folder: Path) -> bool:
         """Take the states of a checkpoint; False if it has none. A target in nats is this configuration's.

@@ -19,7 +19,7 @@ from egsw_plugin.cli import main
 from egsw_plugin.kernels import compiled
 from egsw_plugin.methods import MEMBERS, pages
 from egsw_plugin.methods.interface import Base
-from egsw_plugin.study.record import read_records
+from egsw_plugin.study.record import read_finished_runs
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("docs", "recipes", "patches", "benchmarks")
@@ -141,7 +141,7 @@ def test_the_values_to_look_for_are_the_studys():
     """In use.md: mean of the steps (lowest to highest), with the defaults."""
 
     def seen(study, cell, metric, seeds=range(1, 100)):
-        records = read_records(ROOT / "docs" / study / "runs")
+        records = read_finished_runs(ROOT / "docs" / study / "runs")
         records = [one for one in records if one.cell == cell and one.seed in seeds]
         found = [row[metric] for record in records for row in record.metrics.training]
         return f"{fmean(found):.2f} ({min(found):.2f} to {max(found):.2f})"

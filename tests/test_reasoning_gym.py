@@ -630,9 +630,9 @@ def test_options_of_many_kinds(tmp_path):
 @pytest.mark.parametrize(
     "tasks, words",
     [
-        (["chain_sums"], "task='chain_sums': did you mean chain_sum"),
+        (["chain_sums"], "task='chain_sums': did you mean 'chain_sum'"),
         (["composite"], "task='composite'"),
-        (["chain_sum:max_term=3"], "chain_sum:max_term=3: did you mean max_terms"),
+        (["chain_sum:max_term=3"], "chain_sum:max_term=3: did you mean 'max_terms'"),
         (["chain_sum:zzz=3"], "use one of min_terms, max_terms"),
         (["chain_sum:size=3"], "chain_sum:size=3"),
         (["chain_sum:max_terms=three"], "chain_sum:max_terms='three': Input should be a valid integer"),
@@ -767,7 +767,7 @@ def test_examples_are_asked_in_the_same_style(shown, tmp_path):
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("gdc: [{question: a, response: b}]", "did you mean gcd"),
+        ("gdc: [{question: a, response: b}]", "did you mean 'gcd'"),
         ("products: [{question: a, response: b}]", "has none for gcd"),
         ("gcd: [{question: a}]", "write question and response"),
         ("gcd: [{question: a, response: 7}]", "write a text"),

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 from egsw_plugin import console
 from egsw_plugin.cli import main
 from egsw_plugin.errors import DataError, OptionError
+from egsw_plugin.kernels.egsw import MOST
 from egsw_plugin.kernels.group_relative import group_relative
 from egsw_plugin.kernels.groups import dense_group_ids
 from egsw_plugin.records import Record, Recorder, read_records, store, whatif
@@ -390,7 +391,7 @@ def test_the_temperature_that_is_searched_gives_the_share(alpha):
     again = whatif.measure(whatif.chain_of("egsw", line.options), records)
     assert again["effective_share"] == pytest.approx(0.9, abs=1e-3)
     (line,) = whatif.search("egsw", {"alpha": [alpha]}, ("effective_share", 1.5), records)
-    assert line.options["temperature"] == pytest.approx(whatif.MOST)
+    assert line.options["temperature"] == pytest.approx(MOST)
 
 
 def test_a_record_without_an_entropy_is_refused_where_a_method_needs_it():
@@ -500,7 +501,8 @@ def test_a_member_of_a_file_is_a_method(tmp_path, capsys):
     assert "algorithm.credit.late_tokens.dcay=0.5: there is no such option" in capsys.readouterr().err
 
 
-def test_a_grid_without_effective_shares_has_no_picture_and_leaves_no_old_one(tmp_path, capsys):
+def test_a_grid_without_effective_shares_has_no_picture_and_leaves_no_old_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pytest.importorskip("matplotlib"), "use", None)  # the backend is the caller's
     store.write_record(record_of(9, 10), tmp_path / "records")
     picture = tmp_path / "out" / "whatif.png"
     arguments = ["whatif", str(tmp_path), "--out", str(picture.parent)]

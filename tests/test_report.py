@@ -315,7 +315,7 @@ def test_summary_against_numbers_worked_by_hand(tmp_path):
         row(n, n / 10, **{"egsw/effective_share/mean": 1 - n / 20, "response_length/mean": 10}) for n in range(1, 13)
     ]
     text = summarise(read_metrics(write_metrics(tmp_path / "m.jsonl", rows)))
-    assert "| | steps 1-5 | steps 8-12 | change |" in text
+    assert "|  | steps 1-5 | steps 8-12 | change |" in text
     assert "| reward | 0.3 | 1 | +0.7 |" in text
     assert "| response length (tokens) | 10 | 10 | +0 |" in text
     assert "| entropy (nats) | not logged | not logged |  |" in text
@@ -326,7 +326,7 @@ def test_summary_against_numbers_worked_by_hand(tmp_path):
 
 def test_summary_of_few_steps_never_compares_a_step_with_itself(tmp_path):
     three = read_metrics(write_metrics(tmp_path / "m.jsonl", [row(1, 0.5), row(2, 0.9), row(3, 0.25)]))
-    assert "| | step 1 | step 3 | change |" in summarise(three)
+    assert "|  | step 1 | step 3 | change |" in summarise(three)
     assert "The reward fell: 0.5 to 0.25 (-0.25)." in summarise(three)
     assert "No training step" in summarise(read_metrics(write_metrics(tmp_path / "m.jsonl", [])))
 
@@ -375,7 +375,7 @@ def test_missing_matplotlib_is_named_and_the_tables_still_written(tmp_path, monk
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["report", str(tmp_path)]) == 1
     said = capsys.readouterr().err
-    assert said == "egsw-plugin report: the curves need matplotlib: pip install 'egsw-plugin[report]'\n"
+    assert said == "egsw-plugin report: the figures need matplotlib: pip install 'egsw-plugin[report]'\n"
     assert (tmp_path / "summary.md").exists() and (tmp_path / "results.md").exists()
     assert not (tmp_path / "curves.png").exists()
 

@@ -601,8 +601,7 @@ def test_an_answer_that_kills_its_process_counts_as_wrong(monkeypatch):
 
 
 def test_processes_that_cannot_start_are_an_error_and_not_a_zero(monkeypatch):
-    monkeypatch.setattr(grader, "_pool", grader.Pool())
-    monkeypatch.setattr(grader, "_prepare", grading_faults.fail_to_start)
+    monkeypatch.setattr(grader, "_pool", grader.Pool(grading_faults.fail_to_start))
     with pytest.raises(GraderError, match="do not start"):
         accuracy("data", r"\boxed{42}", "42")
 

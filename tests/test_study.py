@@ -45,7 +45,7 @@ from egsw_plugin.study.measures import (
     training_success,
 )
 from egsw_plugin.study.page import fill
-from egsw_plugin.study.record import Record, by_cell, read_record, read_records, write_record
+from egsw_plugin.study.record import FinishedRun, by_cell, read_finished_run, read_finished_runs, write_finished_run
 from egsw_plugin.study.tables import differences, tables
 from egsw_plugin.study.text import tables_beside
 
@@ -112,7 +112,7 @@ def test_a_study_runs_every_cell_and_seed_once(grid, tmp_path, capsys):
     ]
     assert order == sorted(order)
     assert "left" in screen
-    records = read_records(out / "runs")
+    records = read_finished_runs(out / "runs")
     assert [record.name for record in records] == ["egsw-seed1", "egsw-seed2", "grpo-seed1", "grpo-seed2"]
     assert all(len(record.metrics.training) == 4 for record in records)
     assert json.loads((out / "work" / "egsw-seed2" / "told.json").read_text()) == ["egsw", 2, None, ["a.b=0.5", "+c=x"]]
@@ -125,13 +125,13 @@ def test_a_study_runs_every_cell_and_seed_once(grid, tmp_path, capsys):
 
     assert study(path, out, "--only", "grpo", "--seeds", "2", "3") == 0
     assert "2 runs, 1 of them done" in capsys.readouterr().out
-    assert len(read_records(out / "runs")) == 5
+    assert len(read_finished_runs(out / "runs")) == 5
 
 
 def test_quick_has_its_own_cells_steps_and_overrides(grid, tmp_path):
     out = tmp_path / "out"
     assert study(grid(), out, "--quick", "--only", "egsw", "--", "e=2") == 0
-    (record,) = read_records(out / "runs")
+    (record,) = read_finished_runs(out / "runs")
     assert (record.name, record.steps, record.overrides) == ("egsw-seed1", 2, ("a.b=0.5", "+c=x", "d=1", "e=2"))
     assert json.loads((out / "work" / "egsw-seed1" / "told.json").read_text())[2:] == [
         "1",
@@ -145,7 +145,7 @@ def test_a_record_of_other_settings_is_refused(grid, tmp_path, capsys):
     assert study(grid(), out, "--", "lr=1") == 2
     assert "was made with" in capsys.readouterr().err
     assert study(grid(steps=6), out) == 2
-    assert len(read_records(out / "runs")) == 4
+    assert len(read_finished_runs(out / "runs")) == 4
 
 
 def test_a_run_that_fails_once_goes_on_from_its_checkpoint(grid, tmp_path, capsys):
@@ -162,7 +162,7 @@ else:
     out = tmp_path / "out"
     assert study(grid(body), out, "--only", "grpo", "--seeds", "1") == 0
     assert "try 1 of 2: exit code 3, no metrics of step 4" in capsys.readouterr().out
-    (record,) = read_records(out / "runs")
+    (record,) = read_finished_runs(out / "runs")
     assert [row["step"] for row in record.metrics.training] == [1, 2, 3, 4]
     assert len(record.lines) == 5  # raw: step 3 is there twice
     assert not (out / "work" / "grpo-seed1" / "checkpoints").exists()
@@ -186,7 +186,7 @@ if not (out.parent / "grpo-seed1.old1").exists():
     assert study(grid(body), out, "--only", "grpo", "--seeds", "1") == 4
     assert study(grid(body), out, "--only", "grpo", "--seeds", "1") == 0
     assert "no step forward" in capsys.readouterr().out
-    (record,) = read_records(out / "runs")
+    (record,) = read_finished_runs(out / "runs")
     assert len(record.lines) == 4  # nothing of the earlier attempts
 
 
@@ -204,7 +204,7 @@ if not (out.parent / "grpo-seed1.old1").exists():
     out = tmp_path / "out"
     assert study(grid(body), out, "--only", "grpo", "--seeds", "1") == 0
     assert "lack a step before its checkpoint" in capsys.readouterr().out
-    (record,) = read_records(out / "runs")
+    (record,) = read_finished_runs(out / "runs")
     assert [row["step"] for row in record.metrics.training] == [1, 2, 3, 4]
 
 
@@ -212,12 +212,12 @@ def test_a_run_that_ended_badly_after_its_last_step_is_done(grid, tmp_path):
     """There is nothing to resume from its last checkpoint."""
     out = tmp_path / "out"
     assert study(grid(GOOD + "(out / 'once').open('x'); sys.exit(124)"), out, "--only", "grpo", "--seeds", "1") == 0
-    assert len(read_records(out / "runs")) == 1
+    assert len(read_finished_runs(out / "runs")) == 1
     # A run is repeated once its record is gone, from the start.
     (out / "runs" / "grpo-seed1.json.gz").unlink()
     assert study(grid(), out, "--only", "grpo", "--seeds", "1") == 0
     assert (out / "work" / "grpo-seed1.old1").exists()
-    assert len(read_records(out / "runs")[0].lines) == 4
+    assert len(read_finished_runs(out / "runs")[0].lines) == 4
 
 
 def test_a_partial_run_of_other_settings_is_not_gone_on_with(grid, tmp_path, capsys):
@@ -227,7 +227,7 @@ def test_a_partial_run_of_other_settings_is_not_gone_on_with(grid, tmp_path, cap
     capsys.readouterr()
     assert study(grid(steps=6), out, "--only", "grpo", "--seeds", "1") == 0
     assert "other settings" in capsys.readouterr().out
-    (record,) = read_records(out / "runs")
+    (record,) = read_finished_runs(out / "runs")
     assert (record.steps, len(record.lines)) == (6, 6)
 
 
@@ -284,7 +284,7 @@ def test_a_killed_study_leaves_a_run_that_the_next_one_ends(grid, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0 and "had left" in done.stdout
     assert not runs(orphan)
-    assert len(read_records(out / "runs")) == 1
+    assert len(read_finished_runs(out / "runs")) == 1
 
 
 def test_a_run_that_fails_twice_stops_the_study_and_leaves_what_is_done(grid, tmp_path, capsys):
@@ -293,9 +293,9 @@ def test_a_run_that_fails_twice_stops_the_study_and_leaves_what_is_done(grid, tm
     assert study(grid(body), out) == 3
     screen = capsys.readouterr().out
     assert "grpo-seed2 failed; its log" in screen and "the same command goes on" in screen
-    assert [record.name for record in read_records(out / "runs")] == ["egsw-seed1", "grpo-seed1"]
+    assert [record.name for record in read_finished_runs(out / "runs")] == ["egsw-seed1", "grpo-seed1"]
     assert study(grid(), out) == 0
-    assert len(read_records(out / "runs")) == 4
+    assert len(read_finished_runs(out / "runs")) == 4
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_a_run_that_lacks_something_has_no_record(grid, tmp_path, capsys, body, 
     out = tmp_path / "out"
     assert study(grid(body), out) == 1
     assert missing in capsys.readouterr().out
-    assert read_records(out / "runs") == []
+    assert read_finished_runs(out / "runs") == []
 
 
 def test_a_run_that_hangs_is_ended_and_tried_again(grid, tmp_path, capsys):
@@ -345,7 +345,7 @@ def test_ctrl_c_stops_the_study_and_the_same_command_goes_on(grid, tmp_path):
     assert child.returncode == 130
     assert "the same command goes on" in screen and "failed" not in screen
     assert subprocess.run(command, capture_output=True, timeout=180).returncode == 0
-    assert len(read_records(out / "runs")) == 4
+    assert len(read_finished_runs(out / "runs")) == 4
 
 
 @pytest.mark.parametrize(
@@ -404,16 +404,16 @@ def record(cell="grpo", seed=1, curve=None, scores=(0.25,) * 4, **more):
         }
         for step, score in enumerate(scores, start=1)
     ]
-    return Record(
+    return FinishedRun(
         cell, seed, cell, (), len(rows), 10.0, "machine", {"verl": "0.9.1"}, {}, {}, tuple(map(json.dumps, rows))
     )
 
 
 def test_records_survive_and_are_equal_bytes(tmp_path):
     original = record("egsw", 3)
-    path = write_record(original, tmp_path / "a")
-    assert read_record(path) == original
-    assert write_record(original, tmp_path / "b").read_bytes() == path.read_bytes()
+    path = write_finished_run(original, tmp_path / "a")
+    assert read_finished_run(path) == original
+    assert write_finished_run(original, tmp_path / "b").read_bytes() == path.read_bytes()
     assert [p.name for p in path.parent.iterdir()] == ["egsw-seed3.json.gz"]
 
 
@@ -422,11 +422,11 @@ def test_a_damaged_record_is_named(tmp_path, content):
     path = tmp_path / "egsw-seed1.json.gz"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"egsw-seed1\.json\.gz is no record"):
-        read_records(tmp_path)
-    write_record(record("egsw", 2), tmp_path)
+        read_finished_runs(tmp_path)
+    write_finished_run(record("egsw", 2), tmp_path)
     (tmp_path / "egsw-seed2.json.gz").rename(path)
     with pytest.raises(ValueError, match="holds the run egsw-seed2"):
-        read_records(tmp_path)
+        read_finished_runs(tmp_path)
 
 
 def test_measures_of_a_run():
@@ -730,7 +730,7 @@ if not (out.parent / "grpo-seed1.old1").exists():
     (tmp_path / "lr").write_text("2")
     assert study(path, out, "--only", "grpo", "--seeds", "1") == 0
     assert "are not those of the attempt that it went on from" in capsys.readouterr().out
-    (found,) = read_records(out / "runs")
+    (found,) = read_finished_runs(out / "runs")
     assert found.configuration == {"lr": 2} and len(found.lines) == 4
 
 
@@ -752,7 +752,7 @@ if not (out.parent / "first").exists():
     monkeypatch.setattr(execute, "sources", lambda: "new")
     assert study(path, out, "--only", "grpo", "--seeds", "1") == 0
     assert "grpo-seed1.old1: this package's sources changed" in capsys.readouterr().out
-    (found,) = read_records(out / "runs")
+    (found,) = read_finished_runs(out / "runs")
     assert found.inputs["egsw_plugin"] == "new" and len(found.lines) == 4
 
 
@@ -762,7 +762,7 @@ def test_sources_that_change_while_a_run_goes_on_are_told(grid, tmp_path, capsys
     out = tmp_path / "out"
     assert study(grid(), out, "--only", "grpo", "--seeds", "1") == 0
     assert "sources changed while grpo-seed1 ran" in capsys.readouterr().out
-    assert read_records(out / "runs")[0].inputs["egsw_plugin"] == "old"
+    assert read_finished_runs(out / "runs")[0].inputs["egsw_plugin"] == "old"
 
 
 def test_a_failed_run_names_a_log_that_is_there(grid, tmp_path, capsys):
@@ -791,7 +791,7 @@ def test_a_record_of_another_launcher_is_of_another_study(grid, tmp_path, capsys
     """Two grids may agree in method, overrides and steps, and differ in the model and its learning rate."""
     path, out = grid(), tmp_path / "out"
     assert study(path, out, "--only", "grpo", "--seeds", "1") == 0
-    assert read_records(out / "runs")[0].launcher == "launcher.sh"
+    assert read_finished_runs(out / "runs")[0].launcher == "launcher.sh"
     (tmp_path / "launcher.sh").rename(tmp_path / "other.sh")
     path.write_text(path.read_text().replace("launcher.sh", "other.sh"))
     assert study(path, out, "--only", "grpo", "--seeds", "1") == 2
@@ -805,7 +805,7 @@ def test_settings_that_changed_between_runs_stop_the_study(grid, tmp_path, capsy
     (tmp_path / "lr").write_text("2")
     assert study(path, out, "--only", "grpo", "--seeds", "1", "2", "3") == 2
     assert "grpo-seed1 and grpo-seed2 differ in their configuration, {'lr': 1} and {'lr': 2}" in capsys.readouterr().err
-    assert len(read_records(out / "runs")) == 2  # and not only after all runs
+    assert len(read_finished_runs(out / "runs")) == 2  # and not only after all runs
     assert study(grid(GOOD), tmp_path / "other", "--only", "grpo", "--seeds", "1") == 0
     assert "changed settings go unnoticed" in capsys.readouterr().out
 
@@ -815,18 +815,18 @@ def test_seconds_are_those_of_the_attempts_that_were_kept(grid, tmp_path):
     body = "if not (out / 'once').exists():\n    (out / 'once').touch(); row(1); time.sleep(5); sys.exit(3)\n" + GOOD
     out = tmp_path / "out"
     assert study(grid(body), out, "--only", "grpo", "--seeds", "1") == 0
-    assert read_records(out / "runs")[0].seconds < 5
+    assert read_finished_runs(out / "runs")[0].seconds < 5
 
 
 def test_controls_and_settings_have_tables(grid):
     cells = {"grpo": {"method": "grpo"}, "egsw": {"method": "egsw", "control": "grpo"}}
     records = [record("grpo", s, {4: 0.5}) for s in (1, 2)] + [record("egsw", s, {4: 0.5 + 0.1 * s}) for s in (1, 2)]
     records = [
-        replace(r, configuration={"a": 1, "b": r.cell} | ({"c": 2} if r.cell == "egsw" else {})) for r in records
+        replace(r, configuration={"a": 1, "b": r.cell} | ({"c": "2|3"} if r.cell == "egsw" else {})) for r in records
     ]
     made = tables(read_grid(grid(cells=cells)), records)
     assert "| egsw minus grpo | +15.0 [+10.0, +20.0] | 2 of 2 |" in made["controls"]
-    assert "| egsw | `b=egsw` `c=2` |" in made["settings"] and "`a=" not in made["settings"]
+    assert "| egsw | `b=egsw` `c=2\\|3` |" in made["settings"] and "`a=" not in made["settings"]
     with pytest.raises(GridError, match=r"cells\.egsw\.control='gpro'"):
         read_grid(grid(cells={**cells, "egsw": {"method": "egsw", "control": "gpro"}}))
 
@@ -883,11 +883,11 @@ def test_grids_that_are_refused(grid, tmp_path, change, words):
     ],
 )
 def test_a_record_with_a_field_of_another_kind_is_refused(tmp_path, change):
-    path = write_record(record(), tmp_path)
+    path = write_finished_run(record(), tmp_path)
     content = json.loads(gzip.decompress(path.read_bytes())) | change
     path.write_bytes(gzip.compress(json.dumps(content).encode()))
     with pytest.raises(ValueError, match="is no record of a run that this version reads"):
-        read_record(path)
+        read_finished_run(path)
 
 
 @pytest.mark.parametrize(
@@ -901,7 +901,7 @@ def test_a_record_with_a_field_of_another_kind_is_refused(tmp_path, change):
 )
 def test_a_record_that_is_not_whole_is_in_no_table(grid, tmp_path, capsys, lines, words):
     whole = record()
-    write_record(replace(whole, lines=tuple(lines(list(whole.lines)))), tmp_path / "runs")
+    write_finished_run(replace(whole, lines=tuple(lines(list(whole.lines)))), tmp_path / "runs")
     assert report(grid(), tmp_path / "runs", None, tmp_path / "out", False, []) == 1
     error = capsys.readouterr().err
     assert "the record grpo-seed1 is not whole" in error and words in error
@@ -936,7 +936,7 @@ def test_a_report_without_records_or_with_a_wrong_page_writes_nothing(grid, tmp_
     (tmp_path / "runs").mkdir()
     assert report(grid(), tmp_path / "runs", None, tmp_path / "out", False, []) == 1
     assert "holds no record" in capsys.readouterr().err
-    write_record(record(), tmp_path / "runs")
+    write_finished_run(record(), tmp_path / "runs")
     assert report(grid(steps=5), tmp_path / "runs", None, tmp_path / "out", False, []) == 1
     assert "the record grpo-seed1 was made with" in capsys.readouterr().err
     page = tmp_path / "page.md"
@@ -955,7 +955,7 @@ def test_the_shipped_grid_names_methods_that_exist():
 
 @pytest.mark.parametrize("page,grid", [("study", "grid"), ("study_smollm2", "smollm2")])
 def test_the_published_tables_are_those_of_the_published_records(page, grid):
-    records = read_records(ROOT / "docs" / page / "runs")
+    records = read_finished_runs(ROOT / "docs" / page / "runs")
     made = tables(read_grid(ROOT / "recipes/study" / f"{grid}.yaml"), records)
     made |= tables_beside(ROOT / "docs" / page / "runs")
     page = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
@@ -975,7 +975,7 @@ def test_the_table_of_what_the_language_model_learnt_is_the_records(capsys, monk
 def test_what_the_study_page_says_beyond_its_tables():
     """Of intervals and p-values that no table has: docs/study.md, "Defaults" and "What this does not show"."""
     grid = read_grid(ROOT / "recipes/study/grid.yaml")
-    records = read_records(ROOT / "docs/study/runs")
+    records = read_finished_runs(ROOT / "docs/study/runs")
     cells = by_cell(records)
     pairs = {(name, e.baseline) for e in grid.experiments.values() for name in e.cells if name != e.baseline}
     pairs |= {(name, cell.control) for name, cell in grid.cells.items() if cell.control}
@@ -1007,7 +1007,7 @@ def test_what_the_study_page_says_beyond_its_tables():
 
 def test_what_the_language_models_page_says_beyond_its_tables():
     page = (ROOT / "docs/study_smollm2.md").read_text()
-    records = read_records(ROOT / "docs/study_smollm2/runs")
+    records = read_finished_runs(ROOT / "docs/study_smollm2/runs")
     curves = {record.name: success_curve(record) for record in records}
     starts = [100 * curve[0] for curve in curves.values()]
     assert f"({min(starts):.1f} to {max(starts):.1f} %; 256 responses each)" in page
@@ -1024,7 +1024,7 @@ def test_what_the_language_models_page_says_beyond_its_tables():
 def test_published_records_have_the_settings_of_the_grid():
     """No cell was changed after its runs; seeds 1 to 5 of the methods are complete."""
     grid = read_grid(ROOT / "recipes/study/grid.yaml")
-    records = read_records(ROOT / "docs/study/runs")
+    records = read_finished_runs(ROOT / "docs/study/runs")
     for record in records:
         cell = grid.cells[record.cell]
         assert (record.method, record.overrides, record.steps) == (cell.method, cell.overrides, grid.steps)
@@ -1036,9 +1036,17 @@ def test_published_records_have_the_settings_of_the_grid():
 
 def test_a_page_gets_the_figures_that_it_shows(grid, tmp_path):
     for seed in (1, 2):
-        write_record(record("grpo", seed), tmp_path / "runs")
+        write_finished_run(record("grpo", seed), tmp_path / "runs")
     page = tmp_path / "page.md"
     page.write_text("![x](figures/methods-success.png)\n<!-- table: runs -->\n<!-- end -->\n")
     assert report(grid(), tmp_path / "runs", page, tmp_path / "figures", False, []) == 0
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["methods-success.png"]
     assert "| grpo-seed1, grpo-seed2 | 4 |" in page.read_text()
+
+
+def test_without_matplotlib_the_fix_is_named_and_the_tables_still_written(grid, tmp_path, monkeypatch, capsys):
+    write_finished_run(record("grpo"), tmp_path / "runs")
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    assert report(grid(), tmp_path / "runs", None, tmp_path / "out", False, []) == 1
+    assert "pip install 'egsw-plugin[report]'" in capsys.readouterr().err
+    assert "| grpo-seed1 | 4 |" in (tmp_path / "out" / "study.md").read_text()

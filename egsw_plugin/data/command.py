@@ -1,9 +1,8 @@
 """What ``egsw-plugin data`` does."""
 
-import sys
 from pathlib import Path
 
-from ..console import one_line
+from ..console import one_line, refuse
 from ..errors import DataError
 from .sources import SOURCES
 from .writer import write
@@ -24,15 +23,16 @@ def run(name: str, out: Path, origin: str | None, style: str | None, rows: int |
     """
     names = list(SOURCES) if name == "all" else [name]
     if name != "all" and name not in SOURCES:
-        return _refuse(f"no data set {name!r}; use {', '.join(SOURCES)} or all")
+        return refuse("data", f"no data set {name!r}; use {', '.join(SOURCES)} or all", 2)
     if name == "all" and (origin is not None or isinstance(rows, int)):
-        return _refuse("--source and --rows N are for one data set, not for all")
+        return refuse("data", "--source and --rows N are for one data set, not for all", 2)
     if origin is not None and not origin.strip():
-        return _refuse("--source is empty; name a hub id, a file or a folder, or leave it out")
+        return refuse("data", "--source is empty; name a hub id, a file or a folder, or leave it out", 2)
     sources = [SOURCES[name] for name in names]
     for source in sources:
         if style is not None and style not in source.styles:
-            return _refuse(f"{source.name} has no prompt style {style!r}; use {', '.join(source.styles)}")
+            why = f"{source.name} has no prompt style {style!r}; use {', '.join(source.styles)}"
+            return refuse("data", why, 2)
     code = 0
     for source in sources:
         expected = source.rows if rows is None else rows if isinstance(rows, int) else None
@@ -40,14 +40,7 @@ def run(name: str, out: Path, origin: str | None, style: str | None, rows: int |
         try:
             print(one_line(write(source, out, origin, style, expected)), flush=True)
         except DataError as error:
-            print(f"egsw-plugin data: {source.name}: {one_line(str(error))}", file=sys.stderr)
-            code = 1
+            code = refuse("data", f"{source.name}: {error}", 1)
         except KeyboardInterrupt:
-            print(f"egsw-plugin data: {source.name}: interrupted, nothing written", file=sys.stderr)
-            return 130
+            return refuse("data", f"{source.name}: interrupted, nothing written", 130)
     return code
-
-
-def _refuse(why: str) -> int:
-    print(f"egsw-plugin data: {one_line(why)}", file=sys.stderr)
-    return 2

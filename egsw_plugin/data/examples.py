@@ -1,11 +1,11 @@
 """Worked examples for reasoning-gym's tasks: turns of the chat before the question, read from a file of the user's."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import OptionError
+from ..options.spelling import close, question
 from ..rewards import gym_tasks
 from ..rewards.readings import FORMS, stated_answer
 from ..strict_yaml import read_yaml
@@ -84,8 +84,8 @@ def read_examples(path: Path, tasks: Sequence[str]) -> Examples:
         raise OptionError(f"{_KEY} {_OMIT}", omit, "write a list of texts")
     for name in content:
         if name not in gym_tasks.names():
-            near = difflib.get_close_matches(str(name), [*gym_tasks.names(), _OMIT], 1)
-            raise OptionError(_KEY, name, f"no task of reasoning-gym{f'; did you mean {near[0]}?' if near else ''}")
+            near = close(str(name), [*gym_tasks.names(), _OMIT])
+            raise OptionError(_KEY, name, f"no task of reasoning-gym{f'; {question(near)}' if near else ''}")
     if missing := [name for name in tasks if name not in content]:
         raise OptionError(_KEY, str(path), f"has none for {', '.join(missing)}")
     return Examples({name: [_turn(name, item) for item in _list(name, items)] for name, items in content.items()}, omit)

@@ -4,18 +4,16 @@
 types of all values from the first few, and rewrites what comes later.
 """
 
-import re
 import sys
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import DataError
+from ..models.hub import HUB_ID, causes
 from . import files
 from .files import Table
 from .sources import Source
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def load(source: Source, origin: str | None = None) -> list[Table]:
@@ -37,7 +35,7 @@ def load(source: Source, origin: str | None = None) -> list[Table]:
         known = path.exists()
     except (OSError, RuntimeError) as error:  # too long a name; the home of nobody
         raise DataError(f"cannot load {origin[:80]}: {getattr(error, 'strerror', None) or error}") from None
-    if not known and (path.suffix in files.SUFFIXES or not _HUB_ID.fullmatch(origin)):
+    if not known and (path.suffix in files.SUFFIXES or not HUB_ID.fullmatch(origin)):
         raise DataError(f"there is no file or folder {origin}, and it is no hub id (owner/name)")
     with _quiet():
         try:
@@ -114,9 +112,7 @@ def _check_fields(source: Source, table: Table) -> None:
 def _reason(error: Exception, origin: str, local: bool) -> str:
     from huggingface_hub.errors import GatedRepoError
 
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
+    chain = causes(error)
     # datasets hides the cause in some places and keeps it in others
     if any(isinstance(link, GatedRepoError) or "gated dataset" in str(link) for link in chain):
         return (

@@ -4,21 +4,20 @@ import dataclasses
 import json
 import random
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..console import one_line
+from ..console import refuse
 from ..errors import DataError, OptionError
 from ..rewards import gym_tasks
 from ..strict_yaml import read_yaml
 from .examples import Examples, read_examples
 from .generate import Problem, Task, draw
 from .prompts import Style
-from .writer import SCHEMA, _replacing
+from .writer import SCHEMA, data_file
 
 NAME = "reasoning-gym"
 _EXTRA = SCHEMA.field("extra_info").type
@@ -76,14 +75,14 @@ def run(
             if number < len(tasks):
                 raise OptionError(name, number, f"use at least one for each of the {len(tasks)} tasks")
     except (OptionError, ModuleNotFoundError) as error:
-        return _refuse(str(error), 2)
+        return refuse("data", f"{NAME}: {error}", 2)
     print(f"{NAME}: making {size} + {test_size} problems of {', '.join(task.name for task in tasks)}", flush=True)
     try:
         line = write(tasks, out, size, test_size, seed, asking, shown)
     except (DataError, OptionError) as error:
-        return _refuse(str(error), 1)
+        return refuse("data", f"{NAME}: {error}", 1)
     except KeyboardInterrupt:
-        return _refuse("interrupted, nothing written", 130)
+        return refuse("data", f"{NAME}: interrupted, nothing written", 130)
     print(f"{NAME}: {line}", flush=True)
     return 0
 
@@ -153,7 +152,7 @@ def write(
     shares = [(_share(size, len(tasks), i), _share(test_size, len(tasks), i)) for i in range(len(tasks))]
     files = {split: out.expanduser() / f"{split}.parquet" for split in ("train", "test")}
     # opened first, so that a folder that cannot be written to shows at once
-    with _replacing(files["train"]) as train_file, _replacing(files["test"]) as test_file:
+    with data_file(files["train"]) as train_file, data_file(files["test"]) as test_file:
         # as many more as may be among the examples, and are left out
         counts = [train + test for train, test in shares]
         more = [len(shown.turns.get(task.name, ())) for task in tasks]
@@ -199,8 +198,3 @@ def _row(split: str, index: int, task: Task, problem: Problem, asking: Asking, s
             "form": asking.form,
         },
     }
-
-
-def _refuse(why: str, code: int) -> int:
-    print(f"egsw-plugin data: {NAME}: {one_line(why)}", file=sys.stderr)
-    return code

@@ -1,14 +1,15 @@
 """Writes a data set as one parquet file in verl's schema."""
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DataError
+from ..writing import replacing
 from .files import Table, listed
 from .loading import load
 from .sources import CONTROL, Example, Source, checked
@@ -55,7 +56,7 @@ def write(source: Source, out: Path, origin: str | None, style: str | None, rows
     if origin is not None and Path(origin).resolve() == path.resolve():
         raise DataError(f"--source {origin} is the file to write; name another folder with --out")
     # opened before the download, which may take minutes, so that a folder that cannot be written to shows at once
-    with _replacing(path) as file:
+    with data_file(path) as file:
         examples, notes = _examples(source, load(source, origin))
         if rows is not None and len(examples) != rows:
             raise DataError(f"{len(examples)} rows, not {rows}; for a selection of your own say --rows N or --rows any")
@@ -132,18 +133,12 @@ def _row(source: Source, style: str, index: int, example: Example) -> dict:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator:
-    """A file to write to that becomes ``path`` if all goes well and is removed otherwise."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def data_file(path: Path) -> Iterator[BinaryIO]:
+    """`replacing`, with `DataError` for what cannot be written."""
     try:
         if path.parent.exists() and not path.parent.is_dir():
             raise DataError(f"{path.parent} is not a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(scratch, "wb") as file:
+        with replacing(path) as file:
             yield file
-        os.replace(scratch, path)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):  # not there: renamed, or never made
-            scratch.unlink()

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import markdown
 from ..controllers import RULES
 from ..options import page, show, table
 from . import LOSSES, MEMBERS, named
@@ -82,9 +83,8 @@ def family_page(chosen: Iterable[Member[Any]]) -> str:
         ]
         for member in chosen
     ]
-    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
-    return "\n".join(lines) + "\n\n" + "\n\n".join(_section(member) for member in chosen)
+    overview = markdown.table(columns, rows, f"|{'---|' * len(columns)}")
+    return "\n\n".join([overview, *map(_section, chosen)])
 
 
 def _title(member: Member[Any]) -> str:

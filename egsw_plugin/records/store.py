@@ -16,6 +16,7 @@ import torch
 
 from ..console import one_line, warn_once
 from ..errors import DataError
+from ..writing import replacing
 
 FOLDER = "records"
 # Of every token of a response, those of a tool or an environment included; entropy and weight may be missing.
@@ -82,13 +83,8 @@ def write_record(record: Record, folder: Path) -> Path:
     about = {b"egsw_plugin": json.dumps({"version": VERSION, **record.about}, default=str).encode()}
     table = pa.Table.from_pylist(list(record.rows), _schema()).replace_schema_metadata(about)
     path = folder / f"step_{record.step:06d}.parquet"
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        pq.write_table(table, unfinished, compression="zstd")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as file:
+        pq.write_table(table, file, compression="zstd")
     return path
 
 

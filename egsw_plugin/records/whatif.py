@@ -15,15 +15,18 @@ from typing import Any
 
 import torch
 
+from .. import markdown
 from ..console import say, warn_once
 from ..errors import DataError, MemberError, OptionError
 from ..fields import Field
+from ..kernels.egsw import LEAST, MOST
 from ..kernels.groups import dense_group_ids
 from ..kernels.rows import Rows
 from ..methods import MEMBERS
 from ..methods.chain import Chain, Result, apply, read
 from ..methods.interface import Batch, Success
 from ..methods.places import CHAIN
+from ..report.curves import empty_figure
 from .store import Record, read_records, weights_of
 
 UNCERTAIN = 0.2  # part of the policy tokens
@@ -36,7 +39,6 @@ MEASURES = {
     "uncertain": f"of the credit on the {UNCERTAIN:.0%} most uncertain tokens (%)",
     "distance": "distance to the base",
 }
-LEAST, MOST = 1e-3, 1e6  # temperatures that a search tries
 
 
 def batch_of(record: Record) -> Batch:
@@ -256,14 +258,12 @@ def _shown(value: Any) -> str:
 
 def table(lines: Iterable[Line]) -> str:
     """Markdown."""
-    head = ["method", *MEASURES.values()]
     rows = []
     for line in lines:
         options = " ".join(f"{key}={_shown(value)}" for key, value in line.options.items())
         numbers = (line.measures[name] for name in MEASURES)
         rows.append([f"{line.method} {options}".strip(), *("" if math.isnan(x) else f"{x:.3g}" for x in numbers)])
-    rule = ["---", *["---:"] * len(MEASURES)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+    return markdown.table(["method", *MEASURES.values()], rows, "| --- |" + " ---: |" * len(MEASURES))
 
 
 def write_csv(lines: Sequence[Line], path: Path) -> None:
@@ -278,19 +278,13 @@ def write_csv(lines: Sequence[Line], path: Path) -> None:
 
 def heat_map(lines: Sequence[Line], name: str, path: Path) -> None:
     """A measure over the two options of a grid, as PNG."""
-    try:
-        import matplotlib
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("the picture needs matplotlib: pip install 'egsw-plugin[report]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     first, second = lines[0].options
     rows, columns = (list(dict.fromkeys(line.options[key] for line in lines)) for key in (first, second))
     values = [[0.0] * len(columns) for _ in rows]
     for line in lines:
         values[rows.index(line.options[first])][columns.index(line.options[second])] = line.measures[name]
-    figure, axes = pyplot.subplots(figsize=(1.2 + 0.9 * len(columns), 1.2 + 0.6 * len(rows)), layout="constrained")
+    figure = empty_figure(1.2 + 0.9 * len(columns), 1.2 + 0.6 * len(rows))
+    axes = figure.subplots()
     axes.imshow(values, aspect="auto", cmap="cividis")
     axes.set_xticks(range(len(columns)), [_shown(x) for x in columns])
     axes.set_yticks(range(len(rows)), [_shown(y) for y in rows])
@@ -299,7 +293,6 @@ def heat_map(lines: Sequence[Line], name: str, path: Path) -> None:
     for (i, row), j in itertools.product(enumerate(values), range(len(columns))):
         axes.text(j, i, f"{row[j]:.3g}", ha="center", va="center", color="black" if row[j] > middle else "white")
     figure.savefig(path, dpi=150)
-    pyplot.close(figure)
 
 
 def run(

@@ -46,7 +46,7 @@ def draw_curves(lines: dict[str, list[list[dict]]], path: Path) -> None:
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    figure = _figure((9, 6))
+    figure = empty_figure(9, 6)
     handles: dict[str, Any] = {}
     for axes, panel in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
         handles |= _draw(axes, panel, lines)
@@ -58,7 +58,7 @@ def draw_panels(lines: dict[str, list[list[dict]]]) -> dict[str, bytes]:
     """The same panels one by one, as SVG by title; those that have nothing to show are left out."""
     found = {}
     for panel in _PANELS:
-        figure = _figure((5, 3.4))
+        figure = empty_figure(5, 3.4)
         if handles := _draw(figure.subplots(), panel, lines):
             _name_lines(figure, handles, lines)
             figure.savefig(file := io.BytesIO(), format="svg", metadata={"Date": None})
@@ -66,13 +66,18 @@ def draw_panels(lines: dict[str, list[list[dict]]]) -> dict[str, bytes]:
     return found
 
 
-def _figure(size: tuple[float, float]) -> Any:
+def empty_figure(width: float, height: float) -> Any:
+    """A figure that is drawn to files alone, in inches; whatever backend a user's own figures have stays theirs.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("the curves need matplotlib: pip install 'egsw-plugin[report]'") from error
-    figure = Figure(figsize=size, layout="constrained")
+        raise ModuleNotFoundError("the figures need matplotlib: pip install 'egsw-plugin[report]'") from error
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from ..console import one_line
+from ..markdown import table
 from .estimates import bootstrap_interval
 from .validation import Response
 
@@ -32,24 +33,24 @@ def compare(first: list[Response], last: list[Response]) -> str:
         return ""
     steps = f"step {first[0].step}", f"step {last[0].step}"
     lines = [
-        f"## Validation problems: {steps[0]} and {steps[1]}\n",
-        f"{len(problems)} problems. Brackets: 95 % interval, bootstrap over problems.\n",
-        f"| percent | {steps[0]} | {steps[1]} | change |",
-        "|---|---:|---:|---:|",
         _row("solved", *(_rates(side, problems, "right") for side in (before, after))),
         _row("answer in the form asked for", *(_rates(side, problems, "well_formed") for side in (before, after))),
-        f"| solved, of those answers | {_well_formed(before, problems)} | {_well_formed(after, problems)} | |",
+        ["solved, of those answers", _well_formed(before, problems), _well_formed(after, problems), ""],
     ]
     by_set = _by_data_set(problems)
     if constant := _constant(by_set, after):
-        lines.append(
-            f"| solved by the most frequent right answer of each data set, always | {constant} | {constant} | |"
-        )
+        lines.append(["solved by the most frequent right answer of each data set, always", constant, constant, ""])
     if len(by_set) > 1:
         for name, members in by_set.items():
-            label = one_line(name).replace("|", "\\|")
-            lines.append(_row(f"solved: {label}", *(_rates(side, members, "right") for side in (before, after))))
-    return "\n".join([*lines, "", *_samples(by_set, before, after, steps)]) + "\n"
+            label = f"solved: {one_line(name)}"
+            lines.append(_row(label, *(_rates(side, members, "right") for side in (before, after))))
+    parts = [
+        f"## Validation problems: {steps[0]} and {steps[1]}",
+        f"{len(problems)} problems. Brackets: 95 % interval, bootstrap over problems.",
+        table(["percent", *steps, "change"], lines),
+        "\n".join(_samples(by_set, before, after, steps)),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _by_problem(responses: list[Response]) -> Side:
@@ -71,9 +72,9 @@ def _rates(side: Side, problems: list[Problem], what: str) -> np.ndarray:
     return np.array([100 * np.mean([getattr(response, what) for response in side[key]]) for key in problems])
 
 
-def _row(label: str, before: np.ndarray, after: np.ndarray) -> str:
+def _row(label: str, before: np.ndarray, after: np.ndarray) -> list[str]:
     cells = [f"{values.mean():.1f}{_interval(values)}" for values in (before, after)]
-    return f"| {label} | {' | '.join(cells)} | {after.mean() - before.mean():+.1f}{_interval(after - before, '+.1f')} |"
+    return [label, *cells, f"{after.mean() - before.mean():+.1f}{_interval(after - before, '+.1f')}"]
 
 
 def _interval(values: np.ndarray, form: str = ".1f") -> str:

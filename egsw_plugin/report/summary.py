@@ -2,6 +2,7 @@
 
 from statistics import fmean, median
 
+from ..markdown import table
 from .metrics import CHANGED, EFFECTIVE_SHARE, ENTROPY, LENGTH, REWARD, STEP_TIME, Metrics
 
 _BASICS = {"reward": REWARD, "response length (tokens)": LENGTH, "entropy (nats)": ENTROPY}
@@ -14,11 +15,10 @@ def summarise(metrics: Metrics, span: int = 5) -> str:
         return "No training step was logged.\n"
     span = max(1, min(span, len(rows) // 2))
     first, last = rows[:span], rows[-span:]
-    lines = [f"| | {_steps(first)} | {_steps(last)} | change |", "|---|---:|---:|---:|"]
-    for label, name in {**_BASICS, **{name: name for name in _method_metrics(rows)}}.items():
-        lines.append(_line(label, name, first, last))
-    lines += ["", _gain(_mean(first, REWARD), _mean(last, REWARD)), _time(rows)]
-    return "\n".join(lines) + "\n"
+    named = {**_BASICS, **{name: name for name in _method_metrics(rows)}}
+    lines = [_line(label, name, first, last) for label, name in named.items()]
+    shown = table(["", _steps(first), _steps(last), "change"], lines)
+    return f"{shown}\n\n{_gain(_mean(first, REWARD), _mean(last, REWARD))}\n{_time(rows)}\n"
 
 
 def format_seconds(seconds: float) -> str:
@@ -54,10 +54,10 @@ def _mean(rows: list[dict], name: str) -> float | None:
     return fmean(values) if values else None
 
 
-def _line(label: str, name: str, first: list[dict], last: list[dict]) -> str:
+def _line(label: str, name: str, first: list[dict], last: list[dict]) -> list[str]:
     before, after = _mean(first, name), _mean(last, name)
     change = "" if before is None or after is None else f"{after - before:+.4g}"
-    return f"| {label} | {_cell(before, name, first)} | {_cell(after, name, last)} | {change} |"
+    return [label, _cell(before, name, first), _cell(after, name, last), change]
 
 
 def _cell(mean: float | None, name: str, rows: list[dict]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
+from ..markdown import cell, table
 from .estimates import LADDER, RESAMPLES, best_at_k, bootstrap_interval, mean_success, pass_at_k
 from .papers import EGSW_CURVE, GTPO_TABLE
 from .validation import Evaluation
@@ -146,28 +147,21 @@ def own_tables(results: list[Result]) -> str:
     """
     parts = ["# Validation results", _LEGEND]
     for data_set in sorted({result.data_set for result in results}):
-        parts += [f"## {_cell(data_set)}", _own_table([r for r in results if r.data_set == data_set])]
+        parts += [f"## {cell(data_set)}", _own_table([r for r in results if r.data_set == data_set])]
     return "\n\n".join(parts) + "\n"
 
 
 def published_tables() -> str:
     """The Markdown of the papers' numbers, with their source."""
-    table = [
-        _line("model", "method", *(f"{data_set} {metric}" for data_set, metric in GTPO_TABLE["columns"])),
-        "|---|---|" + "---:|" * len(GTPO_TABLE["columns"]),
-        *(_line(model, method, *(f"{v:.2f}" for v in values)) for model, method, values in GTPO_TABLE["rows"]),
-    ]
-    curve = [
-        _line("step", *EGSW_CURVE["methods"]),
-        "|---:|" + "---:|" * len(EGSW_CURVE["methods"]),
-        *(_line(step, *(f"{value:.3f}" for value in values)) for step, values in EGSW_CURVE["rows"]),
-    ]
+    columns = [f"{data_set} {metric}" for data_set, metric in GTPO_TABLE["columns"]]
+    rows = [[model, method, *(f"{v:.2f}" for v in values)] for model, method, values in GTPO_TABLE["rows"]]
+    curve = [[step, *(f"{value:.3f}" for value in values)] for step, values in EGSW_CURVE["rows"]]
     parts = [
         "# Published, not measured here",
         f"{GTPO_TABLE['source']}, percent; the paper's models and data, on 64 GPUs:",
-        "\n".join(table),
+        table(["model", "method", *columns], rows, "|---|---|" + "---:|" * len(columns)),
         f"{EGSW_CURVE['source']}, fraction:",
-        "\n".join(curve),
+        table(["step", *EGSW_CURVE["methods"]], curve, "|---:|" + "---:|" * len(EGSW_CURVE["methods"])),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -187,15 +181,15 @@ def _own_table(results: list[Result]) -> str:
     rows: dict[tuple, dict[str, Result]] = defaultdict(dict)
     for result in shown:
         rows[result.run, result.runs, result.step][result.name] = result
-    lines = [_line("run", "step", "prompts", *(name for *_, name in columns), "right if")]
-    lines.append("|---|---:|---:|" + "---:|" * len(columns) + "---|")
+    lines = []
     for (run, runs, step), cells in rows.items():
         any_result = next(iter(cells.values()))
         label = f"{run}, mean of {runs} runs" if runs > 1 else run
         numbers = [_number(cells.get(name)) for *_, name in columns]
         prompts = max(result.prompts for result in cells.values())
-        lines.append(_line(label, step, prompts, *numbers, f"{any_result.judged_by} > 0.5"))
-    return "\n".join(lines)
+        lines.append([label, step, prompts, *numbers, f"{any_result.judged_by} > 0.5"])
+    titles = ["run", "step", "prompts", *(name for *_, name in columns), "right if"]
+    return table(titles, lines, "|---|---:|---:|" + "---:|" * len(columns) + "---|")
 
 
 def _number(result: Result | None) -> str:
@@ -205,12 +199,3 @@ def _number(result: Result | None) -> str:
         return f"{result.value:.1f}"
     joint = " to " if result.interval == _OVER_RUNS else ", "
     return f"{result.value:.1f} [{result.low:.1f}{joint}{result.high:.1f}]"
-
-
-def _line(*cells: object) -> str:
-    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
-
-
-def _cell(value: object) -> str:
-    """Text that cannot break a table."""
-    return " ".join(str(value).split()).replace("|", "\\|")

@@ -1,5 +1,7 @@
 """Reward functions for verl's ``reward.custom_reward_function``; ``docs/rewards.md`` says which to take.
 
-`math` holds the functions that verl calls, `answers` reads the final answer out of a response, `grader` keeps the
-processes in which answers are compared, and `equivalence` is the comparison, by math-verify.
+verl calls the functions of `math` and `reasoning_gym`. `answers` and `readings` find the final answer of a response;
+`dress`, `forms` and `quantities` write it in the one way that math-verify reads. `equivalence` compares two answers by
+math-verify, and `gym_tasks` grades by reasoning-gym's own graders, in the processes that `grader` keeps and `limits`
+bounds.
 """

@@ -31,7 +31,7 @@ _FILLER = (
 )
 _ANSWER_LINE = re.compile(r"answers?[*_]*\s*[:：](?:[\s*]|_+(?=\s))*", re.IGNORECASE)
 _ANSWER_IS = re.compile(rf"answers?[*_]*\s*(?:is\b\s*[:：]?|[:：=])(?:[\s*]|_+(?=\s))*{_FILLER}[\s*]*", re.IGNORECASE)
-_LIST_MARK = re.compile(r"[>•+-]\s+")
+LIST_MARK = re.compile(r"[>•+-]\s+")
 _ORNAMENT = re.compile(r"[\U0001F000-\U0001FAFF\u2600-\u27BF\uFE0F\s]")
 _TAG = re.compile(
     r"</?(?:b|i|u|s|em|strong|span|p|br|mark|center|answer)\b[^<>]*>|<\|\w{1,40}\|>|~~[^~\n]*~~\s*|\\boxed\s*\{\s*\}"
@@ -46,7 +46,7 @@ _IDLE = (
 )
 # 5(five), where 5(ab) is a product
 _SAID_AGAIN = rf"(?!(?:{CHANGING})\b)(?:one|two|six|ten|[a-z]{{4,}})(?:[ -][a-z]+)*\)"
-_NUMBER_IN_WORDS = re.compile(
+NUMBER_IN_WORDS = re.compile(
     r"((?:-?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?|-?\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\})"
     rf"(?:\s+(?:{MAGNITUDES})\b)?)(?:[,;.]\s+(?!(?:{CHANGING})\b)[a-z]{{2}}|\s+\(?{_IDLE}|\({_SAID_AGAIN})",
     re.IGNORECASE,
@@ -79,7 +79,7 @@ _GROUPS = re.compile(
 )  # and 1 000 as their sum
 _LAST_DOLLAR = re.compile(r"\\\$[\s.,$]*$")
 _LAST_STOP = re.compile(r"(?<!\\right)\.$")
-_NEXT_SENTENCE = re.compile(r"[.!]\s+(?=[A-Z])")
+NEXT_SENTENCE = re.compile(r"[.!]\s+(?=[A-Z])")
 _THOUGHT = re.compile(r"\s*<think>(.*)</think>(.*)", re.DOTALL)
 _COMMAS = re.compile(r"^((?:[A-Za-z]\s*=\s*)?\{?\s*[-+]?)([1-9]\d{0,2}(?:,\d{3})+)(?=(?:\.\d+)?\s*\}?$)")
 _EDGE = re.compile(r"^(?:=|\\(?:approx|sim|simeq|cong|implies|therefore|Rightarrow)(?![A-Za-z]))\s*")
@@ -254,7 +254,7 @@ def stated(text: str, colon: bool = False) -> str | None:
         formula = " ".join(undressed(formula).split()).rstrip(".,;")
         return formula if display[5] is not None or boxed(formula) is not None else f"${formula}$"
     start = ends[-1]
-    if text.rfind("\n", 0, start) >= marks[-1].start() and (mark := _LIST_MARK.match(text, start)):
+    if text.rfind("\n", 0, start) >= marks[-1].start() and (mark := LIST_MARK.match(text, start)):
         start = mark.end()  # an item of a list, or a quotation
     said = unmarked(text[start:].partition("\n")[0].strip().strip("*").strip())
     if not said and len(marks) > 1 and not text[start:].strip():  # a mark at the very end, with nothing behind it
@@ -306,7 +306,7 @@ def as_latex(statement: str) -> str:
     statement = _DELIMITER.sub("$", quoted[1] + quoted[2] if quoted else statement)
     if statement[:1] == "$" and (alone := _FORMULA_ALONE.fullmatch(statement)):
         return in_box(alone[1])
-    statement = _NEXT_SENTENCE.split(_THOUSANDS.sub("", undressed(statement)), 1)[0]
+    statement = NEXT_SENTENCE.split(_THOUSANDS.sub("", undressed(statement)), 1)[0]
     if "(" in statement:
         statement = _ROUNDED.sub("", _ALSO.sub(_also, statement))
     if statement[:1] in "mMnN":
@@ -330,7 +330,7 @@ def as_latex(statement: str) -> str:
             return in_box(", ".join(formulas) + (r"\%" if after.startswith(("%", r"\%")) else ""))
     if _MATH.search(statement):
         return f"answer: {spaced(statement)}"
-    number = _NUMBER_IN_WORDS.match(statement)
+    number = NUMBER_IN_WORDS.match(statement)
     return in_box(number[1].rstrip(",") if number else statement)
 
 

@@ -42,14 +42,18 @@ logger = logging.getLogger(__name__)
 
 
 class Pool:
-    """This process's grading processes.
+    """This process's grading processes, and in a fork of it the fork's own; for the life of both.
 
     Args:
-        prepare: What each of them calls first; by default, what comparing by math-verify needs.
+        prepare: What each of them calls first.
     """
 
-    def __init__(self, prepare: Callable[[], None] | None = None):
+    def __init__(self, prepare: Callable[[], None]):
         self._prepare = prepare
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)  # a fork has neither the pool's threads nor its children
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._free = threading.BoundedSemaphore(PROCESSES)  # so that no comparison waits inside pebble's queue
         self._pool: ProcessPool | None = None
@@ -59,9 +63,8 @@ class Pool:
         with self._lock:
             if self._pool is None:
                 # Spawned: a fork of a threaded process (a Ray worker) can inherit a lock that nobody will release.
-                prepare = self._prepare or _prepare
                 context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPool(PROCESSES, COMPARISONS, initializer=prepare, context=context)
+                self._pool = ProcessPool(PROCESSES, COMPARISONS, initializer=self._prepare, context=context)
                 if self._at_exit is None:
                     # Unlike atexit this runs in children of multiprocessing too, and before their children are joined.
                     self._at_exit = util.Finalize(None, self.discard, exitpriority=100)
@@ -141,12 +144,4 @@ def grade(answer: str, truth: str, seconds: float = 10.0) -> bool | None:
     return _pool.run(_compare, truth, answer, seconds=seconds)
 
 
-_pool = Pool()
-
-
-def _renew() -> None:
-    global _pool
-    _pool = Pool()
-
-
-os.register_at_fork(after_in_child=_renew)  # a forked process has neither the pool's threads nor its children
+_pool = Pool(_prepare)

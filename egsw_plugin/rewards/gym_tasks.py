@@ -10,7 +10,6 @@ an arithmetic expression.
 
 import ast
 import dataclasses
-import difflib
 import importlib
 import json
 import re
@@ -23,6 +22,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import DataError, OptionError
+from ..options.spelling import close, question
 
 SOURCE = "reasoning_gym/"  # what data_source begins with; the task's name follows
 _GIVEN_ELSEWHERE = ("size", "seed")
@@ -85,7 +85,7 @@ def make(name: str, options: Mapping[str, Any], size: int = 1, seed: int = 0) ->
 
     >>> make("chain_sum", {"max_term": 3})
     Traceback (most recent call last):
-    egsw_plugin.errors.OptionError: chain_sum:max_term=3: did you mean max_terms?
+    egsw_plugin.errors.OptionError: chain_sum:max_term=3: did you mean 'max_terms'?
     """
     if name not in names():
         raise OptionError("task", name, _nearest(name, names()))
@@ -119,8 +119,8 @@ def _typed(key: str, given: Any, hint: Any) -> Any:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, 3)
-    return f"did you mean {' or '.join(near)}?" if near else f"use one of {', '.join(known) or 'none'}"
+    near = close(name, known)
+    return question(near) if near else f"use one of {', '.join(known) or 'none'}"
 
 
 def _shown(options: Mapping[str, Any]) -> str:

@@ -11,7 +11,6 @@ on verl's validation dumps.
 {'score': 1.0, 'acc': 1.0, 'ungraded': 0.0, 'pred': '\\frac{1}{2}', 'data_source': 'any/data'}
 """
 
-import difflib
 import math
 import numbers
 import re
@@ -19,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import DataError, OptionError
+from ..options.spelling import close, question
 from . import answers
 from .grader import grade
 from .quantities import alike, same_time
@@ -58,7 +58,7 @@ def accuracy(
     >>> accuracy("any/data", "The answer is 41.", "42")["acc"]
     0.0
     """
-    _check_options(passed_by_verl, accuracy, time_limit=time_limit)
+    check_options(passed_by_verl, accuracy, time_limit=time_limit)
     truth = _truth(ground_truth, data_source, extra_info)
     text = answers.final_part(_text(solution_str))
     box = answers.boxed(text)
@@ -99,7 +99,7 @@ def accuracy_and_format(
     (0.1, 0.0, 1.0)
     """
     weights = {"accuracy_weight": accuracy_weight, "format_weight": format_weight}
-    _check_options(passed_by_verl, accuracy_and_format, time_limit=time_limit, **weights)
+    check_options(passed_by_verl, accuracy_and_format, time_limit=time_limit, **weights)
     thought = "<think>" if think_in_prompt else ""
     response = thought + _text(solution_str)
     verdict = accuracy(data_source, response, ground_truth, extra_info, time_limit=time_limit)
@@ -134,7 +134,7 @@ def dapo(
     >>> reward["score"], reward["acc"]
     (-1.0, 0.0)
     """
-    _check_options(passed_by_verl, dapo, time_limit=time_limit)
+    check_options(passed_by_verl, dapo, time_limit=time_limit)
     truth = _truth(ground_truth, data_source, extra_info)
     text = answers.final_part(_text(solution_str))
     verdict = _grade(answers.boxed(text), answers.stated(text, colon=True), truth, time_limit)
@@ -168,7 +168,7 @@ def multiple_choice(
     >>> multiple_choice("gpqa", "Answer: (C) 10 eV", "C")
     {'score': 1.0, 'acc': 1.0, 'ungraded': 0.0, 'pred': 'C', 'data_source': 'gpqa'}
     """
-    _check_options(passed_by_verl, multiple_choice)
+    check_options(passed_by_verl, multiple_choice)
     truth = ground_truth.strip(" ().").upper() if isinstance(ground_truth, str) else ""
     if truth not in ("A", "B", "C", "D"):
         raise _broken(f"ground_truth={ground_truth!r} is no letter of A to D", data_source, extra_info)
@@ -230,11 +230,21 @@ def _broken(problem: str, data_source: str, extra_info: Mapping | None) -> DataE
     return DataError(f"data_source={data_source!r}, extra_info.index={index!r}: {problem}; correct the data set")
 
 
-def _check_options(passed_by_verl: Mapping, function: Any, **values: Any) -> None:
+def check_options(passed_by_verl: Mapping, function: Any, **values: Any) -> None:
+    """Refuses what is no option of a reward function, and values that are no number >= 0; a time limit is above 0.
+
+    Args:
+        passed_by_verl: The keyword arguments that the function has no name for.
+        function: The reward function.
+        values: Of its options that are numbers.
+
+    Raises:
+        OptionError: Names it.
+    """
     known = sorted(function.__kwdefaults__ or ())
     for name in passed_by_verl.keys() - _PASSED_BY_VERL:
-        near = difflib.get_close_matches(name, known, 1)
-        fix = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(known) or 'none'}"
+        near = close(name, known)
+        fix = question(near) if near else f"the options are {', '.join(known) or 'none'}"
         raise OptionError(f"reward.custom_reward_function.reward_kwargs.{name}", passed_by_verl[name], fix)
     for name, value in values.items():
         is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)

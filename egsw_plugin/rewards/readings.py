@@ -57,7 +57,7 @@ def stated_answer(response: str, form: str, lines: bool) -> str | None:
     rest = text[marks[-1].end() :].strip()
     if lines:
         return rest
-    if "\n" in marks[-1][0] and (item := answers._LIST_MARK.match(rest)):
+    if "\n" in marks[-1][0] and (item := answers.LIST_MARK.match(rest)):
         rest = rest[item.end() :]  # an item of a list is no negative number
     return rest.partition("\n")[0].strip()
 
@@ -116,11 +116,11 @@ def _undressed(text: str) -> str:
 
 
 def _number(text: str) -> str | None:
-    sentence = answers._NEXT_SENTENCE.split(text.translate(_DASHES), 1)[0]
+    sentence = answers.NEXT_SENTENCE.split(text.translate(_DASHES), 1)[0]
     if answers.several(sentence):
         return None
     side = sentence.rpartition("=")[2].strip()[:_LONGEST_NUMBER]
     if side[:1] == "-":
         side = "-" + side[1:].lstrip()
-    found = _DRESSED_NUMBER.fullmatch(side) or answers._NUMBER_IN_WORDS.match(side)
+    found = _DRESSED_NUMBER.fullmatch(side) or answers.NUMBER_IN_WORDS.match(side)
     return re.sub(r"\\?\$|,", "", found[1]) if found else None

@@ -7,7 +7,6 @@ The data is what ``egsw-plugin data reasoning-gym`` writes: ``extra_info`` has t
 graders. It returns the same fields for every sample, see `reasoning_gym`.
 """
 
-import os
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from ..errors import DataError, OptionError
 from . import gym_tasks
 from .grader import Pool
-from .math import MAX_PRED, TIME_LIMIT, _check_options
+from .math import MAX_PRED, TIME_LIMIT, check_options
 from .readings import FORMS, is_number, readings, stated_answer
 
 
@@ -56,7 +55,7 @@ def reasoning_gym(
     >>> reasoning_gym("reasoning_gym/chain_sum", "4 + 3 is 7. The answer is 4 + 3 = 7.", "7", info)
     {'score': 1.0, 'acc': 1.0, 'format': 1.0, 'ungraded': 0.0, 'pred': '7', 'data_source': 'reasoning_gym/chain_sum'}
     """
-    _check_options(passed_by_verl, reasoning_gym, time_limit=time_limit)
+    check_options(passed_by_verl, reasoning_gym, time_limit=time_limit)
     if not isinstance(partial, bool):
         raise OptionError("reward.custom_reward_function.reward_kwargs.partial", partial, "use true or false")
     name, options, entry, form = _record(data_source, extra_info)
@@ -117,11 +116,3 @@ def _truth(data_source: str, entry: str) -> str | None:
 
 
 _pool = Pool(gym_tasks.prepare)
-
-
-def _renew() -> None:
-    global _pool
-    _pool = Pool(gym_tasks.prepare)
-
-
-os.register_at_fork(after_in_child=_renew)  # a forked process has neither the pool's threads nor its children

@@ -6,11 +6,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ..console import one_line
+from ..console import refuse
 from .execute import check_records, execute
 from .grid import Grid, read_grid
 from .page import figures_of, fill, whole_page
-from .record import read_records, run_name
+from .record import read_finished_runs, run_name
 from .tables import tables
 from .text import tables_beside
 
@@ -24,8 +24,7 @@ def run(path: Path, out: Path, quick: bool, only: list[str] | None, seeds: list[
             return code
         _show(_write(grid, out / "runs", None, out / "report"))
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        print(f"egsw-plugin study: {one_line(str(error))}", file=sys.stderr)
-        return 2
+        return refuse("study", error, 2)
     return 0
 
 
@@ -43,8 +42,7 @@ def report(path: Path, runs: Path, page: Path | None, out: Path, quick: bool, ex
     try:
         _show(_write(_grid(path, quick, extra), runs, page, out))
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        print(f"egsw-plugin study: {one_line(str(error))}", file=sys.stderr)
-        return 1
+        return refuse("study", error, 1)
     return 0
 
 
@@ -58,7 +56,7 @@ def _show(paths: list[Path]) -> None:
 
 
 def _write(grid: Grid, runs: Path, page: Path | None, out: Path) -> list[Path]:
-    records = read_records(runs)
+    records = read_finished_runs(runs)
     if not records:
         raise ValueError(f"{runs} holds no record of a run; egsw-plugin study run writes them")
     check_records(grid, records)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..report.estimates import bootstrap_interval
-from .record import Record
+from .record import FinishedRun
 
 RESAMPLES = 10_000
 ROUNDING = 1e-9
@@ -91,7 +91,9 @@ def holm(p_values: dict[str, float], comparisons: int | None = None) -> dict[str
     return corrected
 
 
-def paired(cell: list[Record], baseline: list[Record], measure: Callable[[Record], float | None]) -> Difference | None:
+def paired(
+    cell: list[FinishedRun], baseline: list[FinishedRun], measure: Callable[[FinishedRun], float | None]
+) -> Difference | None:
     """The difference over the seeds that both have; None if there is none.
 
     A seed fixes the order of the prompts, so that its two runs drew from the same stream of them. A measure may be

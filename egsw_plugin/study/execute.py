@@ -18,10 +18,20 @@ from .. import runner
 from ..records.store import FOLDER as RECORDED
 from ..report.metrics import Metrics, metrics_of, some
 from ..report.summary import format_seconds
+from ..writing import replacing
 from .grid import Cell, Grid
 from .inputs import FILES, SOURCES, read_inputs, sources
 from .measures import success_by_step
-from .record import Record, by_cell, machine, read_lines, read_records, run_name, versions, write_record
+from .record import (
+    FinishedRun,
+    by_cell,
+    machine,
+    read_finished_runs,
+    read_lines,
+    run_name,
+    versions,
+    write_finished_run,
+)
 
 _TRIES = 2
 _LIBRARIES = ("verl", "vllm", "torch", "transformers")
@@ -52,7 +62,7 @@ def execute(grid: Grid, runs: list[tuple[Cell, int]], out: Path) -> int:
     out = Path(out).resolve()
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
-        records = read_records(out / "runs")
+        records = read_finished_runs(out / "runs")
         check_records(grid, records)
         names = {record.name for record in records}
         missing = [(cell, seed) for cell, seed in runs if run_name(cell.name, seed) not in names]
@@ -67,7 +77,7 @@ def execute(grid: Grid, runs: list[tuple[Cell, int]], out: Path) -> int:
                 print("study: stopped; the same command goes on from here", flush=True)
                 return code
             times.append(seconds)
-            check_records(grid, read_records(out / "runs"))
+            check_records(grid, read_finished_runs(out / "runs"))
         print(f"\nstudy: all {len(runs)} runs are done", flush=True)
         return 0
 
@@ -83,7 +93,7 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def check_records(grid: Grid, records: list[Record]) -> None:
+def check_records(grid: Grid, records: list[FinishedRun]) -> None:
     """Refuses records that this grid did not make, so that no table mixes settings.
 
     Raises:
@@ -117,7 +127,7 @@ def check_records(grid: Grid, records: list[Record]) -> None:
             _check_equal(members, f"version of {name}", [record.versions.get(name) for record in members])
 
 
-def _check_equal(records: list[Record], what: str, values: Sequence[object]) -> None:
+def _check_equal(records: list[FinishedRun], what: str, values: Sequence[object]) -> None:
     other = values[0]
     for record, mine in zip(records, values, strict=True):
         if mine == other:
@@ -173,8 +183,8 @@ def _run(grid: Grid, cell: Cell, seed: int, out: Path) -> tuple[int, float]:
     configuration, digests = read_inputs(folder)
     if not configuration:
         print(f"study: {name} has no hydra/.hydra/config.yaml, so that changed settings go unnoticed", flush=True)
-    write_record(
-        Record(
+    write_finished_run(
+        FinishedRun(
             cell=cell.name,
             seed=seed,
             method=cell.method,
@@ -214,10 +224,8 @@ class _State:
     made_from: list | None = None  # configuration and digests of an attempt that was ended
 
     def write(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = folder / f".{_STATE}"
-        scratch.write_text(json.dumps(asdict(self)))
-        scratch.replace(folder / _STATE)
+        with replacing(folder / _STATE) as file:
+            file.write(json.dumps(asdict(self)).encode())
 
 
 def _begin(folder: Path, command: list[str], steps: int) -> _State:

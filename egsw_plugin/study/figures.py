@@ -5,18 +5,17 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from ..report.curves import draw_curves
+from ..report.curves import draw_curves, empty_figure
 from .grid import Grid
 from .measures import start_success, success_curve
-from .record import Record
+from .record import FinishedRun
 from .tables import SUCCESS, cells_of, differences, experiments_of
 
 POINTS = 24  # of a line at most; more of them, with noise, hide the line
 
 
-def draw_figures(grid: Grid, records: list[Record], folder: Path, only: set[str] | None = None) -> list[Path]:
+def draw_figures(grid: Grid, records: list[FinishedRun], folder: Path, only: set[str] | None = None) -> list[Path]:
     """Writes, for each experiment that has runs, `EXPERIMENT-success.png`, `-training.png` and `-differences.png`.
 
     Args:
@@ -52,7 +51,7 @@ def draw_figures(grid: Grid, records: list[Record], folder: Path, only: set[str]
     return written
 
 
-def _lines(cells: dict[str, list[Record]]) -> dict[str, list[list[dict]]]:
+def _lines(cells: dict[str, list[FinishedRun]]) -> dict[str, list[list[dict]]]:
     """The rows of each cell's runs by what its line is called; of long runs the means of a few steps each."""
     steps = max(run.steps for runs in cells.values() for run in runs)
     each = -(-steps // POINTS)
@@ -80,23 +79,14 @@ def means_of_steps(rows: list[dict], each: int) -> list[dict]:
     return found
 
 
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _draw_success(
-    cells: dict[str, list[Record]], baseline: str, reference: list[Record], start: float | None, path: Path
+    cells: dict[str, list[FinishedRun]], baseline: str, reference: list[FinishedRun], start: float | None, path: Path
 ) -> None:
     """Validation success over steps: one panel a cell, each beside the baseline in grey; bands are min to max."""
     shown = [name for name in cells if name != baseline] or [baseline]
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    figure = _figure(3 * columns, 2.6 * rows)
+    figure = empty_figure(3 * columns, 2.6 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes in panels.flat[len(shown) :]:
         axes.set_visible(False)
@@ -118,7 +108,7 @@ def _draw_success(
 def _draw_differences(found: list, baseline: str, path: Path) -> None:
     """Paired differences: the mean, its interval, and in grey every seed's own."""
     names = list(dict.fromkeys(name for _, values in found for name in values))
-    figure = _figure(11, 1.2 + 0.35 * len(names))
+    figure = empty_figure(11, 1.2 + 0.35 * len(names))
     for axes, (measure, values) in zip(figure.subplots(1, len(found), sharey=True), found, strict=True):
         for place, name in enumerate(names):
             if (difference := values.get(name)) is None:

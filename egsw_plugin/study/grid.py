@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Collection, Set
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from ..options.spelling import close, question
 from ..strict_yaml import read_yaml
 
 T = TypeVar("T")
@@ -229,6 +229,6 @@ def _count(value: object, key: str) -> int:
 def _known(name: object, names: Collection[str], key: str) -> str:
     if isinstance(name, str) and name in names:
         return name
-    close = difflib.get_close_matches(str(name), names, 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(names))}"
+    near = close(str(name), sorted(names))
+    hint = question(near) if near else f"there are {', '.join(sorted(names))}"
     raise GridError(f"{key}={name!r}: there is no such name; {hint}")

@@ -9,7 +9,7 @@ from itertools import pairwise
 from statistics import fmean
 
 from ..report.metrics import EFFECTIVE_SHARE, ENTROPY, LENGTH, REWARD, STEP_TIME, Metrics, find_metric
-from .record import Record
+from .record import FinishedRun
 
 _SUCCESS = re.compile(r"val-core/.+/acc/mean@\d+")
 TOKENS = "perf/total_num_tokens"
@@ -25,12 +25,12 @@ class Measure:
     """A column of a table."""
 
     title: str
-    of: Callable[[Record], float | None]
+    of: Callable[[FinishedRun], float | None]
     form: str = ".3f"
     scale: float = 1.0
 
 
-def success_curve(record: Record) -> dict[int, float]:
+def success_curve(record: FinishedRun) -> dict[int, float]:
     """Validation success, a share in [0, 1], by step."""
     return success_by_step(record.metrics)
 
@@ -44,18 +44,18 @@ def success_by_step(metrics: Metrics) -> dict[int, float]:
     return dict(sorted(found.items()))
 
 
-def final_success(record: Record) -> float | None:
+def final_success(record: FinishedRun) -> float | None:
     """Validation success after the last step, None without a validation there."""
     return success_curve(record).get(record.steps)
 
 
-def mean_success(record: Record) -> float | None:
+def mean_success(record: FinishedRun) -> float | None:
     """Mean of all validations of a run, which rewards learning early."""
     curve = success_curve(record)
     return fmean(curve.values()) if curve else None
 
 
-def training_success(record: Record) -> float | None:
+def training_success(record: FinishedRun) -> float | None:
     """Mean reward of all that a run sampled; runs of equal seed saw equal prompts, so it is the least noisy measure.
 
     None under dynamic sampling: what is left of a batch then is no fair sample, and DAPO's reward has a length penalty.
@@ -66,7 +66,7 @@ def training_success(record: Record) -> float | None:
     return over_steps(REWARD)(record)
 
 
-def start_success(records: list[Record]) -> float | None:
+def start_success(records: list[FinishedRun]) -> float | None:
     """Success of the start model: all that the first step of these runs sampled, before any update.
 
     On training prompts, and without the runs whose training success means something else.
@@ -93,10 +93,10 @@ def steps_to(level: float, curve: dict[int, float]) -> float | None:
     return None
 
 
-def over_steps(name: str, last: int | None = None) -> Callable[[Record], float | None]:
+def over_steps(name: str, last: int | None = None) -> Callable[[FinishedRun], float | None]:
     """The mean of a training metric over all steps, or the last few."""
 
-    def value(record: Record) -> float | None:
+    def value(record: FinishedRun) -> float | None:
         rows = record.metrics.training[-last:] if last else record.metrics.training
         values = [found for row in rows if (found := find_metric(row, name)) is not None]
         return fmean(values) if values else None
@@ -104,15 +104,15 @@ def over_steps(name: str, last: int | None = None) -> Callable[[Record], float |
     return value
 
 
-def total(*names: str) -> Callable[[Record], float]:
+def total(*names: str) -> Callable[[FinishedRun], float]:
     """The sum of training metrics over all steps; a metric that is not logged counts as 0."""
     return lambda record: sum(row.get(name, 0.0) for row in record.metrics.training for name in names)
 
 
-def share_of_step(name: str) -> Callable[[Record], float | None]:
+def share_of_step(name: str) -> Callable[[FinishedRun], float | None]:
     """The share of a timing in the time of all steps."""
 
-    def value(record: Record) -> float | None:
+    def value(record: FinishedRun) -> float | None:
         whole = total(STEP_TIME)(record)
         return total(name)(record) / whole if whole else None
 

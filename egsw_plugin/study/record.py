@@ -11,18 +11,19 @@ import zlib
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..report.metrics import Metrics, metrics_of, parts_of
+from ..versions import installed
+from ..writing import replacing
 
 SUFFIX = ".json.gz"
 _PACKAGES = ("egsw-plugin", "verl", "vllm", "torch", "ray", "transformers")
 
 
 @dataclass(frozen=True)
-class Record:
+class FinishedRun:
     """A finished run; `lines` are those of verl's metrics file, as verl wrote them."""
 
     cell: str
@@ -73,19 +74,17 @@ def read_lines(folder: Path) -> tuple[str, ...]:
     return tuple(line for text in texts for line in text.splitlines() if line.strip())
 
 
-def write_record(record: Record, folder: Path) -> Path:
+def write_finished_run(record: FinishedRun, folder: Path) -> Path:
     """Writes the record; a file that is there is a complete one, and equal records are equal bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / (record.name + SUFFIX)
     text = json.dumps(asdict(record), indent=0)
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_bytes(gzip.compress(text.encode(), mtime=0))
-    scratch.replace(path)
+    with replacing(path) as file:
+        file.write(gzip.compress(text.encode(), mtime=0))
     return path
 
 
-def read_record(path: Path) -> Record:
-    """Reads what `write_record` wrote.
+def read_finished_run(path: Path) -> FinishedRun:
+    """Reads what `write_finished_run` wrote.
 
     Raises:
         ValueError: the file is damaged or something else.
@@ -94,7 +93,7 @@ def read_record(path: Path) -> Record:
     try:
         content = json.loads(gzip.decompress(path.read_bytes()))
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-        record = Record(**fields)
+        record = FinishedRun(**fields)
         if wrong := [name for name, kind in _KINDS.items() if type(getattr(record, name)) not in kind]:
             raise ValueError(f"its {wrong[0]} is {getattr(record, wrong[0])!r:.60}")
         if (
@@ -112,15 +111,15 @@ def read_record(path: Path) -> Record:
     return record
 
 
-def read_records(folder: Path) -> list[Record]:
+def read_finished_runs(folder: Path) -> list[FinishedRun]:
     """All records of a folder, by cell and seed."""
-    records = [read_record(path) for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
+    records = [read_finished_run(path) for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith(".")]
     return sorted(records, key=lambda record: (record.cell, record.seed))
 
 
-def by_cell(records: list[Record]) -> dict[str, list[Record]]:
+def by_cell(records: list[FinishedRun]) -> dict[str, list[FinishedRun]]:
     """The records of each cell; an empty list for a cell that has none."""
-    cells: dict[str, list[Record]] = defaultdict(list)
+    cells: dict[str, list[FinishedRun]] = defaultdict(list)
     for record in records:
         cells[record.cell].append(record)
     return cells
@@ -144,11 +143,4 @@ def machine() -> str:
 
 def versions() -> dict[str, str]:
     """The versions of what a run depends on most."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "absent"
+    return {"python": platform.python_version(), **{name: installed(name) or "absent" for name in _PACKAGES}}

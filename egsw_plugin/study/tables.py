@@ -8,11 +8,12 @@ from collections.abc import Callable
 from math import inf, isfinite
 from statistics import fmean
 
+from ..markdown import table
 from ..report.summary import format_seconds
 from .compare import LEAST_TESTED, RESAMPLES, Difference, coverage, holm, paired
 from .grid import Experiment, Grid
 from .measures import BEHAVIOUR, COST, FINAL, LAST, MEAN, TRAINING, Measure, measure_of_steps_to, start_success
-from .record import Record, by_cell
+from .record import FinishedRun, by_cell
 
 SUCCESS = (FINAL, MEAN, TRAINING)
 LEVELS = (0.4, 0.5)
@@ -20,7 +21,7 @@ SIGNIFICANT = 0.05
 _DIGEST = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 
 
-def tables(grid: Grid, records: list[Record]) -> dict[str, str]:
+def tables(grid: Grid, records: list[FinishedRun]) -> dict[str, str]:
     """Every table by its name: for each experiment `EXPERIMENT-results`, `-differences`, `-behaviour` and `-cost`,
     and for the whole study `controls`, `settings` and `runs`."""
     cells = by_cell(records)
@@ -55,7 +56,7 @@ def tables(grid: Grid, records: list[Record]) -> dict[str, str]:
     return made
 
 
-def experiments_of(grid: Grid, records: list[Record]) -> list[Experiment]:
+def experiments_of(grid: Grid, records: list[FinishedRun]) -> list[Experiment]:
     """Those of the grid, and `others` for the cells that have runs and belong to none."""
     experiments = list(grid.experiments.values())
     placed = {name for experiment in experiments for name in experiment.cells}
@@ -63,13 +64,13 @@ def experiments_of(grid: Grid, records: list[Record]) -> list[Experiment]:
     return experiments + ([Experiment("others", (1,), others, grid.baseline)] if others else [])
 
 
-def cells_of(experiment: Experiment, records: list[Record]) -> dict[str, list[Record]]:
+def cells_of(experiment: Experiment, records: list[FinishedRun]) -> dict[str, list[FinishedRun]]:
     """The records of each of its cells that has any: of all seeds, unless the experiment lists its own."""
     cells = by_cell([r for r in records if not experiment.listed or r.seed in experiment.seeds])
     return {name: cells[name] for name in experiment.cells if cells[name]}
 
 
-def differences(experiment: Experiment, records: list[Record], measure: Measure) -> dict[str, Difference]:
+def differences(experiment: Experiment, records: list[FinishedRun], measure: Measure) -> dict[str, Difference]:
     """Of each cell of an experiment to its baseline."""
     pairs = _beside_baseline(experiment, cells_of(experiment, records))
     found = {name: paired(*pair, measure.of) for name, pair in pairs.items()}
@@ -77,14 +78,14 @@ def differences(experiment: Experiment, records: list[Record], measure: Measure)
 
 
 def _beside_baseline(
-    experiment: Experiment, cells: dict[str, list[Record]]
-) -> dict[str, tuple[list[Record], list[Record]]]:
+    experiment: Experiment, cells: dict[str, list[FinishedRun]]
+) -> dict[str, tuple[list[FinishedRun], list[FinishedRun]]]:
     """The records of each cell, and those of the baseline."""
     baseline = cells.get(experiment.baseline, [])
     return {name: (members, baseline) for name, members in cells.items() if name != experiment.baseline}
 
 
-def _of_shared_seeds(cells: dict[str, list[Record]]) -> dict[str, list[Record]]:
+def _of_shared_seeds(cells: dict[str, list[FinishedRun]]) -> dict[str, list[FinishedRun]]:
     """The records of the seeds that all cells have, since seeds differ by more than cells; all of them if none is."""
     shared = set.intersection(*({record.seed for record in records} for records in cells.values()))
     return {
@@ -93,7 +94,7 @@ def _of_shared_seeds(cells: dict[str, list[Record]]) -> dict[str, list[Record]]:
     }
 
 
-def _results(cells: dict[str, list[Record]], start: float | None) -> str:
+def _results(cells: dict[str, list[FinishedRun]], start: float | None) -> str:
     levels = [(level, measure_of_steps_to(level, start)) for level in LEVELS]
     rows = []
     for name, records in cells.items():
@@ -114,17 +115,17 @@ def _results(cells: dict[str, list[Record]], start: float | None) -> str:
     legend += f". The start model succeeds at {start:.1%} on the training prompts." if start is not None else "."
     seeds = sorted(record.seed for record in next(iter(cells.values())))
     legend += _apart(cells) or f" Seeds: {', '.join(map(str, seeds))}, those that all these cells have."
-    return table(titles, rows) + "\n" + legend + "\n"
+    return f"{table(titles, rows)}\n\n{legend}\n"
 
 
-def _apart(cells: dict[str, list[Record]]) -> str:
+def _apart(cells: dict[str, list[FinishedRun]]) -> str:
     """What to say of cells that were not run with the same seeds; nothing of those that were."""
     seeds = {frozenset(record.seed for record in records) for records in cells.values()}
     return " The cells have no seed in common: these means do not compare." if len(seeds) > 1 else ""
 
 
 def _differences(
-    title: str, pairs: dict[str, tuple[list[Record], list[Record]]], start: float | None, comparisons: int
+    title: str, pairs: dict[str, tuple[list[FinishedRun], list[FinishedRun]]], start: float | None, comparisons: int
 ) -> str:
     """Of each label's first records to its second ones; `comparisons` are planned, those without runs among them."""
     steps = measure_of_steps_to(LEVELS[0], start)
@@ -163,20 +164,20 @@ def _differences(
         legend += f" The interval alone is too narrow: it holds the true mean of normal differences in {cover}."
     if widths:
         legend += f" The t-test's own 95 % intervals: {', '.join(widths)}."
-    return table(titles, list(rows.values())) + "\n" + legend + never + "\n"
+    return f"{table(titles, list(rows.values()))}\n\n{legend}{never}\n"
 
 
-def _or_never(measure: Callable[[Record], float | None]) -> Callable[[Record], float]:
+def _or_never(measure: Callable[[FinishedRun], float | None]) -> Callable[[FinishedRun], float]:
     """A run that did not reach a level is later than any that did. Left out, it could turn the sign of the mean."""
 
-    def value(record: Record) -> float:
+    def value(record: FinishedRun) -> float:
         step = measure(record)
         return inf if step is None else step
 
     return value
 
 
-def _settings(cells: dict[str, list[Record]], baseline: str) -> str:
+def _settings(cells: dict[str, list[FinishedRun]], baseline: str) -> str:
     """What verl was told otherwise than for the baseline, from the configurations that the runs had."""
     if not cells[baseline]:
         return f"There is no run of {baseline}.\n"
@@ -190,10 +191,10 @@ def _settings(cells: dict[str, list[Record]], baseline: str) -> str:
             f"`{key}={own.get(key)}`" for key in sorted({*own, *reference}) if own.get(key) != reference.get(key)
         ]
         rows.append([name, " ".join(changed)])
-    return table(["cell", f"configuration, where it is not that of {baseline}"], rows, "|---|---|")
+    return table(["cell", f"configuration, where it is not that of {baseline}"], rows, "|---|---|") + "\n"
 
 
-def _measures(cells: dict[str, list[Record]], measures: list[Measure]) -> str:
+def _measures(cells: dict[str, list[FinishedRun]], measures: list[Measure]) -> str:
     values = {
         name: [[value for r in records if (value := m.of(r)) is not None] for m in measures]
         for name, records in cells.items()
@@ -209,11 +210,12 @@ def _measures(cells: dict[str, list[Record]], measures: list[Measure]) -> str:
     ]
     means = f"Means over seeds; entropy, length and cut off over the last {LAST} steps, the rest over all steps."
     legend = ((means if measures is BEHAVIOUR else "") + _apart(cells)).strip()
-    return table(["cell", "seeds", *(measures[i].title for i in kept)], rows) + "\n" + (legend + "\n" if legend else "")
+    made = table(["cell", "seeds", *(measures[i].title for i in kept)], rows)
+    return f"{made}\n\n" + (f"{legend}\n" if legend else "")
 
 
-def _runs(records: list[Record]) -> str:
-    together: dict[tuple, list[Record]] = defaultdict(list)
+def _runs(records: list[FinishedRun]) -> str:
+    together: dict[tuple, list[FinishedRun]] = defaultdict(list)
     for record in records:
         versions = ", ".join(f"{name} {number}" for name, number in record.versions.items())
         digests = {name: _DIGEST.sub(r"\1", value) for name, value in record.inputs.items()}
@@ -223,10 +225,10 @@ def _runs(records: list[Record]) -> str:
         [_named(members), steps, format_seconds(sum(r.seconds for r in members)), machine, versions, files]
         for (machine, versions, files, steps), members in sorted(together.items())
     ]
-    return table(["runs", "steps each", "time", "machine", "versions", "SHA-256 of"], rows)
+    return table(["runs", "steps each", "time", "machine", "versions", "SHA-256 of"], rows) + "\n"
 
 
-def _named(members: list[Record]) -> str | int:
+def _named(members: list[FinishedRun]) -> str | int:
     """Which runs these are, where they are few."""
     return ", ".join(record.name for record in members) if len(members) <= 4 else len(members)
 
@@ -247,8 +249,3 @@ def _difference(difference: Difference, measure: Measure) -> str:
         return text
     low, high = (f"{measure.scale * end:+{measure.form}}" for end in (difference.low, difference.high))
     return f"{text} [{low}, {high}]"
-
-
-def table(titles: list[str], rows: list[list], rule: str | None = None) -> str:
-    lines = ["| " + " | ".join(titles) + " |", rule or "|---|" + "---:|" * (len(titles) - 1)]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]) + "\n"

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..console import one_line
+from ..markdown import table
 from ..records.store import Record, read_records
 from ..records.whatif import MEASURES, chain_of, measure, seen_as
-from .tables import table
 
 # As rows of the tables: name, method, options.
 SEEN: Sequence[tuple[str, str, Mapping[str, Any]]] = (
@@ -111,7 +111,7 @@ def _weights(records: Sequence[Record]) -> str:
         lines.append([name, *shown])
     head = ["method", "effective share", "weight, min", "weight, max", MEASURES["uncertain"]]
     steps = ", ".join(str(record.step) for record in records)
-    return table(head, lines) + f"\nMeans over the recorded steps ({steps}); extremes over all.\n"
+    return f"{table(head, lines)}\n\nMeans over the recorded steps ({steps}); extremes over all.\n"
 
 
 def _follows(records: Sequence[Record]) -> str:
@@ -126,7 +126,7 @@ def _follows(records: Sequence[Record]) -> str:
         shown = ["" if math.isnan(x) else f"{x:+.2f}" for x in numbers]
         lines.append([name, *(f"{_mean(one):.2f}" for one in means), *shown])
     head = ["method", "mean weight in successes", "in failures", "correlation with entropy", "in successes alone"]
-    return table([*head, "in failures alone", "with success", "with place", "with length"], lines)
+    return table([*head, "in failures alone", "with success", "with place", "with length"], lines) + "\n"
 
 
 def _weights_of(rows: Sequence[Mapping[str, Any]], success: bool) -> list[float]:
@@ -152,7 +152,8 @@ def steps_table(recorded: Mapping[str, Sequence[Record]]) -> str:
         shown = ["" if not values else f"{sum(values) / len(values):.2f}" for values in entropies.values()]
         rate, length = (sum(values) / len(values) for values in (successes, lengths))
         lines.append([run, record.step, f"{100 * rate:.0f}", *shown, f"{length:.1f}"])
-    return table(["run", "step", "success (%)", "entropy of successes (nats)", "of failures", "length (tokens)"], lines)
+    head = ["run", "step", "success (%)", "entropy of successes (nats)", "of failures", "length (tokens)"]
+    return table(head, lines) + "\n"
 
 
 def tokens_table(method: str, options: Mapping[str, Any], records: Sequence[Record]) -> str:
@@ -178,10 +179,10 @@ def tokens_table(method: str, options: Mapping[str, Any], records: Sequence[Reco
         lines.append(
             [_code(token), f"{mean:.2f}", count, _code(example), f"{weight:.2f}", "yes" if row["success"] else "no"]
         )
-    return table(["token", "mean weight", "times", "an extreme example", "its weight", "in a success"], lines)
+    return table(["token", "mean weight", "times", "an extreme example", "its weight", "in a success"], lines) + "\n"
 
 
 def _code(text: str) -> str:
-    """Text in a cell of a table; what a model writes must not end the cell, the code or the line."""
-    shown = text.replace("\\", "\\\\").replace("|", "\\|").replace("`", "'")
+    """Text as code; what a model writes must not end the code or the line."""
+    shown = text.replace("\\", "\\\\").replace("`", "'")
     return f"`{one_line(shown)}`"

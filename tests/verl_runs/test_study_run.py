@@ -12,7 +12,7 @@ import pytest
 from launch import ROOT, TIME_LIMIT
 
 from egsw_plugin.study.measures import success_curve
-from egsw_plugin.study.record import read_records
+from egsw_plugin.study.record import read_finished_runs
 
 RUNS = ["grpo-seed1", "grpo_s-seed1"]
 
@@ -25,7 +25,7 @@ def test_quick_study(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * TIME_LIMIT)
     print(done.stdout + done.stderr)
     assert done.returncode == 0
-    records = {record.name: record for record in read_records(tmp_path / "runs")}
+    records = {record.name: record for record in read_finished_runs(tmp_path / "runs")}
     assert list(records) == RUNS
     for record in records.values():
         assert [row["step"] for row in record.metrics.training] == [1, 2]
