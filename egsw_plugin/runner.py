@@ -339,7 +339,7 @@ def _problem(code: int | None, screen: _Screen, time_limit: float | None) -> str
         known = -code in {int(one) for one in signal.Signals}  # those for real time have no name
         return f"the launcher was killed by {signal.Signals(-code).name if known else f'signal {-code}'}"
     if code == TIME_LIMIT_EXIT:
-        return "exit code 124, as of a time limit inside the launcher (a recipe's: TIME_LIMIT, seconds)"
+        return "exit code 124, as of a limit inside the launcher (a recipe's: TIME_LIMIT or STALL_LIMIT, seconds)"
     if code - 128 in (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS):
         number = signal.Signals(code - 128)
         memory = ", as the kernel does when memory runs out" if number == signal.SIGKILL else ""

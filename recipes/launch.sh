@@ -9,7 +9,8 @@ STEPS=${STEPS:-}                   # training steps, if not the configuration's;
 NNODES=${NNODES:-1}                # more: start Ray on all nodes first; OUT, data and model on a shared disk
 NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}
 LOGGER=${LOGGER:-[console,file]}   # for example [console,file,wandb]
-TIME_LIMIT=${TIME_LIMIT:-}         # seconds; a failed weight sync hangs
+TIME_LIMIT=${TIME_LIMIT:-}         # seconds for the whole run
+STALL_LIMIT=${STALL_LIMIT:-7200}   # seconds without output and without a metric: a failed weight sync hangs; 0: none
 MEMORY=${MEMORY:-0}                # GiB that must be free at the start; 0: whatever there is
 PYTHON=${PYTHON:-python3}          # of the environment that has verl, vllm and this plugin
 
@@ -78,6 +79,7 @@ enough_memory() { # the kernel would kill a worker, minutes later
 OUT=$(realpath -m "$OUT")
 
 if ! $printing; then
+    [[ $STALL_LIMIT =~ ^[0-9]+$ ]] || fail "STALL_LIMIT=$STALL_LIMIT: a number of seconds, or 0 for no limit"
     enough_memory
     launched="CONFIG=$CONFIG METHOD=$METHOD MODEL_PATH=$MODEL_PATH SEED=$SEED TRAIN_FILES=$TRAIN_FILES VAL_FILES=$VAL_FILES"
     launched+="${TASKS:+ TASKS=${TASKS[*]} ${DATA_OPTIONS[*]:-}}${*:+ $*}"
@@ -130,7 +132,47 @@ TRAINER=(
 )
 [ -z "$STEPS" ] || TRAINER+=(trainer.total_training_steps="$STEPS")
 
+# To its end, in a process group of its own, which gets this shell's signals and does not outlive it. No exec: the exit
+# code must tell a run that was ended because it hung.
+watched() { # COMMAND
+    local run watcher name code=0
+    set -m
+    "$@" &
+    run=$!
+    watch "$run" &
+    watcher=$!
+    set +m
+    for name in INT TERM HUP; do trap "kill -$name -- -$run 2> /dev/null || true" "$name"; done
+    wait "$run" || code=$?
+    while kill -0 "$run" 2> /dev/null; do code=0 && wait "$run" || code=$?; done # a signal had ended the wait
+    kill -TERM -- "-$watcher" 2> /dev/null || true
+    wait "$watcher" || [ "$?" != 124 ] || code=124
+    [ "$code" != 130 ] || { trap - INT && kill -INT "$$"; } # so that a loop around the launcher ends as well
+    exit "$code"
+}
+watch() { # GROUP; 124, as of timeout, if it hangs
+    local seen='' now='' idle=0 pause=10
+    [ "$STALL_LIMIT" -ge 60 ] || pause=1
+    trap 'exit 0' TERM
+    exec 3>&1 4>&2 2> /dev/null # a file has its size, a terminal the time of the last output; a new Linux's pipe neither
+    while [ "$idle" -lt "$STALL_LIMIT" ] && sleep "$pause" && kill -0 "$$"; do
+        now=$(stat -L -c '%n %s %Y' /dev/fd/3 /dev/fd/4 "$OUT/metrics.jsonl") || true
+        if [ "$now" = "$seen" ]; then idle=$((idle + pause)); else seen=$now idle=0; fi # a sleeping machine counts nothing
+    done
+    trap '' TERM
+    kill -TERM -- "-$1" || true
+    for _ in {1..30}; do kill -0 -- "-$1" && sleep 1 || break; done
+    kill -KILL -- "-$1" || true
+    [ "$idle" -ge "$STALL_LIMIT" ] || exit 0 # the launcher was killed
+    echo "$(basename "$0"): ended: for STALL_LIMIT=$STALL_LIMIT seconds nothing was printed, and nothing added to\
+ $OUT/metrics.jsonl ($(cat "$OUT/metrics.jsonl" | wc -l) lines), as where a weight sync has failed. If a step\
+ or a validation may take longer, set STALL_LIMIT to more, or to 0 for no limit" >&4
+    exit 124
+}
+
 LIMITED=(env)
 [ -z "$TIME_LIMIT" ] || LIMITED=(timeout --kill-after=30 "$TIME_LIMIT")
-exec "${LIMITED[@]}" "$PYTHON" -m verl.trainer.main_ppo --config-path "$RECIPES" --config-name "$CONFIG" \
+START=(watched)
+if $printing || [ "$STALL_LIMIT" = 0 ]; then START=(exec); fi
+"${START[@]}" "${LIMITED[@]}" "$PYTHON" -m verl.trainer.main_ppo --config-path "$RECIPES" --config-name "$CONFIG" \
     "${METHOD_ARGUMENT:-method=$METHOD}" "${DATA[@]}" "${MODEL[@]}" "${ROLLOUT[@]}" "${TRAINER[@]}" "$@"

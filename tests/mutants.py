@@ -44,12 +44,13 @@ COPIED = ("egsw_plugin", "tests", "examples", "recipes", "patches", "benchmarks"
 # own doctests.
 KERNELS = "test_loops.py test_egsw.py test_shaped.py"
 FAMILY = "test_family.py test_family_driver.py"
+FUZZ = "test_fuzz.py::test_random_cases[0]"  # 500 of its cases
 TESTS = {
-    "kernels/egsw.py": "test_egsw.py test_loops.py",
-    "kernels/gtpo.py": "test_shaped.py test_reference_shaping.py",
-    "kernels/grpo_s.py": "test_shaped.py test_reference_shaping.py",
-    "kernels/normalization.py": "test_boundaries.py test_shaped.py test_reference_shaping.py",
-    "kernels/shaping.py": "test_boundaries.py test_shaped.py test_reference_shaping.py",
+    "kernels/egsw.py": f"test_egsw.py test_loops.py {FUZZ}",
+    "kernels/gtpo.py": f"test_reference_shaping.py test_shaped.py {FUZZ}",
+    "kernels/grpo_s.py": f"test_reference_shaping.py test_shaped.py {FUZZ}",
+    "kernels/normalization.py": f"test_boundaries.py test_reference_shaping.py test_shaped.py {FUZZ}",
+    "kernels/shaping.py": f"test_boundaries.py test_reference_shaping.py test_shaped.py {FUZZ}",
     "kernels/policy_loss.py": "test_boundaries.py test_family_losses.py test_policy_loss.py",
     "kernels/selection.py": f"test_boundaries.py {FAMILY}",
     "kernels/sessions.py": "test_boundaries.py test_bridge.py test_egsw.py",

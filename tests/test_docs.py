@@ -156,6 +156,10 @@ def test_the_values_to_look_for_are_the_studys():
     assert f"{shift} with the defaults on SmolLM2, seed 2" in (ROOT / "docs" / "egsw.md").read_text()
 
 
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
 def test_every_page_stands_in_the_sites_navigation():
     """`make docs` warns of one that does not, and its --strict makes that an error, unless --quiet hides it."""
     navigation = (ROOT / "mkdocs.yml").read_text().split("\nnav:")[1]

@@ -6,11 +6,14 @@ the wrong type, would otherwise show on a cluster. The launcher runs unchanged, 
 its arguments. Maps to recipes/. Not exercised: training (the smoke runs), sizes and speed at 7B (nothing here can).
 """
 
+import contextlib
 import dataclasses
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -304,6 +307,97 @@ def test_too_little_memory_is_refused_before_anything_is_made(arguments_of, tmp_
     assert not (tmp_path / "out").exists()
     assert arguments_of(launcher, "--cfg", "job", MEMORY=value)  # prints
     assert arguments_of(launcher, MEMORY="0.001")
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Starts a launcher, with a script in place of the training, its output in a file; ends what is left of it."""
+    stand_in, log, running = tmp_path / "python", tmp_path / "log", []
+
+    def start(script, **environment):
+        stand_in.write_text(f"#!/bin/bash\n{script}\n")
+        stand_in.chmod(0o755)
+        given = {name: file_at(tmp_path / "data.parquet") for name in ("TRAIN_FILES", "VAL_FILES")}
+        given |= {"PYTHON": str(stand_in), "OUT": str(tmp_path / "out"), "STALL_LIMIT": "4", **environment}
+        with open(log, "w") as file:
+            running.append(
+                subprocess.Popen(
+                    ["bash", str(RECIPES / "egsw" / "run_qwen2.5_math_7b.sh")],
+                    env={**os.environ, **given},
+                    stdout=file,
+                    stderr=file,
+                    start_new_session=True,
+                    # A shell starts background jobs with SIGINT ignored; the tests may be part of one.
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                )
+            )
+        return running[-1], log
+
+    yield start
+    for launcher in running:
+        for pid in of_session(launcher.pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def of_session(number):
+    """The processes of a session that are no zombies."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, session = entry.read_text().rpartition(")")[2].split()[:4]
+            found += [int(entry.parent.name)] if state != "Z" and int(session) == number else []
+    return found
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.timeout(120)
+def test_a_run_that_hangs_is_ended_with_all_its_processes(started):
+    """As verl after a weight sync that has failed."""
+    launcher, log = started("echo here; sleep 600 & exec sleep 600", STALL_LIMIT="2")
+    assert launcher.wait(100) == 124
+    wait_for(lambda: not of_session(launcher.pid))
+    words = "for STALL_LIMIT=2 seconds nothing was printed, and nothing added to .*/out/metrics.jsonl \\(0 lines\\)"
+    assert re.search(words, log.read_text())
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("grows", ['>> "$VERL_FILE_LOGGER_PATH"', ""], ids=["metrics", "output"])
+def test_a_run_that_goes_on_is_not_ended_and_its_code_is_the_launchers(started, grows):
+    launcher, log = started(f"for i in {{1..35}}; do echo here {grows}; sleep 0.2; done; exit 7")
+    assert launcher.wait(100) == 7
+    assert "STALL_LIMIT" not in log.read_text()
+    wait_for(lambda: not of_session(launcher.pid))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "number,code", [(signal.SIGINT, -2), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
+)
+def test_a_launcher_that_is_asked_to_end_takes_the_run_with_it(started, number, code):
+    launcher, log = started("echo here; exec sleep 600", STALL_LIMIT="50")
+    wait_for(lambda: "here" in log.read_text())
+    launcher.send_signal(number)
+    assert launcher.wait(60) == code
+    wait_for(lambda: not of_session(launcher.pid))
+    assert "STALL_LIMIT" not in log.read_text()
+
+
+def test_without_a_stall_limit_nothing_watches(started):
+    launcher, log = started("echo $PPID; exec sleep 600", STALL_LIMIT="0")
+    wait_for(lambda: log.read_text().endswith("\n"))
+    assert of_session(launcher.pid) == [launcher.pid] and int(log.read_text()) == os.getpid()
+
+
+@pytest.mark.parametrize("value", ["2h", "-1", "1.5"])
+def test_a_stall_limit_that_is_none_is_refused(arguments_of, value):
+    with pytest.raises(AssertionError, match=f"STALL_LIMIT={value}: a number of seconds, or 0 for no limit"):
+        arguments_of(RECIPES / "egsw" / "run_qwen2.5_math_7b.sh", STALL_LIMIT=value)
 
 
 def test_other_problems_are_refused_before_they_take_the_place_of_a_runs(tmp_path):

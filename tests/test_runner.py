@@ -195,7 +195,7 @@ pids = [os.getpid(), subprocess.Popen(sleep).pid, subprocess.Popen(sleep, start_
 
 def test_a_launchers_own_time_limit_is_named(launch, capfd):
     assert launch("sys.exit(124)") == 124
-    assert "a time limit inside the launcher (a recipe's: TIME_LIMIT, seconds)" in capfd.readouterr().out
+    assert "a limit inside the launcher (a recipe's: TIME_LIMIT or STALL_LIMIT, seconds)" in capfd.readouterr().out
 
 
 @pytest.mark.timeout(120)

@@ -19,6 +19,7 @@ DATA_DIR=${DATA_DIR:-$PWD/data}    # made by: egsw-plugin data NAME --out data
 VAL_FILES=${VAL_FILES:-[$DATA_DIR/math-500.parquet,$DATA_DIR/aime-2024.parquet,$DATA_DIR/aime-2025.parquet]}
 TRAIN_FILES=${TRAIN_FILES:-$VAL_FILES} # verl loads a training set even if it does not train
 RUN_NAME=${RUN_NAME:-eval}
+STALL_LIMIT=${STALL_LIMIT:-43200}  # seconds; nothing is printed while it samples
 # ----------------------------------------------------------------------------------------------------------------------
 
 RESUME=(trainer.resume_mode=disable)
