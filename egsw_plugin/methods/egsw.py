@@ -168,7 +168,7 @@ class EGSW(Transform[EGSWOptions]):
         if options.entropy != "full":
             metrics = {key.replace("entropy", "surprisal", 1): value for key, value in metrics.items()}
         if reached is not None:
-            metrics |= {"temperature": temperature, "effective_share/reached": reached}
+            metrics |= {"temperature/mean": temperature, "effective_share_reached/mean": reached}
         metrics["entropy_shift/mean"] = _entropy_shift(batch, entropy, settings)
         total = result.tally.entropy_total if options.entropy == "full" else None
         if folded:
