@@ -28,7 +28,8 @@ from .methods.interface import Base, Batch, Member, PolicyLoss
 from .methods.rules import Losses, Rule, token_losses
 from .options import decode, encode, parse, walk
 
-WORDS = ("mean", "max", "min", "sum")  # one of which ends a metric's name, and stands nowhere else in it
+WORDS = ("mean", "max", "min", "sum")  # one of which ends a metric's name
+ELSEWHERE = (*WORDS, "total")  # what else verl takes in a name for how to reduce it
 NEUTRAL = {Field.WEIGHT: 1.0, Field.KL_WEIGHT: 1.0, Field.ANCHOR: 0.0, Field.ENTROPY_COEF: 0.0}
 
 
@@ -69,6 +70,9 @@ def check(member: Member | type[Member] | str, options: Mapping[str, Any] | None
             except CheckFailed as failure:
                 raise CheckFailed(f"{one.name} with {section or 'its defaults'}: {failure}") from None
             tried += 1
+        for field in dataclasses.fields(one.options_type):
+            if field.metadata.get("controllers"):
+                _check_name(f"{one.name}/{field.name}/mean")  # of the value in each step
         _check_identity(one, seed)
     return tried
 
@@ -209,10 +213,16 @@ def _check_result(link: Link, batch: Batch, result: Result, ordinary: bool) -> N
             not ordinary or not bool(level.any()), "tokens of one response differ, and Requirements.per_token is False"
         )
     for name, value in result.metrics.items():
-        body, _, word = name.rpartition("/")
-        _hold(word in WORDS, f"metric {name} must end in one of /{', /'.join(WORDS)}")
-        _hold(not any(one in body for one in WORDS), f"metric {name} holds {WORDS} before its end")
+        _check_name(name)
         _hold(math.isfinite(value), f"metric {name} is {value}")
+
+
+def _check_name(metric: str) -> None:
+    body, _, word = metric.rpartition("/")
+    _hold(word in WORDS, f"metric {metric} must end in one of /{', /'.join(WORDS)}")
+    for one in ELSEWHERE:
+        fix = "by which verl would reduce it: rename the metric, the member or the option"
+        _hold(one not in body.lower(), f"metric {metric} holds {one!r} before its end, {fix}")
 
 
 def _degenerate(seed: int) -> Iterator[tuple[str, Batch]]:

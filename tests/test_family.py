@@ -19,13 +19,15 @@ import torch
 import verl  # noqa: F401  (loads the plugin through its entry point, as a user's run does)
 from batches import applied
 
+from egsw_plugin.controllers import Step
 from egsw_plugin.errors import BridgeError, MemberError, OptionError, TensorError
 from egsw_plugin.fields import Arrived, Field, arriving, merge
 from egsw_plugin.methods import LOSSES, MEMBERS, Registry, pages
 from egsw_plugin.methods.chain import Chain, Link, apply, read
 from egsw_plugin.methods.interface import Base, Change, Requirements, Transform
 from egsw_plugin.methods.rules import Rule, token_losses
-from egsw_plugin.options import NoOptions, decode, encode
+from egsw_plugin.options import NoOptions, Options, decode, encode, option
+from egsw_plugin.options.checks import in_range
 from egsw_plugin.testing import CheckFailed, check, make_batch
 from egsw_plugin.verl_adapter import startup
 from egsw_plugin.verl_adapter.step import TrainerStep, entered
@@ -813,6 +815,7 @@ def in_place(batch):
         (lambda b: Change(b.advantages / b.entropy), "not finite"),
         (lambda b: Change(b.advantages, {Field.WEIGHT: b.entropy}), "publishes"),
         (lambda b: Change(b.advantages, metrics={"mean_share": 1.0}), "must end in"),
+        (lambda b: Change(b.advantages, metrics={"Total/mean": 1.0}), "holds 'total' before its end, by which verl"),
         (lambda b: Change(b.advantages, metrics={"x/mean": math.nan}), "faulty made x/mean=nan"),
         (lambda b: Change(b.advantages * b.old_log_probs), "old_log_probs was not asked for"),
     ],
@@ -821,6 +824,16 @@ def test_the_kit_finds_faults(apply, message):
     """A kit that finds nothing tests nothing."""
     with pytest.raises((CheckFailed, TensorError), match=message):
         check(Faulty(apply))
+
+
+@pytest.mark.parametrize("name,option_name", [("total_credit", "beta"), ("own", "summit")])
+def test_the_kit_reads_the_names_of_a_member_and_of_an_option_that_moves(name, option_name):
+    rule = Step(target=0.3, initial=0.1)
+    declared = option(0.5, in_range(0, 1, inclusive=True), "its part", controllers=(rule,))
+    options = dataclasses.make_dataclass("Own", [(option_name, float, declared)], bases=(Options,), frozen=True)
+    body = {"name": name, "options_type": options, "apply": lambda self, options, batch: Change(batch.advantages)}
+    with pytest.raises(CheckFailed, match=f"{name}/.*/mean holds '(total|sum)' before its end"):
+        check(type("Own", (Transform,), body))
 
 
 def with_gradient(batch):
