@@ -11,9 +11,10 @@ It needs neither verl nor pytest. What it cannot know is what your member is mea
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -254,38 +255,71 @@ def _check_loss(member: PolicyLoss, options: Any, ordinary: bool, seed: int) -> 
     options = Link(member, options, member.section).resolved().options
     numbers = encode(options)
     _hold(encode(decode(member.options_type, numbers)) == numbers or any(map(math.isnan, numbers)), "options are lost")
-    rule, given = member.rule(options), _tokens(member, seed)
-    result, gradient = _differentiated(rule, given)
+    loss, given = functools.partial(_differentiated, member.rule(options), member.reads), _tokens(member, seed)
+    result, gradient = loss(given)
     mask = given["mask"]
     _hold(result.values.shape == mask.shape, f"shape {tuple(result.values.shape)}")
     _hold(bool(result.values.isfinite().all()), f"not finite: {result.values}")
     _hold(bool(gradient.isfinite().all()), f"gradient not finite: {gradient}")
     _hold(not bool(result.values.masked_fill(mask, 0).any()), "a loss outside the mask")
     _hold(not bool(gradient.masked_fill(mask, 0).any()), "a gradient outside the mask")
-    for name, value in result.metrics.items():
-        _hold(name.startswith("actor/"), f"metric {name} must begin with actor/")
-        _hold(math.isfinite(value), f"metric {name} is {value}")
+    _check_metrics(result, result)
     if not ordinary:
         return
-    spoilt = _differentiated(
-        rule, _each(given, lambda x: torch.where(mask, x, torch.nan) if x.is_floating_point() else x)
-    )
+    spoilt = loss(_each(given, lambda x: torch.where(mask, x, torch.nan) if x.is_floating_point() else x))
     _hold(_near((result.values, gradient), (spoilt[0].values, spoilt[1])), "padding: what stands there matters")
-    wider = _differentiated(rule, _each(given, lambda x: torch.nn.functional.pad(x, (0, 2))))
+    wider = loss(_each(given, lambda x: torch.nn.functional.pad(x, (0, 2))))
     tokens = mask.shape[1]
     _hold(
         _near((result.values, gradient), (wider[0].values[:, :tokens], wider[1][:, :tokens])),
         "padding: two more columns of it matter",
     )
-    parts = [
-        _differentiated(rule, {name: x[part] for name, x in given.items()}) for part in (slice(0, 3), slice(3, None))
-    ]
+    parts = [loss({name: x[part] for name, x in given.items()}) for part in (slice(0, 3), slice(3, None))]
     values, gradients = torch.cat([part[0].values for part in parts]), torch.cat([part[1] for part in parts])
     _hold(_near((result.values, gradient), (values, gradients)), "micro-batches: which rows come together matters")
-    nothing = _each(given, lambda x: x[:0])
-    _hold(_differentiated(rule, nothing)[0].values.shape == mask[:0].shape, "a micro-batch without rows")
-    empty = {**given, "mask": torch.zeros_like(mask)}
-    _hold(not bool(_differentiated(rule, empty)[1].any()), "a gradient in a micro-batch without policy tokens")
+    nothing, empty = loss(_each(given, lambda x: x[:0])), loss({**given, "mask": torch.zeros_like(mask)})
+    _hold(nothing[0].values.shape == mask[:0].shape, "a micro-batch without rows")
+    _hold(not bool(empty[1].any()), "a gradient in a micro-batch without policy tokens")
+    for part, _ in (*parts, nothing, empty):
+        _check_metrics(part, result)
+    unread, optional = member.needs.keys() - member.reads, member.reads - member.needs.keys()
+    _hold(not unread, f"it needs {_names(unread)}, which its `reads` do not name")
+    try:
+        loss({name: x for name, x in given.items() if name not in optional})
+    except (AttributeError, KeyError, TypeError) as error:
+        why = f"{type(error).__name__}: {error}"
+        fix = "name in `needs` what it cannot do without"
+        raise CheckFailed(f"it fails where {_names(optional)} did not arrive ({why}): {fix}") from error
+
+
+def _check_metrics(part: Losses, whole: Losses) -> None:
+    """verl ends a run in which a metric has not one number of each micro-batch, on every rank."""
+    lost = sorted(part.metrics.keys() ^ whole.metrics.keys())
+    _hold(not lost, f"metrics: {', '.join(lost)} must be there in every micro-batch, without policy tokens or rows too")
+    for name, value in part.metrics.items():
+        _hold(name.startswith("actor/"), f"metric {name} must begin with actor/")
+        _hold(math.isfinite(value), f"metric {name} is {value} in some micro-batch")
+
+
+class _Fields(Mapping[Field, torch.Tensor]):
+    """The fields that arrived; to ask for one that the loss does not declare, and no run hands over, is a fault."""
+
+    def __init__(self, arrived: Mapping[Field, torch.Tensor], reads: frozenset[Field]):
+        self.arrived, self.reads = arrived, reads | {Field.CLIP_LOW, Field.CLIP_HIGH}  # `token_losses` reads these
+
+    def __getitem__(self, field: Field) -> torch.Tensor:
+        _hold(field in self.reads, f"it asks for {field.value}, which its `reads` do not name")
+        return self.arrived[field]
+
+    def __iter__(self) -> Iterator[Field]:
+        return iter(self.arrived)
+
+    def __len__(self) -> int:
+        return len(self.arrived)
+
+
+def _names(fields: Iterable[Field]) -> str:
+    return ", ".join(sorted(field.value for field in fields))
 
 
 def _tokens(member: PolicyLoss[Any], seed: int) -> dict[Any, torch.Tensor]:
@@ -302,9 +336,11 @@ def _tokens(member: PolicyLoss[Any], seed: int) -> dict[Any, torch.Tensor]:
     return {"log_prob": old + 0.4 * normal(), "old_log_prob": old, "advantages": normal(), "mask": mask, **fields}
 
 
-def _differentiated(rule: Rule, given: Mapping[Any, torch.Tensor]) -> tuple[Losses, torch.Tensor]:
+def _differentiated(
+    rule: Rule, reads: frozenset[Field], given: Mapping[Any, torch.Tensor]
+) -> tuple[Losses, torch.Tensor]:
     log_prob = given["log_prob"].detach().clone().requires_grad_()
-    fields = {name: tensor for name, tensor in given.items() if isinstance(name, Field)}
+    fields = _Fields({name: tensor for name, tensor in given.items() if isinstance(name, Field)}, reads)
     arguments = log_prob, given["old_log_prob"], given["advantages"], given["mask"].bool(), 0.2, 0.28
     result = token_losses(rule, *arguments, fields)
     (gradient,) = torch.autograd.grad(result.values.sum(), log_prob)
@@ -328,7 +364,7 @@ def _check_identity(member: Member, seed: int) -> None:
         given = _tokens(member, seed)
         for field in member.reads & NEUTRAL.keys():
             given[field] = torch.full_like(given[field], NEUTRAL[field])
-        own, plain = _differentiated(member.rule(options), given), _differentiated(Rule(), given)
+        own, plain = (_differentiated(rule, member.reads, given) for rule in (member.rule(options), Rule()))
         _hold(torch.equal(own[1], plain[1]), f"{what} has another gradient than PPO's clipped objective")
         return
     link = Link(member, options, member.section)

@@ -24,8 +24,8 @@ from egsw_plugin.errors import BridgeError, MemberError, OptionError, TensorErro
 from egsw_plugin.fields import Arrived, Field, arriving, merge
 from egsw_plugin.methods import LOSSES, MEMBERS, Registry, pages
 from egsw_plugin.methods.chain import Chain, Link, apply, read
-from egsw_plugin.methods.interface import Base, Change, Requirements, Transform
-from egsw_plugin.methods.rules import Rule, token_losses
+from egsw_plugin.methods.interface import Base, Change, PolicyLoss, Requirements, Transform
+from egsw_plugin.methods.rules import Rule, token_losses, weight_field
 from egsw_plugin.options import NoOptions, Options, decode, encode, option
 from egsw_plugin.options.checks import in_range
 from egsw_plugin.testing import CheckFailed, check, make_batch
@@ -834,6 +834,38 @@ def test_the_kit_reads_the_names_of_a_member_and_of_an_option_that_moves(name, o
     body = {"name": name, "options_type": options, "apply": lambda self, options, batch: Change(batch.advantages)}
     with pytest.raises(CheckFailed, match=f"{name}/.*/mean holds '(total|sum)' before its end"):
         check(type("Own", (Transform,), body))
+
+
+def undefined_without_tokens(tokens):
+    return {"actor/ratio/max": float(tokens.ratio[tokens.mask].detach().max())} if bool(tokens.mask.any()) else {}
+
+
+@pytest.mark.parametrize(
+    "rule,declared,message",
+    [
+        (Rule(metrics=undefined_without_tokens), {}, "actor/ratio/max must be there in every micro-batch"),
+        (
+            Rule(metrics=lambda tokens: {"actor/ratio/mean": float(tokens.ratio[tokens.mask].detach().mean())}),
+            {},
+            "actor/ratio/mean is nan in some micro-batch",
+        ),
+        (Rule(factor=weight_field), {}, "it asks for weight, which its `reads` do not name"),
+        (Rule(), {"needs": {Field.WEIGHT: "egsw"}}, "it needs weight, which its `reads` do not name"),
+        (
+            Rule(factor=lambda tokens: tokens.fields[Field.WEIGHT]),
+            {"reads": frozenset({Field.WEIGHT})},
+            "it fails where weight did not arrive .*: name in `needs`",
+        ),
+        (Rule(factor=weight_field), {"reads": frozenset({Field.WEIGHT})}, None),
+    ],
+)
+def test_the_kit_finds_faults_of_policy_losses(rule, declared, message):
+    own = type("Own", (PolicyLoss,), {"name": "own", "rule": lambda self, options: rule, **declared})
+    if message is None:
+        assert check(own)
+    else:
+        with pytest.raises(CheckFailed, match=message):
+            check(own)
 
 
 def with_gradient(batch):

@@ -133,7 +133,7 @@ def token_losses(
     >>> token_losses(Rule(), one * 0.4, one * 0, one, one.bool(), 0.2, 0.28).values
     tensor([[-1.2800]])
     """
-    fields = fields or {}
+    fields = {} if fields is None else fields
     log_ratio = token_log_ratio(log_prob, old_log_prob, mask)
     lower: float | torch.Tensor = fields.get(Field.CLIP_LOW, low)
     upper: float | torch.Tensor = fields.get(Field.CLIP_HIGH, high)
