@@ -124,7 +124,8 @@ def make_batch(seed: int, per_token: bool = False, **more: Any) -> Batch:
         "old_log_probs": 2 * uniform(rows, tokens).clamp(min=1e-4).log() * uniform(rows, tokens),
     } | more
     tensors = {"entropy": given.pop("entropy"), "old_log_probs": given.pop("old_log_probs")}
-    return Batch(advantages=given["base"], rows=Rows.measure(given.pop("mask")), tensors=tensors, **given)
+    rows, judged = Rows.measure(given.pop("mask")), given.pop("success")
+    return Batch(advantages=given["base"], rows=rows, judged=judged, tensors=tensors, declared=True, **given)
 
 
 # ------------------------------------------------------------------------------------------------- bases and transforms
@@ -404,7 +405,7 @@ def _hold(condition: bool, message: str) -> None:
 
 
 def _tensors(batch: Batch[Any]) -> list[torch.Tensor]:
-    own = [batch.base, batch.rows.mask, batch.group_ids, batch.success, batch.outcome]
+    own = [batch.base, batch.rows.mask, batch.group_ids, batch.judged, batch.outcome]
     return [x.double() for x in [*own, *batch.tensors.values()] if x is not None]
 
 
@@ -415,7 +416,7 @@ def _rows_of(batch: Batch, rows: torch.Tensor) -> Batch:
         base=batch.base[rows],
         rows=Rows.measure(batch.rows.mask[rows]),
         group_ids=batch.group_ids[rows].unique(return_inverse=True)[1],
-        success=batch.success[rows],
+        judged=batch.judged[rows],
         outcome=batch.outcome[rows],
         tensors={name: tensor[rows] for name, tensor in batch.tensors.items()},
     )
@@ -459,7 +460,7 @@ def _with_empty_row(batch: Batch) -> Batch:
         base=more(batch.base),
         rows=Rows.measure(more(batch.rows.mask)),
         group_ids=more(batch.group_ids),
-        success=more(batch.success),
+        judged=more(batch.judged),
         outcome=more(batch.outcome, 0.5),
         tensors={name: more(tensor) for name, tensor in batch.tensors.items()},
     )

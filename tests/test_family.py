@@ -818,6 +818,10 @@ def in_place(batch):
         (lambda b: Change(b.advantages, metrics={"Total/mean": 1.0}), "holds 'total' before its end, by which verl"),
         (lambda b: Change(b.advantages, metrics={"x/mean": math.nan}), "faulty made x/mean=nan"),
         (lambda b: Change(b.advantages * b.old_log_probs), "old_log_probs was not asked for"),
+        (
+            lambda b: Change(b.advantages * b.success.unsqueeze(1)),
+            r"no member says what a success is; .*success=Success",
+        ),
     ],
 )
 def test_the_kit_finds_faults(apply, message):

@@ -520,7 +520,7 @@ def test_a_target_that_is_not_reached_is_said(tmp_path, capsys):
 
 def test_torch_and_whole_groups():
     batch = whatif.batch_of(record_of(11))
-    assert batch.base.shape[1] == 1 and torch.equal(batch.outcome > 0.5, batch.success)
+    assert batch.base.shape[1] == 1 and torch.equal(batch.outcome > 0.5, batch.judged)
 
 
 # What weights do to text (study/text.py)

@@ -68,7 +68,7 @@ def batch_of(record: Record) -> Batch:
         advantages=base,
         rows=Rows.measure(mask),
         group_ids=dense_group_ids([row["uid"] for row in record.rows]),
-        success=torch.tensor([row["success"] for row in record.rows]),
+        judged=torch.tensor([row["success"] for row in record.rows]),
         outcome=torch.tensor([row["reward"] for row in record.rows], dtype=torch.float32),
         tensors={name: tensor for name, tensor in tensors.items() if tensor is not None},
     )
@@ -155,7 +155,7 @@ def _apply(chain: Chain, record: Record) -> tuple[Batch, Result]:
             raise DataError(f"{chain.name} needs {name}, which these records do not have")
     if chain.success != Success():  # that of the score: `chain_of` refuses another field
         score = torch.tensor([row["score"] for row in record.rows], dtype=torch.float32)
-        batch = dataclasses.replace(batch, success=score > chain.success.threshold)
+        batch = dataclasses.replace(batch, judged=score > chain.success.threshold)
     result = apply(chain, batch)
     if unseen := ", ".join(field.value for field in result.fields if field is not Field.WEIGHT):
         warn_once(f"{chain.name} acts in the policy loss ({unseen}), which is not seen here")
@@ -172,7 +172,7 @@ def seen_as(record: Record, chain: Chain) -> list[dict[str, Any]]:
         advantage = result.advantages[number, :length].tolist()
         weight = None if published is None else published.expand(shape)[number, :length].tolist()
         own = {"weight": weights_of(weight, row["base"], advantage), "advantage": advantage}
-        rows.append({**row, **own, "success": bool(batch.success[number])})
+        rows.append({**row, **own, "success": bool(batch.judged[number])})
     return rows
 
 
