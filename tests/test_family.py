@@ -420,6 +420,14 @@ def test_warned_of_at_the_start(overrides, message, capsys, monkeypatch):
     assert any(message in warning for warning in warnings), warnings
 
 
+@pytest.mark.parametrize("name", ["egsw", "high_entropy", "entropy_advantage", "archer"])
+def test_what_stands_in_for_the_entropy_is_said(name):
+    options_type = MEMBERS[name].options_type
+    assert options_type().cautions() == []
+    (caution,) = options_type(entropy="surprisal").cautions()
+    assert caution.startswith("entropy=surprisal takes -log_prob of the sampled tokens in place of the entropy")
+
+
 # ------------------------------------------------------------------------------------------------------------ strangers
 
 TOY = '''

@@ -13,7 +13,7 @@ from ..console import warn_once
 from ..fields import Field
 from ..kernels.egsw import LEAST, MOST, egsw, temperature_for
 from ..kernels.group_relative import EPSILON
-from ..options import Options, documented, option
+from ..options import documented, option
 from ..options.checks import estimator_name, finite, flag, in_range, one_of, optional, or_auto, positive
 from . import uncertainty
 from .interface import Batch, Change, Requirements, Transform
@@ -21,7 +21,7 @@ from .interface import Batch, Change, Requirements, Transform
 
 @documented
 @dataclasses.dataclass(frozen=True)
-class EGSWOptions(Options):
+class EGSWOptions(uncertainty.UncertaintyOptions):
     """Options of EGSW (arXiv 2503.22456), section ``algorithm.egsw``.
 
     The paper does not publish its values of alpha and P and calls the method sensitive to them: the defaults of
@@ -94,15 +94,6 @@ class EGSWOptions(Options):
         "with temperature=auto (null: 0.9): the mean of (sum w)^2 / sum w^2 over the responses alive at a token, "
         "divided by their number, in the groups that have an advantage other than 0; 1 would be equal weights",
     )
-
-    def cautions(self) -> list[str]:
-        """What stands in for the entropy."""
-        if self.entropy == "full":
-            return []
-        return [
-            "entropy=surprisal weighs by -log_prob of the sampled tokens, whose expectation is the entropy: a noisy "
-            "stand-in for it; the metrics are named egsw/surprisal/mean and so on"
-        ]
 
     def refusals(self) -> list[tuple[str, str]]:
         """Weights that would go nowhere, and a share that nothing reads."""
