@@ -148,10 +148,9 @@ def _check_estimating(member: Member, options: Any, ordinary: bool, seed: int) -
         _hold(_same(result, wider, columns=batch.rows.mask.shape[1]), "padding: three more columns of it matter")
         more = _apply(link, _with_empty_row(batch))
         _hold(_same(result, more, rows=len(batch.outcome)), "padding: a row without policy tokens matters")
-        if not member.draws:
-            order = torch.randperm(len(batch.outcome), generator=torch.Generator().manual_seed(seed))
-            moved = _apply(link, _permuted(batch, order))
-            _hold(_same(_rows(result, order), moved, tolerance=1e-4), "row order: rows in another order matter")
+        order = torch.randperm(len(batch.outcome), generator=torch.Generator().manual_seed(seed))
+        moved = _apply(link, _permuted(batch, order))
+        _hold(_same(_rows(result, order), moved, tolerance=1e-4), "row order: rows in another order matter")
     for name, batch in _degenerate(seed):
         result = _attempt(link, batch, ordinary)
         if result is not None:

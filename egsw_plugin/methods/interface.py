@@ -149,7 +149,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting of verl that a member refuses or warns of: `key` has `value` (which it has by `default`, if not set).
+    """A setting of verl that a member warns of: `key` has `value` (which it has by `default`, if not set).
 
     In the text, `{name}` is the member and `{section}` the key of its options.
     """
@@ -158,7 +158,6 @@ class Setting:
     value: Any
     text: str
     default: Any = False
-    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ class Requirements:
         off_policy: why it does nothing where every batch is one mini-batch, seen once ("" if it does something).
         weaker_on_policy: which part of it does nothing there ("" if none).
         objective: the paper's.
-        settings: of verl's.
+        settings: of verl's, which it warns of.
     """
 
     tensors: tuple[str, ...] = ()
@@ -224,7 +223,6 @@ class Member(ABC, Generic[O]):
         identity: options under which it leaves the base as it is, bit for bit; None if there are none.
         cost: beside that of reading its tensors.
         status: how it was checked.
-        draws: it chooses at random, so that rows in another order may be chosen otherwise.
         section: the key of its options.
     """
 
@@ -237,7 +235,6 @@ class Member(ABC, Generic[O]):
     identity: ClassVar[Mapping[str, Any] | None] = None
     cost: ClassVar[str] = ""
     status: ClassVar[str] = ""
-    draws: ClassVar[bool] = False
     section: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
