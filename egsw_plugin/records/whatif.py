@@ -221,17 +221,12 @@ def grid(method: str, options: Mapping[str, Sequence[Any]], records: Sequence[Re
     return lines
 
 
-def search(
-    method: str, options: Mapping[str, Sequence[Any]], target: tuple[str, float], records: Sequence[Record]
-) -> list[Line]:
-    """For every combination of the options' values, the temperature at which a measure has its target.
+def search(method: str, options: Mapping[str, Sequence[Any]], share: float, records: Sequence[Record]) -> list[Line]:
+    """For every combination of the options' values, the temperature at which the effective share is `share`.
 
-    The effective share grows with the temperature, so the search halves an interval of its logarithm. Where the target
-    is out of reach, the nearest end is given.
+    It grows with the temperature, so the search halves an interval of its logarithm. Where the share is out of reach,
+    the nearest end is given.
     """
-    name, value = target
-    if name != "effective_share":
-        raise OptionError("--target", f"{name}={value}", "use effective_share=NUMBER, which grows with the temperature")
     lines = []
     for values in itertools.product(*options.values()):
         chosen = dict(zip(options, values, strict=True))
@@ -243,7 +238,7 @@ def search(
         low, high = math.log(LEAST), math.log(MOST)
         for _ in range(30):
             middle = (low + high) / 2
-            low, high = (middle, high) if at(middle).measures[name] < value else (low, middle)
+            low, high = (middle, high) if at(middle).measures["effective_share"] < share else (low, middle)
         lines.append(at(high))
     return lines
 
@@ -355,19 +350,20 @@ def run(
 def _reach(method: str, options: dict[str, list[Any]], target: str, records: Sequence[Record]) -> list[Line]:
     name, _, text = target.partition("=")
     try:
-        number = float(text)
+        share = float(text)
     except ValueError:
-        number = math.nan
-    if not 0 < number <= 1:
-        raise OptionError("--target", target, "write effective_share=NUMBER, above 0 and at most 1")
+        share = math.nan
+    if name != "effective_share" or not 0 < share <= 1:
+        fix = "write effective_share=NUMBER, above 0 and at most 1, which grows with the temperature"
+        raise OptionError("--target", target, fix)
     try:
         chain_of(method, {"temperature": 1.0})
     except OptionError:
         raise OptionError("--target", target, f"{method} has no temperature to search") from None
-    lines = search(method, options, (name, number), records)
+    lines = search(method, options, share, records)
     for line in lines:
-        if not abs(line.measures[name] - number) <= 0.005:
-            say(f"{name}={text} is not reached; the nearest is {line.measures[name]:.3g}")
+        if not abs(line.measures[name] - share) <= 0.005:
+            say(f"{target} is not reached; the nearest is {line.measures[name]:.3g}")
     return lines
 
 
