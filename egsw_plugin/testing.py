@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,12 +26,24 @@ from .kernels.group_relative import group_relative
 from .kernels.rows import Rows
 from .methods import named
 from .methods.chain import Chain, Link, Result, apply
-from .methods.interface import Base, Batch, Member, PolicyLoss
+from .methods.interface import Base, Batch, Change, Member, PolicyLoss, Transform
 from .methods.rules import Losses, Rule, token_losses
-from .options import decode, encode, parse, walk
+from .options import NoOptions, decode, encode, parse, walk
 
 WORDS = ("mean", "max", "min", "sum")  # one of which ends a metric's name
 ELSEWHERE = (*WORDS, "total")  # what else verl takes in a name for how to reduce it
+
+
+class _Doubled(Transform[NoOptions]):
+    """What may stand before a transform in a chain."""
+
+    name = "doubled"
+
+    def apply(self, options: NoOptions, batch: Batch) -> Change:
+        return Change(2 * batch.advantages, metrics={})
+
+
+BEFORE = Link(_Doubled(), NoOptions(), "doubled")
 NEUTRAL = {Field.WEIGHT: 1.0, Field.KL_WEIGHT: 1.0, Field.ANCHOR: 0.0, Field.ENTROPY_COEF: 0.0}
 
 
@@ -48,7 +61,7 @@ def check(member: Member | type[Member] | str, options: Mapping[str, Any] | None
         member: a member, its class, or its name (that of an entry point or PATH.py:OBJECT, too).
         options: a section of its options to try as well.
 
-    Returns: how many settings were tried.
+    Returns: how many settings were tried; combinations that the options' own `refusals` name are left out.
 
     Raises:
         CheckFailed: which one does not hold, and with which options.
@@ -58,11 +71,15 @@ def check(member: Member | type[Member] | str, options: Mapping[str, Any] | None
     True
     """
     for one in _members(member):
-        tried = 0
+        tried, left_out, used = 0, set[str](), set[str]()
         for section, ordinary in [*settings_of(one, seed), *([(options, True)] if options else [])]:
             parsed = parse(one.options_type, section, one.section)
-            if parsed.refusals():
+            if refusals := parsed.refusals():
+                why = f"{one.name} with {section or 'its defaults'}: refused: {'; '.join(map(': '.join, refusals))}"
+                _hold(bool(section) and section is not options, why)
+                left_out |= section.keys()
                 continue
+            used |= section.keys()
             try:
                 if isinstance(one, PolicyLoss):
                     _check_loss(one, parsed, ordinary, seed)
@@ -71,6 +88,8 @@ def check(member: Member | type[Member] | str, options: Mapping[str, Any] | None
             except CheckFailed as failure:
                 raise CheckFailed(f"{one.name} with {section or 'its defaults'}: {failure}") from None
             tried += 1
+        untried = ", ".join(sorted(left_out - used))
+        _hold(not untried, f"{one.name}: all samples of {untried} are refused; give `options` that go together")
         for field in dataclasses.fields(one.options_type):
             if field.metadata.get("controllers"):
                 _check_name(f"{one.name}/{field.name}/mean")  # of the value in each step
@@ -169,23 +188,23 @@ def _attempt(link: Link[Any], batch: Batch, ordinary: bool) -> Result | None:
         return None
 
 
-def _apply(link: Link[Any], batch: Batch) -> Result:
-    """The member's result, given only what it asked for."""
+def _apply(link: Link[Any], batch: Batch, before: tuple[Link[Any], ...] = ()) -> Result:
+    """The member's result, given only what it asked for; before: transforms that stand before it in the chain."""
     try:
-        return _run(link, batch)
+        return _run(link, batch, before)
     except EGSWPluginError as error:
         raise CheckFailed(f"refused: {error}") from error
 
 
-def _run(link: Link[Any], batch: Batch) -> Result:
+def _run(link: Link[Any], batch: Batch, before: tuple[Link[Any], ...] = ()) -> Result:
     named = link.requirements.tensors
     base = None if isinstance(link.member, Base) else batch.base
     tensors = {name: batch.tensors[name].clone().requires_grad_() for name in named}
     given = dataclasses.replace(batch.over(base), tensors=tensors)
-    before = [x.detach().clone() for x in _tensors(given)]
-    chain = Chain(link.name, link) if base is None else Chain(link.name, "grpo", (link,))
+    copies = [x.detach().clone() for x in _tensors(given)]
+    chain = Chain(link.name, link) if base is None else Chain(link.name, "grpo", (*before, link))
     result = apply(chain, given)
-    for old, new in zip(before, _tensors(given), strict=True):
+    for old, new in zip(copies, _tensors(given), strict=True):
         _hold(torch.equal(old.nan_to_num(7.0), new.detach().nan_to_num(7.0)), "in place: an input was changed")
     return result
 
@@ -368,11 +387,13 @@ def _check_identity(member: Member, seed: int) -> None:
         _hold(torch.equal(own[1], plain[1]), f"{what} has another gradient than PPO's clipped objective")
         return
     link = Link(member, options, member.section)
-    for per_token in [False] if link.requirements.varying else [False, True]:
+    kinds = [False] if link.requirements.varying else [False, True]
+    for per_token, before in itertools.product(kinds, [()] if isinstance(member, Base) else [(), (BEFORE,)]):
         batch = make_batch(seed, per_token)
-        result = _apply(link, batch)
-        base = torch.where(batch.mask, batch.base.expand(batch.mask.shape), 0.0)
-        _hold(torch.equal(result.advantages, base), f"{what} changes the base's advantages")
+        result = _apply(link, batch, before)
+        left = torch.where(batch.mask, batch.base.expand(batch.mask.shape), 0.0) * (2 if before else 1)
+        whose = "another transform's: it must begin with batch.advantages" if before else "the base's"
+        _hold(torch.equal(result.advantages, left), f"{what} changes advantages, {whose}")
         for field in result.fields.keys() & NEUTRAL.keys():
             real = result.fields[field].expand(batch.mask.shape)[batch.mask]
             _hold(bool((real == NEUTRAL[field]).all()), f"{what} sets {field.value}")

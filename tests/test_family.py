@@ -27,7 +27,7 @@ from egsw_plugin.methods.chain import Chain, Link, apply, read
 from egsw_plugin.methods.interface import Base, Change, PolicyLoss, Requirements, Transform
 from egsw_plugin.methods.rules import Rule, token_losses, weight_field
 from egsw_plugin.options import NoOptions, Options, decode, encode, option
-from egsw_plugin.options.checks import in_range
+from egsw_plugin.options.checks import flag, in_range, positive
 from egsw_plugin.testing import CheckFailed, check, make_batch
 from egsw_plugin.verl_adapter import startup
 from egsw_plugin.verl_adapter.step import TrainerStep, entered
@@ -846,6 +846,48 @@ def test_the_kit_reads_the_names_of_a_member_and_of_an_option_that_moves(name, o
     body = {"name": name, "options_type": options, "apply": lambda self, options, batch: Change(batch.advantages)}
     with pytest.raises(CheckFailed, match=f"{name}/.*/mean holds '(total|sum)' before its end"):
         check(type("Own", (Transform,), body))
+
+
+def test_the_kit_finds_a_transform_that_throws_away_what_another_has_made():
+    faulty = Faulty(lambda batch: Change(batch.base))
+    faulty.identity = {}
+    with pytest.raises(CheckFailed, match=r"identity {} changes advantages, another transform's: .*batch.advantages"):
+        check(faulty)
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusing(Options):
+    """Some values are refused, whatever the other option is."""
+
+    first: float = option(0.0, positive, "any")
+    second: bool = option(False, flag, "any")
+
+    def refusals(self):
+        return [("first", "leave it out")] if self.first else []
+
+
+@dataclasses.dataclass(frozen=True)
+class AlwaysRefusing(Refusing):
+    """The defaults, too."""
+
+    def refusals(self):
+        return [("second", "set another option")]
+
+
+@pytest.mark.parametrize(
+    "options_type,message",
+    [
+        (Refusing, "faulty: all samples of first are refused; give `options`"),
+        (AlwaysRefusing, "faulty with its defaults: refused: second: set another option"),
+    ],
+)
+def test_the_kit_passes_over_no_option(options_type, message):
+    faulty = Faulty(lambda batch: Change(batch.advantages))
+    faulty.options_type = options_type
+    with pytest.raises(CheckFailed, match=message):
+        check(faulty)
+    with pytest.raises(CheckFailed, match=r"egsw with {'weigh_kl': True}: refused: weigh_kl: .*channel=loss"):
+        check(MEMBERS["egsw"], {"weigh_kl": True})
 
 
 def undefined_without_tokens(tokens):
