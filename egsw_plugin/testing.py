@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from .console import muted
 from .errors import EGSWPluginError
 from .fields import Field
 from .kernels.group_relative import group_relative
@@ -203,7 +204,8 @@ def _run(link: Link[Any], batch: Batch, before: tuple[Link[Any], ...] = ()) -> R
     given = dataclasses.replace(batch.over(base), tensors=tensors)
     copies = [x.detach().clone() for x in _tensors(given)]
     chain = Chain(link.name, link) if base is None else Chain(link.name, "grpo", (*before, link))
-    result = apply(chain, given)
+    with muted():
+        result = apply(chain, given)
     for old, new in zip(copies, _tensors(given), strict=True):
         _hold(torch.equal(old.nan_to_num(7.0), new.detach().nan_to_num(7.0)), "in place: an input was changed")
     return result
