@@ -79,7 +79,7 @@ def weighting(
     - mixed_groups/mean: share of the groups that are mixed.
     - entropy/mean, entropy_success/mean, entropy_failure/mean: as of `facts`.
     """
-    count, success = batch.rows.count, batch.success
+    count, success = batch.rows.count, batch.judged
     taking_part = count > 0
     in_mixed = mixed[batch.group_ids] & taking_part
     flipped = torch.where(sign > 0, result.negative, torch.where(sign < 0, result.positive, 0))
@@ -129,7 +129,7 @@ def _existing(batch: Batch[Any], groups: int) -> torch.Tensor:
 
 
 def _entropies(batch: Batch[Any], total: torch.Tensor, taking_part: torch.Tensor) -> dict[str, float]:
-    count, success = batch.rows.count, batch.success
+    count, success = batch.rows.count, batch.judged
     metrics = {"entropy/mean": _share(total, count, taking_part)}
     for kind, which in (("success", success & taking_part), ("failure", ~success & taking_part)):
         if which.any():

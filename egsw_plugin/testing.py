@@ -11,24 +11,40 @@ It needs neither verl nor pytest. What it cannot know is what your member is mea
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 
+from .console import muted
 from .errors import EGSWPluginError
 from .fields import Field
 from .kernels.group_relative import group_relative
 from .kernels.rows import Rows
 from .methods import named
 from .methods.chain import Chain, Link, Result, apply
-from .methods.interface import Base, Batch, Member, PolicyLoss
+from .methods.interface import Base, Batch, Change, Member, PolicyLoss, Transform
 from .methods.rules import Losses, Rule, token_losses
-from .options import decode, encode, parse, walk
+from .options import NoOptions, decode, encode, parse, walk
 
-WORDS = ("mean", "max", "min", "sum")  # one of which ends a metric's name, and stands nowhere else in it
+WORDS = ("mean", "max", "min", "sum")  # one of which ends a metric's name
+ELSEWHERE = (*WORDS, "total")  # what else verl takes in a name for how to reduce it
+
+
+class _Doubled(Transform[NoOptions]):
+    """What may stand before a transform in a chain."""
+
+    name = "doubled"
+
+    def apply(self, options: NoOptions, batch: Batch) -> Change:
+        return Change(2 * batch.advantages, metrics={})
+
+
+BEFORE = Link(_Doubled(), NoOptions(), "doubled")
 NEUTRAL = {Field.WEIGHT: 1.0, Field.KL_WEIGHT: 1.0, Field.ANCHOR: 0.0, Field.ENTROPY_COEF: 0.0}
 
 
@@ -46,7 +62,7 @@ def check(member: Member | type[Member] | str, options: Mapping[str, Any] | None
         member: a member, its class, or its name (that of an entry point or PATH.py:OBJECT, too).
         options: a section of its options to try as well.
 
-    Returns: how many settings were tried.
+    Returns: how many settings were tried; combinations that the options' own `refusals` name are left out.
 
     Raises:
         CheckFailed: which one does not hold, and with which options.
@@ -56,11 +72,15 @@ def check(member: Member | type[Member] | str, options: Mapping[str, Any] | None
     True
     """
     for one in _members(member):
-        tried = 0
+        tried, left_out, used = 0, set[str](), set[str]()
         for section, ordinary in [*settings_of(one, seed), *([(options, True)] if options else [])]:
             parsed = parse(one.options_type, section, one.section)
-            if parsed.refusals():
+            if refusals := parsed.refusals():
+                why = f"{one.name} with {section or 'its defaults'}: refused: {'; '.join(map(': '.join, refusals))}"
+                _hold(bool(section) and section is not options, why)
+                left_out |= section.keys()
                 continue
+            used |= section.keys()
             try:
                 if isinstance(one, PolicyLoss):
                     _check_loss(one, parsed, ordinary, seed)
@@ -69,6 +89,11 @@ def check(member: Member | type[Member] | str, options: Mapping[str, Any] | None
             except CheckFailed as failure:
                 raise CheckFailed(f"{one.name} with {section or 'its defaults'}: {failure}") from None
             tried += 1
+        untried = ", ".join(sorted(left_out - used))
+        _hold(not untried, f"{one.name}: all samples of {untried} are refused; give `options` that go together")
+        for field in dataclasses.fields(one.options_type):
+            if field.metadata.get("controllers"):
+                _check_name(f"{one.name}/{field.name}/mean")  # of the value in each step
         _check_identity(one, seed)
     return tried
 
@@ -119,7 +144,8 @@ def make_batch(seed: int, per_token: bool = False, **more: Any) -> Batch:
         "old_log_probs": 2 * uniform(rows, tokens).clamp(min=1e-4).log() * uniform(rows, tokens),
     } | more
     tensors = {"entropy": given.pop("entropy"), "old_log_probs": given.pop("old_log_probs")}
-    return Batch(advantages=given["base"], rows=Rows.measure(given.pop("mask")), tensors=tensors, **given)
+    rows, judged = Rows.measure(given.pop("mask")), given.pop("success")
+    return Batch(advantages=given["base"], rows=rows, judged=judged, tensors=tensors, declared=True, **given)
 
 
 # ------------------------------------------------------------------------------------------------- bases and transforms
@@ -142,10 +168,9 @@ def _check_estimating(member: Member, options: Any, ordinary: bool, seed: int) -
         _hold(_same(result, wider, columns=batch.rows.mask.shape[1]), "padding: three more columns of it matter")
         more = _apply(link, _with_empty_row(batch))
         _hold(_same(result, more, rows=len(batch.outcome)), "padding: a row without policy tokens matters")
-        if not member.draws:
-            order = torch.randperm(len(batch.outcome), generator=torch.Generator().manual_seed(seed))
-            moved = _apply(link, _permuted(batch, order))
-            _hold(_same(_rows(result, order), moved, tolerance=1e-4), "row order: rows in another order matter")
+        order = torch.randperm(len(batch.outcome), generator=torch.Generator().manual_seed(seed))
+        moved = _apply(link, _permuted(batch, order))
+        _hold(_same(_rows(result, order), moved, tolerance=1e-4), "row order: rows in another order matter")
     for name, batch in _degenerate(seed):
         result = _attempt(link, batch, ordinary)
         if result is not None:
@@ -164,23 +189,24 @@ def _attempt(link: Link[Any], batch: Batch, ordinary: bool) -> Result | None:
         return None
 
 
-def _apply(link: Link[Any], batch: Batch) -> Result:
-    """The member's result, given only what it asked for."""
+def _apply(link: Link[Any], batch: Batch, before: tuple[Link[Any], ...] = ()) -> Result:
+    """The member's result, given only what it asked for; before: transforms that stand before it in the chain."""
     try:
-        return _run(link, batch)
+        return _run(link, batch, before)
     except EGSWPluginError as error:
         raise CheckFailed(f"refused: {error}") from error
 
 
-def _run(link: Link[Any], batch: Batch) -> Result:
+def _run(link: Link[Any], batch: Batch, before: tuple[Link[Any], ...] = ()) -> Result:
     named = link.requirements.tensors
     base = None if isinstance(link.member, Base) else batch.base
     tensors = {name: batch.tensors[name].clone().requires_grad_() for name in named}
     given = dataclasses.replace(batch.over(base), tensors=tensors)
-    before = [x.detach().clone() for x in _tensors(given)]
-    chain = Chain(link.name, link) if base is None else Chain(link.name, "grpo", (link,))
-    result = apply(chain, given)
-    for old, new in zip(before, _tensors(given), strict=True):
+    copies = [x.detach().clone() for x in _tensors(given)]
+    chain = Chain(link.name, link) if base is None else Chain(link.name, "grpo", (*before, link))
+    with muted():
+        result = apply(chain, given)
+    for old, new in zip(copies, _tensors(given), strict=True):
         _hold(torch.equal(old.nan_to_num(7.0), new.detach().nan_to_num(7.0)), "in place: an input was changed")
     return result
 
@@ -209,10 +235,16 @@ def _check_result(link: Link, batch: Batch, result: Result, ordinary: bool) -> N
             not ordinary or not bool(level.any()), "tokens of one response differ, and Requirements.per_token is False"
         )
     for name, value in result.metrics.items():
-        body, _, word = name.rpartition("/")
-        _hold(word in WORDS, f"metric {name} must end in one of /{', /'.join(WORDS)}")
-        _hold(not any(one in body for one in WORDS), f"metric {name} holds {WORDS} before its end")
+        _check_name(name)
         _hold(math.isfinite(value), f"metric {name} is {value}")
+
+
+def _check_name(metric: str) -> None:
+    body, _, word = metric.rpartition("/")
+    _hold(word in WORDS, f"metric {metric} must end in one of /{', /'.join(WORDS)}")
+    for one in ELSEWHERE:
+        fix = "by which verl would reduce it: rename the metric, the member or the option"
+        _hold(one not in body.lower(), f"metric {metric} holds {one!r} before its end, {fix}")
 
 
 def _degenerate(seed: int) -> Iterator[tuple[str, Batch]]:
@@ -244,38 +276,71 @@ def _check_loss(member: PolicyLoss, options: Any, ordinary: bool, seed: int) -> 
     options = Link(member, options, member.section).resolved().options
     numbers = encode(options)
     _hold(encode(decode(member.options_type, numbers)) == numbers or any(map(math.isnan, numbers)), "options are lost")
-    rule, given = member.rule(options), _tokens(member, seed)
-    result, gradient = _differentiated(rule, given)
+    loss, given = functools.partial(_differentiated, member.rule(options), member.reads), _tokens(member, seed)
+    result, gradient = loss(given)
     mask = given["mask"]
     _hold(result.values.shape == mask.shape, f"shape {tuple(result.values.shape)}")
     _hold(bool(result.values.isfinite().all()), f"not finite: {result.values}")
     _hold(bool(gradient.isfinite().all()), f"gradient not finite: {gradient}")
     _hold(not bool(result.values.masked_fill(mask, 0).any()), "a loss outside the mask")
     _hold(not bool(gradient.masked_fill(mask, 0).any()), "a gradient outside the mask")
-    for name, value in result.metrics.items():
-        _hold(name.startswith("actor/"), f"metric {name} must begin with actor/")
-        _hold(math.isfinite(value), f"metric {name} is {value}")
+    _check_metrics(result, result)
     if not ordinary:
         return
-    spoilt = _differentiated(
-        rule, _each(given, lambda x: torch.where(mask, x, torch.nan) if x.is_floating_point() else x)
-    )
+    spoilt = loss(_each(given, lambda x: torch.where(mask, x, torch.nan) if x.is_floating_point() else x))
     _hold(_near((result.values, gradient), (spoilt[0].values, spoilt[1])), "padding: what stands there matters")
-    wider = _differentiated(rule, _each(given, lambda x: torch.nn.functional.pad(x, (0, 2))))
+    wider = loss(_each(given, lambda x: torch.nn.functional.pad(x, (0, 2))))
     tokens = mask.shape[1]
     _hold(
         _near((result.values, gradient), (wider[0].values[:, :tokens], wider[1][:, :tokens])),
         "padding: two more columns of it matter",
     )
-    parts = [
-        _differentiated(rule, {name: x[part] for name, x in given.items()}) for part in (slice(0, 3), slice(3, None))
-    ]
+    parts = [loss({name: x[part] for name, x in given.items()}) for part in (slice(0, 3), slice(3, None))]
     values, gradients = torch.cat([part[0].values for part in parts]), torch.cat([part[1] for part in parts])
     _hold(_near((result.values, gradient), (values, gradients)), "micro-batches: which rows come together matters")
-    nothing = _each(given, lambda x: x[:0])
-    _hold(_differentiated(rule, nothing)[0].values.shape == mask[:0].shape, "a micro-batch without rows")
-    empty = {**given, "mask": torch.zeros_like(mask)}
-    _hold(not bool(_differentiated(rule, empty)[1].any()), "a gradient in a micro-batch without policy tokens")
+    nothing, empty = loss(_each(given, lambda x: x[:0])), loss({**given, "mask": torch.zeros_like(mask)})
+    _hold(nothing[0].values.shape == mask[:0].shape, "a micro-batch without rows")
+    _hold(not bool(empty[1].any()), "a gradient in a micro-batch without policy tokens")
+    for part, _ in (*parts, nothing, empty):
+        _check_metrics(part, result)
+    unread, optional = member.needs.keys() - member.reads, member.reads - member.needs.keys()
+    _hold(not unread, f"it needs {_names(unread)}, which its `reads` do not name")
+    try:
+        loss({name: x for name, x in given.items() if name not in optional})
+    except (AttributeError, KeyError, TypeError) as error:
+        why = f"{type(error).__name__}: {error}"
+        fix = "name in `needs` what it cannot do without"
+        raise CheckFailed(f"it fails where {_names(optional)} did not arrive ({why}): {fix}") from error
+
+
+def _check_metrics(part: Losses, whole: Losses) -> None:
+    """verl ends a run in which a metric has not one number of each micro-batch, on every rank."""
+    lost = sorted(part.metrics.keys() ^ whole.metrics.keys())
+    _hold(not lost, f"metrics: {', '.join(lost)} must be there in every micro-batch, without policy tokens or rows too")
+    for name, value in part.metrics.items():
+        _hold(name.startswith("actor/"), f"metric {name} must begin with actor/")
+        _hold(math.isfinite(value), f"metric {name} is {value} in some micro-batch")
+
+
+class _Fields(Mapping[Field, torch.Tensor]):
+    """The fields that arrived; to ask for one that the loss does not declare, and no run hands over, is a fault."""
+
+    def __init__(self, arrived: Mapping[Field, torch.Tensor], reads: frozenset[Field]):
+        self.arrived, self.reads = arrived, reads | {Field.CLIP_LOW, Field.CLIP_HIGH}  # `token_losses` reads these
+
+    def __getitem__(self, field: Field) -> torch.Tensor:
+        _hold(field in self.reads, f"it asks for {field.value}, which its `reads` do not name")
+        return self.arrived[field]
+
+    def __iter__(self) -> Iterator[Field]:
+        return iter(self.arrived)
+
+    def __len__(self) -> int:
+        return len(self.arrived)
+
+
+def _names(fields: Iterable[Field]) -> str:
+    return ", ".join(sorted(field.value for field in fields))
 
 
 def _tokens(member: PolicyLoss[Any], seed: int) -> dict[Any, torch.Tensor]:
@@ -292,9 +357,11 @@ def _tokens(member: PolicyLoss[Any], seed: int) -> dict[Any, torch.Tensor]:
     return {"log_prob": old + 0.4 * normal(), "old_log_prob": old, "advantages": normal(), "mask": mask, **fields}
 
 
-def _differentiated(rule: Rule, given: Mapping[Any, torch.Tensor]) -> tuple[Losses, torch.Tensor]:
+def _differentiated(
+    rule: Rule, reads: frozenset[Field], given: Mapping[Any, torch.Tensor]
+) -> tuple[Losses, torch.Tensor]:
     log_prob = given["log_prob"].detach().clone().requires_grad_()
-    fields = {name: tensor for name, tensor in given.items() if isinstance(name, Field)}
+    fields = _Fields({name: tensor for name, tensor in given.items() if isinstance(name, Field)}, reads)
     arguments = log_prob, given["old_log_prob"], given["advantages"], given["mask"].bool(), 0.2, 0.28
     result = token_losses(rule, *arguments, fields)
     (gradient,) = torch.autograd.grad(result.values.sum(), log_prob)
@@ -318,15 +385,17 @@ def _check_identity(member: Member, seed: int) -> None:
         given = _tokens(member, seed)
         for field in member.reads & NEUTRAL.keys():
             given[field] = torch.full_like(given[field], NEUTRAL[field])
-        own, plain = _differentiated(member.rule(options), given), _differentiated(Rule(), given)
+        own, plain = (_differentiated(rule, member.reads, given) for rule in (member.rule(options), Rule()))
         _hold(torch.equal(own[1], plain[1]), f"{what} has another gradient than PPO's clipped objective")
         return
     link = Link(member, options, member.section)
-    for per_token in [False] if link.requirements.varying else [False, True]:
+    kinds = [False] if link.requirements.varying else [False, True]
+    for per_token, before in itertools.product(kinds, [()] if isinstance(member, Base) else [(), (BEFORE,)]):
         batch = make_batch(seed, per_token)
-        result = _apply(link, batch)
-        base = torch.where(batch.mask, batch.base.expand(batch.mask.shape), 0.0)
-        _hold(torch.equal(result.advantages, base), f"{what} changes the base's advantages")
+        result = _apply(link, batch, before)
+        left = torch.where(batch.mask, batch.base.expand(batch.mask.shape), 0.0) * (2 if before else 1)
+        whose = "another transform's: it must begin with batch.advantages" if before else "the base's"
+        _hold(torch.equal(result.advantages, left), f"{what} changes advantages, {whose}")
         for field in result.fields.keys() & NEUTRAL.keys():
             real = result.fields[field].expand(batch.mask.shape)[batch.mask]
             _hold(bool((real == NEUTRAL[field]).all()), f"{what} sets {field.value}")
@@ -358,7 +427,7 @@ def _hold(condition: bool, message: str) -> None:
 
 
 def _tensors(batch: Batch[Any]) -> list[torch.Tensor]:
-    own = [batch.base, batch.rows.mask, batch.group_ids, batch.success, batch.outcome]
+    own = [batch.base, batch.rows.mask, batch.group_ids, batch.judged, batch.outcome]
     return [x.double() for x in [*own, *batch.tensors.values()] if x is not None]
 
 
@@ -369,7 +438,7 @@ def _rows_of(batch: Batch, rows: torch.Tensor) -> Batch:
         base=batch.base[rows],
         rows=Rows.measure(batch.rows.mask[rows]),
         group_ids=batch.group_ids[rows].unique(return_inverse=True)[1],
-        success=batch.success[rows],
+        judged=batch.judged[rows],
         outcome=batch.outcome[rows],
         tensors={name: tensor[rows] for name, tensor in batch.tensors.items()},
     )
@@ -413,7 +482,7 @@ def _with_empty_row(batch: Batch) -> Batch:
         base=more(batch.base),
         rows=Rows.measure(more(batch.rows.mask)),
         group_ids=more(batch.group_ids),
-        success=more(batch.success),
+        judged=more(batch.judged),
         outcome=more(batch.outcome, 0.5),
         tensors={name: more(tensor) for name, tensor in batch.tensors.items()},
     )

@@ -55,7 +55,7 @@ CHOICES = {
 # Ordinary values, on which the loops and float32 agree, and values at the ends of what an option accepts.
 NUMBERS = {
     "alpha": ([0.0, 0.5, 1.0, -0.7, 3.0], [1e-300, 1e20, -1e300, 1.7e308, 5e-324, 40.0, -1000.0]),
-    "temperature": ([1.0, 0.3, 2.5, 10.0], [5e-324, 1e-308, 1e-30, 1e-4, 1e30, 1.7e308]),
+    "temperature": ([1.0, 0.3, 2.5, 10.0], [5e-324, 1e-308, 1e-30, 1e-4, 1e30, 1.7e308, "auto"]),
     "first": ([1.0, 0.9, 0.0, -0.3], [1e15, -1e15, 1e-15, 1e-14]),
     "second": ([0.1, 0.2, 0.0, 2.5], [1e15, -1e15, 1e-15, 1e-9]),
     "eps": ([1e-6, 1e-3, 1.0], [0.0, 5e-324, 1e-300, 1e300, 1.7e308]),
@@ -965,11 +965,13 @@ def run_section(options_type, section):
         value = options
         for name in key.split("."):
             value = getattr(value, name)
-        right = type(default) if default is not None else tuple | None
+        right, samples = type(default), getattr(metadata["check"], "samples", ([],))[0]
         if metadata["controllers"]:
             right = float | Controller
-        elif None in getattr(metadata["check"], "samples", ([],))[0] and not isinstance(default, tuple | None):
-            right = float | None
+        elif None in samples:
+            right = float | tuple | None
+        elif "auto" in samples:
+            right = float | str
         if not isinstance(value, right) or (isinstance(value, float) and not math.isfinite(value)):
             raise Failure(f"{key} became {value!r}")
 

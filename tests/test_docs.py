@@ -85,6 +85,7 @@ def test_every_metric_is_documented(name):
     if name == "egsw":
         metrics += applied(name, batch, entropy="surprisal").metrics
         assert "egsw/surprisal/mean" in metrics and metrics.count("egsw/entropy/mean") == 1
+        metrics += applied(name, batch, temperature="auto").metrics
     for metric in metrics:
         words = metric.removeprefix(f"{name}/")
         if words in GENERIC and name not in PAGE_OF:

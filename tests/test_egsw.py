@@ -378,14 +378,15 @@ def test_metrics_of_a_batch_without_success():
     assert all(math.isfinite(value) for value in metrics.values())
 
 
-@pytest.mark.parametrize("name", MEMBERS.own)
-def test_names_of_metrics_are_safe_for_verls_reduction(name):
+@pytest.mark.parametrize("name,options", [*((name, {}) for name in MEMBERS.own), ("egsw", {"temperature": "auto"})])
+def test_names_of_metrics_are_safe_for_verls_reduction(name, options):
     """verl's asynchronous trainer reduces by words in the name: exactly one such word, at the end."""
     _, mask, index, entropy = random_batch(35)
     success = torch.arange(len(mask)) % 2 == 0
     base = None if isinstance(MEMBERS[name], Base) else torch.ones_like(entropy)
     tensors = {"entropy": entropy, "old_log_probs": -entropy}
-    metrics = applied(name, batch_of(base, mask, dense_group_ids(index), success, success.float(), **tensors)).metrics
+    batch = batch_of(base, mask, dense_group_ids(index), success, success.float(), **tensors)
+    metrics = applied(name, batch, **options).metrics
     own = set() if name == "adaptive_entropy" else {name}  # the frame reports what a controller moves
     assert {metric.partition("/")[0] for metric in metrics} == own | {"credit"}
     for metric in metrics:
@@ -633,14 +634,14 @@ def test_the_searched_temperature_gives_the_share(share, granularity, scope):
     batch = random_batch(21, prompts=6, responses=6, tokens=8, emptied=False)
     options = dict(granularity=granularity, scope=scope)
     metrics, result = auto(batch, share, **options)
-    P = metrics["egsw/temperature"]
+    P = metrics["egsw/temperature/mean"]
     assert torch.equal(result, estimate(batch, temperature=P, **options)[0])
     rows = acting(batch, scope)
     base, mask, entropy, index = (base_of(batch)[rows], batch[1][rows], batch[3][rows], batch[2][rows])
     weights = reference.egsw_weights(base.tolist(), entropy.tolist(), mask.tolist(), index, 0.5, P, **options)
     found = reference.effective_share(weights, mask.tolist(), index, **options)
     assert found == pytest.approx(share, abs=1e-4)
-    assert metrics["egsw/effective_share/reached"] == pytest.approx(share, abs=1e-4)
+    assert metrics["egsw/effective_share_reached/mean"] == pytest.approx(share, abs=1e-4)
 
 
 def groups_of_eight(*groups):
@@ -658,8 +659,8 @@ def test_what_rounding_leaves_of_equal_rewards_is_no_advantage(base):
     whole = groups_of_eight(mixed, [0.1] * 8, [1.1] * 8, [0.7] * 8, *[[0.1] * 8] * 4)
     assert base_of(whole)[8:16].abs().max() > 0.005
     alone = tuple(x[:8] for x in whole)
-    wanted = auto(alone, 0.9, base=base)[0]["egsw/temperature"]
-    assert auto(whole, 0.9, base=base)[0]["egsw/temperature"] == pytest.approx(wanted, rel=1e-6)
+    wanted = auto(alone, 0.9, base=base)[0]["egsw/temperature/mean"]
+    assert auto(whole, 0.9, base=base)[0]["egsw/temperature/mean"] == pytest.approx(wanted, rel=1e-6)
 
 
 @pytest.mark.parametrize("base", ["success_sign", "reinforce_plus_plus", "grpo"])
@@ -675,19 +676,19 @@ def test_equal_rewards_whose_advantages_are_meant_count(base):
     A = torch.where(rewards.sum(1, keepdim=True) > 0.5, 1.0, -1.0).expand(mask.shape).tolist()
     if base != "success_sign":
         A = get_adv_estimator_fn(base)(rewards, mask, index=index, config=OmegaConf.create(config))[0].tolist()
-    weights = reference.egsw_weights(A, entropy.tolist(), mask.tolist(), index, 0.5, metrics["egsw/temperature"])
+    weights = reference.egsw_weights(A, entropy.tolist(), mask.tolist(), index, 0.5, metrics["egsw/temperature/mean"])
     assert reference.effective_share(weights, mask.tolist(), index) == pytest.approx(0.9, abs=1e-4)
 
 
 def test_a_larger_share_needs_a_higher_temperature():
     batch = random_batch(22, prompts=6, responses=6)
-    temperatures = [auto(batch, share)[0]["egsw/temperature"] for share in (0.6, 0.7, 0.8, 0.9, 0.99)]
+    temperatures = [auto(batch, share)[0]["egsw/temperature/mean"] for share in (0.6, 0.7, 0.8, 0.9, 0.99)]
     assert temperatures == sorted(temperatures) and temperatures[0] < temperatures[-1] / 2
 
 
 def test_the_searched_temperature_depends_on_policy_tokens_alone():
     rewards, mask, index, entropy = random_batch(23, holes=False)
-    wanted = auto((rewards, mask, index, entropy), 0.8)[0]["egsw/temperature"]
+    wanted = auto((rewards, mask, index, entropy), 0.8)[0]["egsw/temperature/mean"]
     order = torch.randperm(len(mask), generator=torch.Generator().manual_seed(0))
     shuffled = (rewards[order], mask[order], index[order.numpy()], entropy[order])
     wider = [torch.cat([x, torch.zeros_like(x)], 1) for x in (rewards, mask, entropy)]
@@ -697,7 +698,7 @@ def test_the_searched_temperature_depends_on_policy_tokens_alone():
         for x, filler in zip((rewards, mask, entropy), (0, 0, 2), strict=True)
     ]
     for other in (shuffled, (wider[0], wider[1], index, wider[2]), (apart[0], apart[1], index, apart[2])):
-        assert auto(other, 0.8)[0]["egsw/temperature"] == pytest.approx(wanted, rel=1e-4)
+        assert auto(other, 0.8)[0]["egsw/temperature/mean"] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_of_a_large_batch_some_tokens_say_the_temperature(monkeypatch):
@@ -764,18 +765,18 @@ def test_a_share_out_of_reach_is_said_and_the_nearest_is_taken(capsys, monkeypat
         entropy,
     )
     metrics, result = auto(batch, 0.3)  # two are alike: at least 2 of 3 weigh
-    assert metrics["egsw/effective_share/reached"] == pytest.approx(2 / 3)
-    assert metrics["egsw/temperature"] == pytest.approx(1e-3)
+    assert metrics["egsw/effective_share_reached/mean"] == pytest.approx(2 / 3)
+    assert metrics["egsw/temperature/mean"] == pytest.approx(1e-3)
     said = capsys.readouterr().out
     assert "effective share of 0.3; the nearest is 0.667, at 0.001" in said
     assert bool(result.isfinite().all())
     # Nothing differs, or nothing is there: the share is 1 at any temperature, and weights are 1.
     alike = (torch.ones(3, 1), *batch[1:])
-    assert auto(alike, 0.9)[0]["egsw/effective_share/reached"] == 1
+    assert auto(alike, 0.9)[0]["egsw/effective_share_reached/mean"] == 1
     empty = (batch[0], torch.zeros(3, 1, dtype=torch.int64), *batch[2:])
     assert auto(empty, 0.9)[1].eq(0).all()
     alone = (torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.int64), np.array(["a"], object), torch.ones(1, 2))
-    assert auto(alone, 0.9)[0]["egsw/effective_share/reached"] == 1
+    assert auto(alone, 0.9)[0]["egsw/effective_share_reached/mean"] == 1
 
 
 def test_options_of_the_search():

@@ -19,13 +19,15 @@ import torch
 import verl  # noqa: F401  (loads the plugin through its entry point, as a user's run does)
 from batches import applied
 
+from egsw_plugin.controllers import Step
 from egsw_plugin.errors import BridgeError, MemberError, OptionError, TensorError
 from egsw_plugin.fields import Arrived, Field, arriving, merge
 from egsw_plugin.methods import LOSSES, MEMBERS, Registry, pages
 from egsw_plugin.methods.chain import Chain, Link, apply, read
-from egsw_plugin.methods.interface import Base, Change, Requirements, Transform
-from egsw_plugin.methods.rules import Rule, token_losses
-from egsw_plugin.options import NoOptions, decode, encode
+from egsw_plugin.methods.interface import Base, Change, PolicyLoss, Requirements, Transform
+from egsw_plugin.methods.rules import Rule, token_losses, weight_field
+from egsw_plugin.options import NoOptions, Options, decode, encode, option
+from egsw_plugin.options.checks import flag, in_range, positive
 from egsw_plugin.testing import CheckFailed, check, make_batch
 from egsw_plugin.verl_adapter import startup
 from egsw_plugin.verl_adapter.step import TrainerStep, entered
@@ -416,6 +418,14 @@ def test_warned_of_at_the_start(overrides, message, capsys, monkeypatch):
     config = configuration(*overrides)
     warnings = list(startup._warnings(config, startup.check(config)))
     assert any(message in warning for warning in warnings), warnings
+
+
+@pytest.mark.parametrize("name", ["egsw", "high_entropy", "entropy_advantage", "archer"])
+def test_what_stands_in_for_the_entropy_is_said(name):
+    options_type = MEMBERS[name].options_type
+    assert options_type().cautions() == []
+    (caution,) = options_type(entropy="surprisal").cautions()
+    assert caution.startswith("entropy=surprisal takes -log_prob of the sampled tokens in place of the entropy")
 
 
 # ------------------------------------------------------------------------------------------------------------ strangers
@@ -813,14 +823,103 @@ def in_place(batch):
         (lambda b: Change(b.advantages / b.entropy), "not finite"),
         (lambda b: Change(b.advantages, {Field.WEIGHT: b.entropy}), "publishes"),
         (lambda b: Change(b.advantages, metrics={"mean_share": 1.0}), "must end in"),
+        (lambda b: Change(b.advantages, metrics={"Total/mean": 1.0}), "holds 'total' before its end, by which verl"),
         (lambda b: Change(b.advantages, metrics={"x/mean": math.nan}), "faulty made x/mean=nan"),
         (lambda b: Change(b.advantages * b.old_log_probs), "old_log_probs was not asked for"),
+        (
+            lambda b: Change(b.advantages * b.success.unsqueeze(1)),
+            r"no member says what a success is; .*success=Success",
+        ),
     ],
 )
 def test_the_kit_finds_faults(apply, message):
     """A kit that finds nothing tests nothing."""
     with pytest.raises((CheckFailed, TensorError), match=message):
         check(Faulty(apply))
+
+
+@pytest.mark.parametrize("name,option_name", [("total_credit", "beta"), ("own", "summit")])
+def test_the_kit_reads_the_names_of_a_member_and_of_an_option_that_moves(name, option_name):
+    rule = Step(target=0.3, initial=0.1)
+    declared = option(0.5, in_range(0, 1, inclusive=True), "its part", controllers=(rule,))
+    options = dataclasses.make_dataclass("Own", [(option_name, float, declared)], bases=(Options,), frozen=True)
+    body = {"name": name, "options_type": options, "apply": lambda self, options, batch: Change(batch.advantages)}
+    with pytest.raises(CheckFailed, match=f"{name}/.*/mean holds '(total|sum)' before its end"):
+        check(type("Own", (Transform,), body))
+
+
+def test_the_kit_finds_a_transform_that_throws_away_what_another_has_made():
+    faulty = Faulty(lambda batch: Change(batch.base))
+    faulty.identity = {}
+    with pytest.raises(CheckFailed, match=r"identity {} changes advantages, another transform's: .*batch.advantages"):
+        check(faulty)
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusing(Options):
+    """Some values are refused, whatever the other option is."""
+
+    first: float = option(0.0, positive, "any")
+    second: bool = option(False, flag, "any")
+
+    def refusals(self):
+        return [("first", "leave it out")] if self.first else []
+
+
+@dataclasses.dataclass(frozen=True)
+class AlwaysRefusing(Refusing):
+    """The defaults, too."""
+
+    def refusals(self):
+        return [("second", "set another option")]
+
+
+@pytest.mark.parametrize(
+    "options_type,message",
+    [
+        (Refusing, "faulty: all samples of first are refused; give `options`"),
+        (AlwaysRefusing, "faulty with its defaults: refused: second: set another option"),
+    ],
+)
+def test_the_kit_passes_over_no_option(options_type, message):
+    faulty = Faulty(lambda batch: Change(batch.advantages))
+    faulty.options_type = options_type
+    with pytest.raises(CheckFailed, match=message):
+        check(faulty)
+    with pytest.raises(CheckFailed, match=r"egsw with {'weigh_kl': True}: refused: weigh_kl: .*channel=loss"):
+        check(MEMBERS["egsw"], {"weigh_kl": True})
+
+
+def undefined_without_tokens(tokens):
+    return {"actor/ratio/max": float(tokens.ratio[tokens.mask].detach().max())} if bool(tokens.mask.any()) else {}
+
+
+@pytest.mark.parametrize(
+    "rule,declared,message",
+    [
+        (Rule(metrics=undefined_without_tokens), {}, "actor/ratio/max must be there in every micro-batch"),
+        (
+            Rule(metrics=lambda tokens: {"actor/ratio/mean": float(tokens.ratio[tokens.mask].detach().mean())}),
+            {},
+            "actor/ratio/mean is nan in some micro-batch",
+        ),
+        (Rule(factor=weight_field), {}, "it asks for weight, which its `reads` do not name"),
+        (Rule(), {"needs": {Field.WEIGHT: "egsw"}}, "it needs weight, which its `reads` do not name"),
+        (
+            Rule(factor=lambda tokens: tokens.fields[Field.WEIGHT]),
+            {"reads": frozenset({Field.WEIGHT})},
+            "it fails where weight did not arrive .*: name in `needs`",
+        ),
+        (Rule(factor=weight_field), {"reads": frozenset({Field.WEIGHT})}, None),
+    ],
+)
+def test_the_kit_finds_faults_of_policy_losses(rule, declared, message):
+    own = type("Own", (PolicyLoss,), {"name": "own", "rule": lambda self, options: rule, **declared})
+    if message is None:
+        assert check(own)
+    else:
+        with pytest.raises(CheckFailed, match=message):
+            check(own)
 
 
 def with_gradient(batch):

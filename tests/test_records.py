@@ -387,10 +387,10 @@ def test_a_step_without_a_token_is_refused():
 @pytest.mark.parametrize("alpha", [0.0, 0.5, -2.0])
 def test_the_temperature_that_is_searched_gives_the_share(alpha):
     records = [record_of(6), record_of(7)]
-    (line,) = whatif.search("egsw", {"alpha": [alpha]}, ("effective_share", 0.9), records)
+    (line,) = whatif.search("egsw", {"alpha": [alpha]}, 0.9, records)
     again = whatif.measure(whatif.chain_of("egsw", line.options), records)
     assert again["effective_share"] == pytest.approx(0.9, abs=1e-3)
-    (line,) = whatif.search("egsw", {"alpha": [alpha]}, ("effective_share", 1.5), records)
+    (line,) = whatif.search("egsw", {"alpha": [alpha]}, 1.5, records)
     assert line.options["temperature"] == pytest.approx(MOST)
 
 
@@ -451,7 +451,7 @@ def test_the_documentations_tables_are_those_of_the_recorded_steps_in_the_reposi
     [
         (["--set", "alhpa=1"], "did you mean 'alpha'"),
         (["--set", "alpha"], "write OPTION=VALUE"),
-        (["--target", "distance=1"], "use effective_share=NUMBER"),
+        (["--target", "distance=1"], "write effective_share=NUMBER"),
         (["--target", "effective_share=much"], "write effective_share=NUMBER"),
         (["--target", "effective_share=nan"], "above 0 and at most 1"),
         (["--target", "effective_share=5"], "above 0 and at most 1"),
@@ -522,7 +522,7 @@ def test_a_target_that_is_not_reached_is_said(tmp_path, capsys):
 
 def test_torch_and_whole_groups():
     batch = whatif.batch_of(record_of(11))
-    assert batch.base.shape[1] == 1 and torch.equal(batch.outcome > 0.5, batch.success)
+    assert batch.base.shape[1] == 1 and torch.equal(batch.outcome > 0.5, batch.judged)
 
 
 # What weights do to text (study/text.py)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .registry import Registry, found
+from ..errors import MemberError
+from .registry import Registry, is_file
 
 if TYPE_CHECKING:
     from .interface import Estimating, Member, PolicyLoss
@@ -86,7 +87,8 @@ LOSSES: Registry[PolicyLoss[Any]] = Registry(
 
 
 def named(name: str) -> list[Member[Any]]:
-    """The members of this name; a policy loss may have that of a base or transform.
+    """The members of this name; a policy loss may have that of a base or transform. What one of a file is, its kind
+    decides.
 
     Raises:
         MemberError: it cannot be loaded.
@@ -94,7 +96,16 @@ def named(name: str) -> list[Member[Any]]:
     >>> [type(member).__name__ for member in named("egsw")]
     ['EGSW', 'EGSWLoss']
     """
-    return found(name, MEMBERS, LOSSES)
+    members: list[Member[Any]] = []
+    errors = []
+    for registry in (MEMBERS, LOSSES):
+        try:
+            members += [registry[name]] if name in registry else []
+        except MemberError as error:
+            errors.append(error)
+    if errors and not (members and is_file(name)):
+        raise errors[0]
+    return members
 
 
 __all__ = ["LOSSES", "MEMBERS", "Registry", "named"]

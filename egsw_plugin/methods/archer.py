@@ -9,7 +9,7 @@ import torch
 from .. import measure
 from ..fields import Field
 from ..kernels.selection import keep_sets
-from ..options import Options, documented, option
+from ..options import documented, option
 from ..options.checks import flag, in_range
 from . import uncertainty
 from .interface import Batch, Change, Requirements, Transform
@@ -19,7 +19,7 @@ CLIP = in_range(0, 1, inclusive=True)
 
 @documented
 @dataclasses.dataclass(frozen=True)
-class ArcherOptions(Options):
+class ArcherOptions(uncertainty.UncertaintyOptions):
     """Options of Archer (arXiv 2507.15778), section ``algorithm.credit.archer``."""
 
     quantile: float = option(
@@ -48,8 +48,8 @@ class Archer(Transform[ArcherOptions]):
 
     The advantages stay as they are. The entropy is the old policy's; the authors' code takes the current one's.
 
-    Metrics: `uncertain/mean`, the share of policy tokens that are uncertain; `threshold/mean`, the least entropy among
-    them (nats).
+    Metrics: `uncertain/mean`, the share of policy tokens that are uncertain; `threshold/mean`, the least entropy or
+    surprisal among them (nats).
     """
 
     name = "archer"

@@ -9,23 +9,11 @@ import torch
 
 from ..kernels.policy_loss import dual_clipped, token_mean
 from ..options import Options, documented, option
-from ..options.checks import in_range, optional
+from ..options.checks import in_range
 from .interface import PolicyLoss, Requirements
-from .rules import PER_TOKEN, Rule, Tokens, anchor_field, weight_field
+from .rules import DUAL_CLIP, PER_TOKEN, Rule, Tokens, anchor_field, weight_field
 
 BETA = in_range(0, 1e3, inclusive=True)
-
-
-def dual_clip() -> float | None:
-    """The option `dual_clip` of the losses whose authors have one of 10."""
-    declared: float | None = option(
-        10.0,
-        optional(in_range(1, 1e6, inclusive=False)),
-        "null, or what the loss of a token with A < 0 is held at, times |A|; > 1",
-        "c",
-        "10",
-    )
-    return declared
 
 
 @documented
@@ -41,7 +29,7 @@ class CEGPPOOptions(Options):
         "0.75 (7B), 0.5 (1.5B)",
     )
     beta2: float = option(1.0, BETA, "weight of the gradient where r > 1 + high and A > 0; >= 0", "beta_2", "1")
-    dual_clip: float | None = dual_clip()
+    dual_clip: float | None = option(10.0, *DUAL_CLIP, paper="10")
 
 
 class CEGPPO(PolicyLoss[CEGPPOOptions]):

@@ -163,7 +163,7 @@ def apply(chain: Chain, batch: Batch[torch.Tensor | None]) -> Result:
     ...     advantages=None,
     ...     rows=Rows.measure(torch.ones(2, 2, dtype=torch.int64)),
     ...     group_ids=torch.tensor([0, 0]),
-    ...     success=torch.tensor([True, False]),
+    ...     judged=torch.tensor([True, False]),
     ...     outcome=torch.tensor([1.0, 0.0]),
     ...     tensors={"entropy": torch.tensor([[0.1, 0.9], [0.2, 0.3]])},
     ... )
@@ -176,6 +176,7 @@ def apply(chain: Chain, batch: Batch[torch.Tensor | None]) -> Result:
     metrics: dict[str, float] = {}
     fields: dict[Field, torch.Tensor] = {}
     total, masked = None, False
+    batch = dataclasses.replace(batch, declared=any(link.requirements.success is not None for link in chain.links))
     if isinstance(chain.base, Link):
         change = _checked(chain.base, batch, chain.base.member.advantages(chain.base.options, batch))
         _measure(metrics, chain.base, change, batch)
@@ -216,7 +217,7 @@ def compile_for(chain: Chain) -> None:
         advantages=None,
         rows=Rows.measure(mask),
         group_ids=torch.tensor([0, 0, 1]),  # a group that is mixed and one that is not
-        success=torch.tensor([True, False, False]),
+        judged=torch.tensor([True, False, False]),
         outcome=level.squeeze(1),
         tensors={name: -torch.ones(3, 2) if name == "old_log_probs" else torch.ones(3, 2) for name in chain.tensors},
     )

@@ -13,7 +13,7 @@ from ..console import warn_once
 from ..fields import Field
 from ..kernels.egsw import LEAST, MOST, egsw, temperature_for
 from ..kernels.group_relative import EPSILON
-from ..options import Options, documented, option
+from ..options import documented, option
 from ..options.checks import estimator_name, finite, flag, in_range, one_of, optional, or_auto, positive
 from . import uncertainty
 from .interface import Batch, Change, Requirements, Transform
@@ -21,7 +21,7 @@ from .interface import Batch, Change, Requirements, Transform
 
 @documented
 @dataclasses.dataclass(frozen=True)
-class EGSWOptions(Options):
+class EGSWOptions(uncertainty.UncertaintyOptions):
     """Options of EGSW (arXiv 2503.22456), section ``algorithm.egsw``.
 
     The paper does not publish its values of alpha and P and calls the method sensitive to them: the defaults of
@@ -95,15 +95,6 @@ class EGSWOptions(Options):
         "divided by their number, in the groups that have an advantage other than 0; 1 would be equal weights",
     )
 
-    def cautions(self) -> list[str]:
-        """What stands in for the entropy."""
-        if self.entropy == "full":
-            return []
-        return [
-            "entropy=surprisal weighs by -log_prob of the sampled tokens, whose expectation is the entropy: a noisy "
-            "stand-in for it; the metrics are named egsw/surprisal/mean and so on"
-        ]
-
     def refusals(self) -> list[tuple[str, str]]:
         """Weights that would go nowhere, and a share that nothing reads."""
         if self.effective_share is not None and self.temperature != "auto":
@@ -168,7 +159,7 @@ class EGSW(Transform[EGSWOptions]):
         if options.entropy != "full":
             metrics = {key.replace("entropy", "surprisal", 1): value for key, value in metrics.items()}
         if reached is not None:
-            metrics |= {"temperature": temperature, "effective_share/reached": reached}
+            metrics |= {"temperature/mean": temperature, "effective_share_reached/mean": reached}
         metrics["entropy_shift/mean"] = _entropy_shift(batch, entropy, settings)
         total = result.tally.entropy_total if options.entropy == "full" else None
         if folded:

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from .. import measure
-from ..options import Options, documented, option
+from ..options import documented, option
 from ..options.checks import in_range
 from . import uncertainty
 from .interface import Batch, Change, Requirements, Transform
@@ -15,7 +15,7 @@ from .interface import Batch, Change, Requirements, Transform
 
 @documented
 @dataclasses.dataclass(frozen=True)
-class EntropyAdvantageOptions(Options):
+class EntropyAdvantageOptions(uncertainty.UncertaintyOptions):
     """Options of the entropy advantage (arXiv 2506.14758), section ``algorithm.credit.entropy_advantage``."""
 
     alpha: float = option(

@@ -11,9 +11,8 @@ import torch
 from ..kernels.policy_loss import discounted_future, token_mean
 from ..options import Options, documented, option
 from ..options.checks import flag, in_range
-from .ce_gppo import dual_clip
 from .interface import PolicyLoss, Requirements
-from .rules import PER_TOKEN, Rule, Tokens, anchor_field, clipped, weight_field, with_dual_clip
+from .rules import DUAL_CLIP, PER_TOKEN, Rule, Tokens, anchor_field, clipped, weight_field, with_dual_clip
 
 RATIO = in_range(1, 1e6, inclusive=False)
 SAFE = (0.8, 1.0)  # what the factor of a token of failures is held within where its ratio is large
@@ -55,7 +54,7 @@ class FIPOOptions(Options):
         "the denominator",
         paper="true",
     )
-    dual_clip: float | None = dual_clip()
+    dual_clip: float | None = option(10.0, *DUAL_CLIP, paper="10")
 
     def cautions(self) -> list[str]:
         """What `drop` looks at."""

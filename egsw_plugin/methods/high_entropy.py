@@ -8,7 +8,7 @@ import torch
 
 from .. import measure
 from ..kernels.selection import keep_batch, keep_sets
-from ..options import Options, documented, option
+from ..options import documented, option
 from ..options.checks import in_range, one_of
 from . import uncertainty
 from .interface import Batch, Change, Requirements, Transform
@@ -16,7 +16,7 @@ from .interface import Batch, Change, Requirements, Transform
 
 @documented
 @dataclasses.dataclass(frozen=True)
-class HighEntropyOptions(Options):
+class HighEntropyOptions(uncertainty.UncertaintyOptions):
     """Options of the high-entropy mask (arXiv 2506.01939), section ``algorithm.credit.high_entropy``."""
 
     rho: float = option(
@@ -52,7 +52,7 @@ class HighEntropy(Transform[HighEntropyOptions]):
     entropies have many ties; see docs/egsw.md for float32.
 
     Metrics: `changed/mean` and `distance/mean`; `kept/mean`, the share of policy tokens that are kept;
-    `threshold/mean`, the least entropy among them (nats).
+    `threshold/mean`, the least entropy or surprisal among them (nats).
     """
 
     name = "high_entropy"

@@ -20,12 +20,25 @@ from ..errors import MemberError, TensorError
 from ..fields import Field
 from ..kernels.rows import Rows
 from ..options import NoOptions, Options
+from ..options.checks import field_name, finite
 from .rules import Rule
 
 O = TypeVar("O", bound=Options)  # noqa: E741
 A_co = TypeVar("A_co", bound=torch.Tensor | None, default=torch.Tensor, covariant=True)
 B = TypeVar("B", bound=torch.Tensor | None)
 TENSORS = ("entropy", "old_log_probs")  # that a member may ask for
+
+
+# What `option` takes for the two options by which a user says what a success is: see `Success.of`.
+SUCCESS = (
+    "score",
+    field_name,
+    "what decides success: the `score` (sum of the token-level scores, before the KL penalty), or the name of a field "
+    "of reward_extra_info such as `acc`, which a length penalty in the reward leaves alone",
+    "r",
+    "binary reward",
+)
+THRESHOLD = (0.5, finite, "a response whose score (or field) is above it is a success")
 
 
 @dataclass(frozen=True)
@@ -57,27 +70,41 @@ class Batch(Generic[A_co]):
         advantages: what the transform before left, [R, 1] or [R, T]; the base's for the first.
         rows: the measured response mask [R, T].
         group_ids: dense ids of the groups (the responses to one prompt), int64 [R].
-        success: bool [R].
+        judged: which rows are successes, bool [R]; where no member says what one is, those with a score above 0.5. For
+            metrics: a member asks for `success`.
         outcome: [R], the sum of the token-level rewards.
         tensors: what `Requirements.tensors` named, [R, T].
+        declared: a member says what a success is.
     """
 
     base: A_co
     advantages: A_co
     rows: Rows
     group_ids: torch.Tensor
-    success: torch.Tensor
+    judged: torch.Tensor
     outcome: torch.Tensor
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    declared: bool = False
 
     def over(self, base: B) -> Batch[B]:
         """The batch as the first transform over this base sees it; of None, as a base does."""
-        return Batch(base, base, self.rows, self.group_ids, self.success, self.outcome, self.tensors)
+        return Batch(base, base, self.rows, self.group_ids, self.judged, self.outcome, self.tensors, self.declared)
 
     @property
     def mask(self) -> torch.Tensor:
         """True at policy tokens, bool [R, T]."""
         return self.rows.policy
+
+    @property
+    def success(self) -> torch.Tensor:
+        """Which rows are successes, bool [R], by the rule of `Requirements.success`."""
+        if not self.declared:
+            raise TensorError(
+                "batch.success: no member says what a success is; declare the options success: str = option(*SUCCESS) "
+                "and threshold: float = option(*THRESHOLD) of egsw_plugin.methods.interface, and "
+                "Requirements(success=Success.of(options.success, options.threshold))"
+            )
+        return self.judged
 
     @property
     def entropy(self) -> torch.Tensor:
@@ -122,7 +149,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting of verl that a member refuses or warns of: `key` has `value` (which it has by `default`, if not set).
+    """A setting of verl that a member warns of: `key` has `value` (which it has by `default`, if not set).
 
     In the text, `{name}` is the member and `{section}` the key of its options.
     """
@@ -131,7 +158,6 @@ class Setting:
     value: Any
     text: str
     default: Any = False
-    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +178,7 @@ class Requirements:
     Attributes:
         tensors: names of the per-token tensors that it cannot do without, of `TENSORS`.
         without: what to set where a tensor cannot be had, by the tensor's name.
-        success: what makes a response a success, where the member decides it.
+        success: what makes a response a success, without which there is no `batch.success`.
         responses: least number of responses to a prompt, and why it takes so many.
         varying: the option because of which advantages must not vary within a response, and the value to set.
         fields: what it publishes, with the option that asks for it ("" if it always does).
@@ -161,7 +187,7 @@ class Requirements:
         off_policy: why it does nothing where every batch is one mini-batch, seen once ("" if it does something).
         weaker_on_policy: which part of it does nothing there ("" if none).
         objective: the paper's.
-        settings: of verl's.
+        settings: of verl's, which it warns of.
     """
 
     tensors: tuple[str, ...] = ()
@@ -197,7 +223,6 @@ class Member(ABC, Generic[O]):
         identity: options under which it leaves the base as it is, bit for bit; None if there are none.
         cost: beside that of reading its tensors.
         status: how it was checked.
-        draws: it chooses at random, so that rows in another order may be chosen otherwise.
         section: the key of its options.
     """
 
@@ -210,7 +235,6 @@ class Member(ABC, Generic[O]):
     identity: ClassVar[Mapping[str, Any] | None] = None
     cost: ClassVar[str] = ""
     status: ClassVar[str] = ""
-    draws: ClassVar[bool] = False
     section: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:

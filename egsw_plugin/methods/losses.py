@@ -7,9 +7,10 @@ import dataclasses
 from ..fields import Field
 from ..kernels.policy_loss import token_mean
 from ..options import NoOptions, Options, documented, option
-from ..options.checks import in_range, optional
-from .interface import Objective, PolicyLoss, Requirements
-from .rules import PER_TOKEN, Rule, Tokens, anchor_field, clipped, mean_ratio, weight_field, with_dual_clip
+from .grpo_s import GRPOS
+from .gtpo import GTPO
+from .interface import PolicyLoss, Requirements
+from .rules import DUAL_CLIP, PER_TOKEN, Rule, Tokens, anchor_field, clipped, mean_ratio, weight_field, with_dual_clip
 from .shaped import PAPER
 
 
@@ -22,7 +23,7 @@ class GTPOLoss(PolicyLoss[NoOptions]):
 
     def requirements(self, options: NoOptions) -> Requirements:
         """The paper's aggregation."""
-        return Requirements(objective=Objective(("gtpo",), "token-mean", PAPER))
+        return Requirements(objective=GTPO.objective)
 
     def rule(self, options: NoOptions) -> Rule:
         """PPO's."""
@@ -57,7 +58,7 @@ class GRPOSLoss(PolicyLoss[NoOptions]):
 
     def requirements(self, options: NoOptions) -> Requirements:
         """The paper's aggregation."""
-        return Requirements(objective=Objective(("grpo_s", "grpo_s_geometric"), "seq-mean-token-mean", PAPER))
+        return Requirements(objective=GRPOS.objective)
 
     def rule(self, options: NoOptions) -> Rule:
         """PPO's, over the response's ratio."""
@@ -77,12 +78,7 @@ class GeometricGRPOSLoss(GRPOSLoss):
 class GenericOptions(Options):
     """Options of the policy loss egsw_plugin, section ``algorithm.credit.egsw_plugin``."""
 
-    dual_clip: float | None = option(
-        None,
-        optional(in_range(1, 1e6, inclusive=False)),
-        "null, or what the loss of a token with A < 0 is held at, times |A|; > 1 (verl's vanilla: 3)",
-        "c",
-    )
+    dual_clip: float | None = option(None, *DUAL_CLIP)
 
 
 class GenericLoss(PolicyLoss[GenericOptions]):

@@ -180,20 +180,6 @@ class Registry(Mapping[str, M], Generic[M]):
                 )
 
 
-def found(name: str, *registries: Registry[Any]) -> list[Member[Any]]:
-    """The members of this name in these tables; an object of a file belongs in one of them, which its kind decides."""
-    members: list[Member[Any]] = []
-    errors = []
-    for registry in registries:
-        try:
-            members += [registry[name]] if name in registry else []
-        except MemberError as error:
-            errors.append(error)
-    if errors and not (members and is_file(name)):
-        raise errors[0]
-    return members
-
-
 def _package(point: importlib.metadata.EntryPoint) -> str:
     return f"package {point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
 

@@ -14,6 +14,7 @@ import torch
 
 from ..fields import Field
 from ..kernels.policy_loss import clipped_surrogate, dual_clipped, sequence_ratio, token_log_ratio, token_mean
+from ..options.checks import in_range, optional
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,14 @@ def mean_ratio(mean: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor
 def clipped(tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
     """-min(r A, clip(r) A), and whether the clipped branch was taken: see `clipped_surrogate`."""
     return clipped_surrogate(tokens.ratio, tokens.advantages, tokens.low, tokens.high)
+
+
+# What `option` takes after the default of the option `dual_clip`: see `with_dual_clip`.
+DUAL_CLIP = (
+    optional(in_range(1, 1e6, inclusive=False)),
+    "null, or what the loss of a token with A < 0 is held at, times |A|; > 1 (verl's vanilla: 3)",
+    "c",
+)
 
 
 def with_dual_clip(limit: float) -> Callable[[Tokens], tuple[torch.Tensor, torch.Tensor]]:
@@ -133,7 +142,7 @@ def token_losses(
     >>> token_losses(Rule(), one * 0.4, one * 0, one, one.bool(), 0.2, 0.28).values
     tensor([[-1.2800]])
     """
-    fields = fields or {}
+    fields = {} if fields is None else fields
     log_ratio = token_log_ratio(log_prob, old_log_prob, mask)
     lower: float | torch.Tensor = fields.get(Field.CLIP_LOW, low)
     upper: float | torch.Tensor = fields.get(Field.CLIP_HIGH, high)

@@ -14,8 +14,8 @@ from ..kernels.normalization import Normalization
 from ..kernels.shaped import Shaped
 from ..kernels.shaping import Shaping
 from ..options import Options, documented, option
-from ..options.checks import entropy_range, field_name, finite, flag, in_range, one_of, zero_or_magnitude
-from .interface import Base, Batch, Change, Objective, Requirements, Setting, Success
+from ..options.checks import entropy_range, flag, in_range, one_of, zero_or_magnitude
+from .interface import SUCCESS, THRESHOLD, Base, Batch, Change, Objective, Requirements, Setting, Success
 
 LARGEST = 1e38  # float32 holds it
 PAPER = "arXiv 2508.04349"
@@ -93,15 +93,8 @@ class ShapingOptions(Options):
         in_range(1e-30, 1e3, inclusive=True),
         "lower bound of H (nats) in 1/H, >= 1e-30; where no H is above it, all share equally",
     )
-    success: str = option(
-        "score",
-        field_name,
-        "what decides success: the `score` (sum of the token-level scores, before the KL penalty), or the name of a "
-        "field of reward_extra_info such as `acc`, which a length penalty in the reward leaves alone",
-        "r",
-        "binary reward",
-    )
-    threshold: float = option(0.5, finite, "a response whose score (or field) is above it is a success")
+    success: str = option(*SUCCESS)
+    threshold: float = option(*THRESHOLD)
     unmixed: str = option(
         "drop",
         one_of("drop", "keep"),

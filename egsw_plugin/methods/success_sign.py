@@ -7,8 +7,7 @@ import dataclasses
 import torch
 
 from ..options import Options, documented, option
-from ..options.checks import field_name, finite
-from .interface import Base, Batch, Change, Requirements, Success
+from .interface import SUCCESS, THRESHOLD, Base, Batch, Change, Requirements, Success
 
 
 @documented
@@ -16,15 +15,8 @@ from .interface import Base, Batch, Change, Requirements, Success
 class SuccessSignOptions(Options):
     """Options of the sign of success (arXiv 2506.01347), section ``algorithm.credit.success_sign``."""
 
-    success: str = option(
-        "score",
-        field_name,
-        "what decides success: the `score` (sum of the token-level scores, before the KL penalty), or the name of a "
-        "field of reward_extra_info such as `acc`",
-        "r",
-        "binary reward",
-    )
-    threshold: float = option(0.5, finite, "a response whose score (or field) is above it is a success")
+    success: str = option(*SUCCESS)
+    threshold: float = option(*THRESHOLD)
 
 
 class SuccessSign(Base[SuccessSignOptions]):

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..options import option
+from ..options import Options, option
 from ..options.checks import one_of
+
+
+class UncertaintyOptions(Options):
+    """Options among which is `entropy`, declared with `kind`."""
+
+    if TYPE_CHECKING:
+        entropy: str
+
+    def cautions(self) -> list[str]:
+        """What stands in for the entropy."""
+        if self.entropy == "full":
+            return []
+        return [
+            "entropy=surprisal takes -log_prob of the sampled tokens in place of the entropy, its expectation: a "
+            "noisy stand-in; the metrics are of it, too"
+        ]
 
 
 def kind(paper: str) -> Any:

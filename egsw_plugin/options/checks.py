@@ -174,7 +174,8 @@ def or_auto(inner: Check[T]) -> Check[T | str]:
         except ValueError as error:
             raise ValueError(f"use auto, or {str(error).removeprefix('use ')}") from None
 
-    return Check(check, *inner.samples)
+    ordinary, extreme = inner.samples
+    return Check(check, ["auto", *ordinary], extreme)
 
 
 def whole(low: int, high: int) -> Check[int]:

@@ -70,7 +70,7 @@ def batch_of(record: Record) -> Batch:
         advantages=base,
         rows=Rows.measure(mask),
         group_ids=dense_group_ids([row["uid"] for row in record.rows]),
-        success=torch.tensor([row["success"] for row in record.rows]),
+        judged=torch.tensor([row["success"] for row in record.rows]),
         outcome=torch.tensor([row["reward"] for row in record.rows], dtype=torch.float32),
         tensors={name: tensor for name, tensor in tensors.items() if tensor is not None},
     )
@@ -157,7 +157,7 @@ def _apply(chain: Chain, record: Record) -> tuple[Batch, Result]:
             raise DataError(f"{chain.name} needs {name}, which these records do not have")
     if chain.success != Success():  # that of the score: `chain_of` refuses another field
         score = torch.tensor([row["score"] for row in record.rows], dtype=torch.float32)
-        batch = dataclasses.replace(batch, success=score > chain.success.threshold)
+        batch = dataclasses.replace(batch, judged=score > chain.success.threshold)
     result = apply(chain, batch)
     if unseen := ", ".join(field.value for field in result.fields if field is not Field.WEIGHT):
         warn_once(f"{chain.name} acts in the policy loss ({unseen}), which is not seen here")
@@ -174,7 +174,7 @@ def seen_as(record: Record, chain: Chain) -> list[dict[str, Any]]:
         advantage = result.advantages[number, :length].tolist()
         weight = None if published is None else published.expand(shape)[number, :length].tolist()
         own = {"weight": weights_of(weight, row["base"], advantage), "advantage": advantage}
-        rows.append({**row, **own, "success": bool(batch.success[number])})
+        rows.append({**row, **own, "success": bool(batch.judged[number])})
     return rows
 
 
@@ -223,17 +223,12 @@ def grid(method: str, options: Mapping[str, Sequence[Any]], records: Sequence[Re
     return lines
 
 
-def search(
-    method: str, options: Mapping[str, Sequence[Any]], target: tuple[str, float], records: Sequence[Record]
-) -> list[Line]:
-    """For every combination of the options' values, the temperature at which a measure has its target.
+def search(method: str, options: Mapping[str, Sequence[Any]], share: float, records: Sequence[Record]) -> list[Line]:
+    """For every combination of the options' values, the temperature at which the effective share is `share`.
 
-    The effective share grows with the temperature, so the search halves an interval of its logarithm. Where the target
-    is out of reach, the nearest end is given.
+    It grows with the temperature, so the search halves an interval of its logarithm. Where the share is out of reach,
+    the nearest end is given.
     """
-    name, value = target
-    if name != "effective_share":
-        raise OptionError("--target", f"{name}={value}", "use effective_share=NUMBER, which grows with the temperature")
     lines = []
     for values in itertools.product(*options.values()):
         chosen = dict(zip(options, values, strict=True))
@@ -245,7 +240,7 @@ def search(
         low, high = math.log(LEAST), math.log(MOST)
         for _ in range(30):
             middle = (low + high) / 2
-            low, high = (middle, high) if at(middle).measures[name] < value else (low, middle)
+            low, high = (middle, high) if at(middle).measures["effective_share"] < share else (low, middle)
         lines.append(at(high))
     return lines
 
@@ -348,19 +343,20 @@ def run(
 def _reach(method: str, options: dict[str, list[Any]], target: str, records: Sequence[Record]) -> list[Line]:
     name, _, text = target.partition("=")
     try:
-        number = float(text)
+        share = float(text)
     except ValueError:
-        number = math.nan
-    if not 0 < number <= 1:
-        raise OptionError("--target", target, "write effective_share=NUMBER, above 0 and at most 1")
+        share = math.nan
+    if name != "effective_share" or not 0 < share <= 1:
+        fix = "write effective_share=NUMBER, above 0 and at most 1, which grows with the temperature"
+        raise OptionError("--target", target, fix)
     try:
         chain_of(method, {"temperature": 1.0})
     except OptionError:
         raise OptionError("--target", target, f"{method} has no temperature to search") from None
-    lines = search(method, options, (name, number), records)
+    lines = search(method, options, share, records)
     for line in lines:
-        if not abs(line.measures[name] - number) <= 0.005:
-            say(f"{name}={text} is not reached; the nearest is {line.measures[name]:.3g}")
+        if not abs(line.measures[name] - share) <= 0.005:
+            say(f"{target} is not reached; the nearest is {line.measures[name]:.3g}")
     return lines
 
 

@@ -155,7 +155,7 @@ def _estimate(chain: Chain, call: Call) -> tuple[Result, torch.Tensor | None, to
         advantages=None,
         rows=rows,
         group_ids=call.group_ids,
-        success=_success(chain, call),
+        judged=_success(chain, call),
         outcome=call.reward,
         tensors=tensors,
     )
@@ -170,7 +170,7 @@ def _estimate(chain: Chain, call: Call) -> tuple[Result, torch.Tensor | None, to
         _warn_if_success_is_misjudged(chain.base, batch, result)
         if chain.transforms:
             returns = bases.spread_returns(result.base, rows.mask)
-    return result, returns, batch.success
+    return result, returns, batch.judged
 
 
 def _gather(chain: Chain, call: Call) -> dict[str, torch.Tensor]:
@@ -258,7 +258,7 @@ def _warn_if_success_is_misjudged(base: Link[Base[Any]], batch: Batch[Any], resu
     would not expect that."""
     if base.requirements.success is None:
         return
-    if bool(mixed_groups(batch.group_ids, batch.success, batch.rows.count > 0).any()) or bool(result.advantages.any()):
+    if bool(mixed_groups(batch.group_ids, batch.judged, batch.rows.count > 0).any()) or bool(result.advantages.any()):
         return
     if bool(measure.unequal_groups(batch).any()):
         least, greatest = batch.outcome[batch.rows.count > 0].aminmax()
@@ -276,7 +276,7 @@ def _joined(batch: Batch[torch.Tensor | None], sessions: Sessions) -> Batch[torc
         advantages=None,
         rows=Rows.measure(sessions.join(batch.rows.mask)),
         group_ids=batch.group_ids[sessions.last],
-        success=batch.success[sessions.last],
+        judged=batch.judged[sessions.last],
         outcome=batch.outcome[sessions.last],
         tensors={name: sessions.join(tensor) for name, tensor in batch.tensors.items()},
     )

@@ -206,9 +206,6 @@ def _refusals(config: Any, plan: Plan, loss: str, old_trainer: str | None) -> It
     for link in plan.links:
         for option, fix in link.resolved().options.refusals():
             yield OptionError(f"{link.section}.{option}", getattr(link.options, option), fix)
-        for setting in link.requirements.settings:
-            if setting.refused and select(config, setting.key, setting.default) == setting.value:
-                yield OptionError(setting.key, setting.value, link.text(setting.text))
     yield from _distillation(config, plan)
     yield from _fields(config, plan, loss)
     if plan.loss is not None:
@@ -394,7 +391,7 @@ def _warnings(config: Any, plan: Plan) -> Iterator[str]:
     yield from _pairing(config, plan)
     for link in plan.links:
         for setting in link.requirements.settings:
-            if not setting.refused and select(config, setting.key, setting.default) == setting.value:
+            if select(config, setting.key, setting.default) == setting.value:
                 yield link.text(setting.text)
         yield from (f"{link.section}: {caution}" for caution in link.resolved().options.cautions())
         if link.requirements.weaker_on_policy and _on_policy(config):
