@@ -69,7 +69,7 @@ TESTS = {
     "controllers.py": "test_controllers.py",
     "fields.py": f"test_policy_loss.py test_family_losses.py {FAMILY}",
     "measure.py": "test_egsw.py test_shaped.py test_family.py",
-    "options/*": "test_startup.py test_family_driver.py test_controllers.py",
+    "options/*": f"test_startup.py {FAMILY} test_controllers.py",
     "verl_adapter/bases.py": "test_bridge.py test_egsw.py test_startup.py",
     "verl_adapter/recording.py": "test_records.py",
     "verl_adapter/worker.py": "test_policy_loss.py test_bridge.py",

@@ -6,10 +6,7 @@ A response is a list of (advantage, entropy) of its policy tokens in order; ever
 import math
 from collections import defaultdict
 
-
-def policy_tokens(mask):
-    """For each row, the columns of its policy tokens in order."""
-    return [[column for column, bit in enumerate(row) if bit] for row in mask]
+from reference_shaping import policy_tokens
 
 
 def egsw_weights(

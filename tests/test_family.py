@@ -339,6 +339,10 @@ def configuration(*overrides):
 
 CHAIN = "algorithm.adv_estimator=egsw_plugin"
 ENTROPY = "actor_rollout_ref.actor.calculate_entropy=True"
+ON_POLICY = ["data.train_batch_size=64", "actor_rollout_ref.actor.ppo_mini_batch_size=64"]
+OFF_POLICY = ["data.train_batch_size=64", "actor_rollout_ref.actor.ppo_mini_batch_size=16"]
+GENERIC = f"{LOSS}=egsw_plugin"
+KL = "actor_rollout_ref.actor.use_kl_loss=True"
 
 
 @pytest.mark.parametrize(
@@ -391,6 +395,43 @@ ENTROPY = "actor_rollout_ref.actor.calculate_entropy=True"
             "algorithm.credit.high_entropy.entropy=surprisal",
         ),
         ([CHAIN, "+algorithm.credit={transforms: [egsw], egsw: {channel: loss}}"], f"set {LOSS}=egsw"),
+        (["algorithm.adv_estimator=grpo", f"{LOSS}=fipo", *ON_POLICY], "fipo does nothing: every log-ratio is 0"),
+        (["algorithm.adv_estimator=grpo", f"{LOSS}=ce_gppo", *ON_POLICY], "ce_gppo does nothing"),
+        (["algorithm.adv_estimator=batch_kl_cov", GENERIC, *ON_POLICY], "batch_kl_cov does nothing"),
+        (["algorithm.adv_estimator=adaptive_clip", GENERIC, *ON_POLICY], "adaptive_clip does nothing"),
+        (
+            ["algorithm.adv_estimator=archer", GENERIC, "+algorithm.credit.archer.kl=false", *ON_POLICY],
+            "archer does nothing",
+        ),
+        (["algorithm.adv_estimator=archer", GENERIC, *OFF_POLICY], "there is no KL loss; set"),
+        (["algorithm.adv_estimator=archer", KL, *OFF_POLICY], f"would ignore the clip_lows; set {GENERIC}"),
+        (
+            ["algorithm.adv_estimator=archer", KL, f"{LOSS}=grpo_s", *OFF_POLICY],
+            f"would ignore the clip_lows; set {GENERIC}",
+        ),
+        (["algorithm.adv_estimator=batch_kl_cov", *OFF_POLICY], "would ignore the anchors"),
+        (
+            [CHAIN, "+algorithm.credit={transforms: [adaptive_clip, batch_kl_cov]}", *OFF_POLICY],
+            "both adaptive_clip and",
+        ),
+        (
+            ["algorithm.adv_estimator=stare", "algorithm.rollout_correction.bypass_mode=True"],
+            "algorithm.credit.stare.target=null",
+        ),
+        (
+            ["algorithm.adv_estimator=repo", "algorithm.rollout_correction.bypass_mode=True"],
+            "algorithm.credit.repo.centred=false",
+        ),
+        (["algorithm.adv_estimator=repo_r", "+algorithm.credit.repo_r.zeta={min: -2}"], "zeta.min=-2"),
+        (["algorithm.adv_estimator=batch_clip_cov", "+algorithm.credit.batch_clip_cov.low=9"], "not above high"),
+        (
+            ["algorithm.adv_estimator=batch_clip_cov", "+algorithm.credit.batch_clip_cov.seed=0.5"],
+            "whole number from 0",
+        ),
+        (
+            ["algorithm.adv_estimator=grpo", f"{LOSS}=fipo", "+algorithm.credit.fipo.decai=3", *OFF_POLICY],
+            "did you mean 'decay'",
+        ),
     ],
 )
 def test_refused_before_the_first_rollout(overrides, message):
@@ -408,6 +449,14 @@ def test_refused_before_the_first_rollout(overrides, message):
         (
             ["algorithm.adv_estimator=egsw", "+algorithm.high_entropies={x: 1}"],
             "if algorithm.credit.high_entropy is meant, set that",
+        ),
+        ([CHAIN, "+algorithm.credit={transforms: [repo_r, ar]}"], "they oppose each other"),
+        (["algorithm.adv_estimator=archer", GENERIC, KL, *ON_POLICY], "the bounds of the clip have no effect"),
+        (["algorithm.adv_estimator=repo_r"], "no checkpoint is written, so that repo_r.zeta cannot be resumed"),
+        (["algorithm.adv_estimator=stare", "+algorithm.credit.stare.M=0.5"], "M has no effect with variant=O1"),
+        (
+            ["algorithm.adv_estimator=grpo", f"{LOSS}=fipo", "+algorithm.credit.fipo.dual_clip=null", *OFF_POLICY],
+            "drop has no effect with dual_clip=null",
         ),
     ],
 )

@@ -10,7 +10,7 @@ import math
 import pytest
 import torch
 from batches import applied
-from test_family import CHAIN, LOSS, batch_by_hand, compare, configuration, numbers
+from test_family import GENERIC, KL, LOSS, OFF_POLICY, ON_POLICY, batch_by_hand, compare, configuration, numbers
 
 from egsw_plugin.errors import OptionError, TensorError
 from egsw_plugin.fields import Field
@@ -292,80 +292,9 @@ def test_an_advantage_that_is_not_a_number_is_refused_with_the_members_name(name
         apply(chain, dataclasses.replace(batch, base=base))
 
 
-# ------------------------------------------------------------------------------------------------------- at the start
+# ------------------------------------------------------------------- at the start; more refusals are in test_family.py
 
-ON_POLICY = ["data.train_batch_size=64", "actor_rollout_ref.actor.ppo_mini_batch_size=64"]
-OFF_POLICY = ["data.train_batch_size=64", "actor_rollout_ref.actor.ppo_mini_batch_size=16"]
 APART = ["trainer.v1.trainer_mode=separate_async", "trainer.v1.separate_async.parameter_sync_step"]
-GENERIC = f"{LOSS}=egsw_plugin"
-KL = "actor_rollout_ref.actor.use_kl_loss=True"
-
-
-@pytest.mark.parametrize(
-    "overrides,message",
-    [
-        (["algorithm.adv_estimator=grpo", f"{LOSS}=fipo", *ON_POLICY], "fipo does nothing: every log-ratio is 0"),
-        (["algorithm.adv_estimator=grpo", f"{LOSS}=ce_gppo", *ON_POLICY], "ce_gppo does nothing"),
-        (["algorithm.adv_estimator=batch_kl_cov", GENERIC, *ON_POLICY], "batch_kl_cov does nothing"),
-        (["algorithm.adv_estimator=adaptive_clip", GENERIC, *ON_POLICY], "adaptive_clip does nothing"),
-        (
-            ["algorithm.adv_estimator=archer", GENERIC, "+algorithm.credit.archer.kl=false", *ON_POLICY],
-            "archer does nothing",
-        ),
-        (["algorithm.adv_estimator=archer", GENERIC, *OFF_POLICY], "there is no KL loss; set"),
-        (["algorithm.adv_estimator=archer", KL, *OFF_POLICY], f"would ignore the clip_lows; set {GENERIC}"),
-        (
-            ["algorithm.adv_estimator=archer", KL, f"{LOSS}=grpo_s", *OFF_POLICY],
-            f"would ignore the clip_lows; set {GENERIC}",
-        ),
-        (["algorithm.adv_estimator=batch_kl_cov", *OFF_POLICY], "would ignore the anchors"),
-        (
-            [CHAIN, "+algorithm.credit={transforms: [adaptive_clip, batch_kl_cov]}", *OFF_POLICY],
-            "both adaptive_clip and",
-        ),
-        (
-            ["algorithm.adv_estimator=stare", "algorithm.rollout_correction.bypass_mode=True"],
-            "algorithm.credit.stare.target=null",
-        ),
-        (
-            ["algorithm.adv_estimator=repo", "algorithm.rollout_correction.bypass_mode=True"],
-            "algorithm.credit.repo.centred=false",
-        ),
-        (["algorithm.adv_estimator=repo_r", "+algorithm.credit.repo_r.zeta={min: -2}"], "zeta.min=-2"),
-        (["algorithm.adv_estimator=batch_clip_cov", "+algorithm.credit.batch_clip_cov.low=9"], "not above high"),
-        (
-            ["algorithm.adv_estimator=batch_clip_cov", "+algorithm.credit.batch_clip_cov.seed=0.5"],
-            "whole number from 0",
-        ),
-        (
-            ["algorithm.adv_estimator=grpo", f"{LOSS}=fipo", "+algorithm.credit.fipo.decai=3", *OFF_POLICY],
-            "did you mean 'decay'",
-        ),
-    ],
-)
-def test_refused_before_the_first_rollout(overrides, message):
-    with pytest.raises(OptionError) as error:
-        startup.check(configuration(*overrides))
-    assert message in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "overrides,message",
-    [
-        ([CHAIN, "+algorithm.credit={transforms: [repo_r, ar]}"], "they oppose each other"),
-        (["algorithm.adv_estimator=archer", GENERIC, KL, *ON_POLICY], "the bounds of the clip have no effect"),
-        (["algorithm.adv_estimator=repo_r"], "no checkpoint is written, so that repo_r.zeta cannot be resumed"),
-        (["algorithm.adv_estimator=stare", "+algorithm.credit.stare.M=0.5"], "M has no effect with variant=O1"),
-        (
-            ["algorithm.adv_estimator=grpo", f"{LOSS}=fipo", "+algorithm.credit.fipo.dual_clip=null", *OFF_POLICY],
-            "drop has no effect with dual_clip=null",
-        ),
-    ],
-)
-def test_warned_of_at_the_start(overrides, message):
-    config = configuration(*overrides)
-    warnings = list(startup._warnings(config, startup.check(config)))
-    assert any(message in warning for warning in warnings), warnings
 
 
 @pytest.mark.parametrize("name", ["ar", "repo_r", "stare", "batch_clip_cov"])

@@ -7,7 +7,7 @@ quantities,equivalence}.py. Not exercised: the grading processes (test_rewards.p
 import pytest
 
 from egsw_plugin.rewards.forms import usual
-from egsw_plugin.rewards.math import accuracy, dapo, multiple_choice
+from egsw_plugin.rewards.math import accuracy, dapo
 
 pytestmark = pytest.mark.usefixtures("graded_in_this_process")
 
@@ -379,31 +379,6 @@ RESPONSES = [
 def test_responses(response, truth, right):
     function = dapo if response.startswith("Answer") else accuracy
     assert function("d", response, truth)["acc"] == right
-
-
-LETTERS = [
-    ("Answer: <B>", "B"),
-    ("Answer: b. 12", "B"),
-    ("Answer: C — A and B are wrong", "C"),
-    ("Answer: C (A and B are wrong)", "C"),
-    ("The answer is C, not A or B.", "C"),
-    ("The answer is not A but B.", "B"),
-    ("Answer: I would go with C", "C"),
-    ("Answer: I choose C", "C"),
-    ("Answer: I'd say C", "C"),
-    ("Answer: C, I think", "C"),
-    ("Answer: C, I", None),
-    ("Answer: C and D are right", None),
-    ("Answer: C, D", None),
-    ("Answer: not A", None),
-    ("Answer: not A or B", None),
-    ("Answer: I would go with C or D", None),
-]
-
-
-@pytest.mark.parametrize("response,letter", LETTERS)
-def test_letters(response, letter):
-    assert [truth for truth in "ABCD" if multiple_choice("g", response, truth)["acc"]] == ([letter] if letter else [])
 
 
 @pytest.mark.parametrize(

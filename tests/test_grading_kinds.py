@@ -317,6 +317,22 @@ LETTERS = [
     ("Answer: A, then B", None),
     ("Answer: A thing", None),
     ("Answer: E", None),
+    ("Answer: <B>", "B"),
+    ("Answer: b. 12", "B"),
+    ("Answer: C — A and B are wrong", "C"),
+    ("Answer: C (A and B are wrong)", "C"),
+    ("The answer is C, not A or B.", "C"),
+    ("The answer is not A but B.", "B"),
+    ("Answer: I would go with C", "C"),
+    ("Answer: I choose C", "C"),
+    ("Answer: I'd say C", "C"),
+    ("Answer: C, I think", "C"),
+    ("Answer: C, I", None),
+    ("Answer: C and D are right", None),
+    ("Answer: C, D", None),
+    ("Answer: not A", None),
+    ("Answer: not A or B", None),
+    ("Answer: I would go with C or D", None),
 ]
 
 
