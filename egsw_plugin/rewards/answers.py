@@ -166,7 +166,8 @@ _JOINED_AFTER = re.compile(
 )
 _DOLLAR = re.compile(r"(?<!\\)\$")
 # $f(3)$ = 10 and $V$: 5, whose value follows; not $2\pi$ = 6.28, and not the ratio $a$ : $b$
-_VALUE = re.compile(rf"\s*(?:=|:\s(?=\s*\$?[-\d\\]))\s*(?:{_FORMULA}\s*=\s*(?=[-\d$\\]))*(?=[-\d$\\])")
+_VALUE = re.compile(rf"\s*(?:=|:\s(?=\s*\$?[-\d\\]))\s*(?:{_FORMULA}\s*=\s*(?=[-+(\d$\\]))*(?=[-+(\d$\\])")
+_NEXT_VALUE = re.compile(rf"(?:,|;|\band\b|\bor\b)\s*{_FORMULA}\s*=\s*[-\d$\\]")
 _NUMBER = re.compile(r"\d|\\pi(?![A-Za-z])")
 _PERCENT = re.compile(r"\s*(?:\\?%|per ?cent\b)")
 # $10$, and $n$ must be odd. $7$ - $x$ must be odd. Not: $3$, and $4$ are the solutions. $7$ - $x$ apples.
@@ -342,11 +343,11 @@ def as_latex(statement: str, named: bool = False) -> str:
         if _CHANGED_BEFORE.search(before) or _CHANGED_AFTER.match(after):
             return rf"\boxed{{\text{{{statement}}}}}"
         joined = formula[1][:1] == "^" or _JOINED_BEFORE.search(before)
-        if not (joined or named) and (equals := _VALUE.match(after)) and _is_name(formula[1]):
-            value = after[equals.end() :]
-            number = _MATH.search(value) and _NUMBER_IN_WORDS.match(value)
-            answer = as_latex(number[1] if number else value, named=True)
-            return in_box(f"{formula[1]} = {shown(answer)}") if answer.startswith(_OPENED) else answer
+        if not (joined or named) and after.lstrip()[:1] in ("=", ":") and _is_name(formula[1]):
+            if equals := _VALUE.match(after):
+                return _valued(formula[1], after[equals.end() :], statement[len(before) :])
+            if after.lstrip()[:1] == "=":
+                return f"answer: {spaced(statement)}"
         if joined or _JOINED_AFTER.match(after):
             return in_box(" ".join(_DOLLAR.sub("", statement).split()))
         if magnitude := _FORMULA_OF.match(statement):
@@ -357,6 +358,15 @@ def as_latex(statement: str, named: bool = False) -> str:
         return f"answer: {spaced(statement)}"
     number = _NUMBER_IN_WORDS.match(statement)
     return in_box(number[1].rstrip(",") if number else statement)
+
+
+def _valued(name: str, value: str, equation: str) -> str:
+    """The answer of a named formula and what stands behind its sign; both with the sign are the equation."""
+    if _NEXT_VALUE.search(value) or (value[:1] != "$" and _MATH.search(value)):
+        number = None if _NEXT_VALUE.search(value) else _NUMBER_IN_WORDS.match(value)
+        return in_box(f"{name} = {number[1]}" if number else " ".join(_DOLLAR.sub("", equation).split()))
+    answer = as_latex(value, named=True)
+    return in_box(f"{name} = {shown(answer)}") if answer.startswith(_OPENED) else answer
 
 
 def _is_name(formula: str) -> bool:
