@@ -26,10 +26,8 @@ from .report.write import OUTPUTS as REPORT_OUTPUTS
 TIME_LIMIT_EXIT = 124
 OUTPUTS = ("metrics.jsonl", "train.log", "validation", "checkpoints", "inspect.html", *REPORT_OUTPUTS)
 COMMAND = "command.txt"
-VARIABLES = (
-    *("METHOD", "ADV", "SEED", "MODEL_PATH", "TRAIN_FILES", "VAL_FILES", "EXAMPLES", "MACHINE"),
-    *("DATA_DIR", "ASSETS", "STUDY_CONFIG"),  # from which launchers derive the others
-)
+VARIABLES = ("METHOD", "ADV", "SEED", "MODEL_PATH", "TRAIN_FILES", "VAL_FILES", "EXAMPLES", "MACHINE", "STUDY_CONFIG")
+PLACES = ("DATA_DIR", "ASSETS")  # folders, from which launchers derive the others
 
 # A line of verl's log -> what it is busy with from there on.
 STAGES = [
@@ -217,7 +215,7 @@ def run(command: list[str], out: Path, steps: int | None = None, time_limit: flo
     """
     out = Path(out).resolve()
     if steps and (saved := saved_step(out)) >= steps:
-        if (made_by := _read(out / COMMAND)) not in ("", _command_line(command)):
+        if (made_by := _read(out / COMMAND)) and not _alike(made_by, _command_line(command)):
             print(
                 f"{out} holds another run of {saved} steps, made by:\n  {made_by}\nChoose another folder.", flush=True
             )
@@ -264,8 +262,30 @@ def run(command: list[str], out: Path, steps: int | None = None, time_limit: flo
 
 def _command_line(command: list[str]) -> str:
     """What a run is made by: the command, behind the variables of the launchers that say what is trained."""
-    variables = (f"{name}={os.environ[name]}" for name in VARIABLES if os.environ.get(name))
+    variables = [f"{name}={os.environ[name]}" for name in VARIABLES if os.environ.get(name)]
+    variables += [f"{name}={os.environ.get(name, '')}" for name in PLACES if _may_read(command, name)]
     return shlex.join([*variables, *command])
+
+
+def _may_read(command: list[str], name: str) -> bool:
+    """Whether a launcher may depend on a folder: those of `recipes` name it then; of others nothing is known."""
+    if name == "DATA_DIR" and os.environ.get("TRAIN_FILES") and os.environ.get("VAL_FILES"):
+        return False
+    scripts = [Path(word) for word in command if word.endswith(".sh")]
+    texts = [path.read_text("utf-8", "replace") for path in scripts if path.is_file()]
+    ours = [text for text in texts if "/launch.sh" in text]
+    return not ours or any(name in text for text in ours)
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two command lines make the same run, as far as is known: one may lack a folder that the other names."""
+    rests, places = [], []
+    for words in (shlex.split(one), shlex.split(other)):
+        pairs = [word.partition("=") for word in words]
+        rests.append([pair for pair in pairs if pair[0] not in PLACES])
+        places.append({name: value and os.path.realpath(value) for name, _, value in pairs if name in PLACES})
+    both = places[0].keys() & places[1].keys()
+    return rests[0] == rests[1] and all(places[0][name] == places[1][name] for name in both)
 
 
 def _read(path: Path) -> str:

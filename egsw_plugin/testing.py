@@ -27,7 +27,7 @@ from .kernels.group_relative import group_relative
 from .kernels.rows import Rows
 from .methods import named
 from .methods.chain import Chain, Link, Result, apply
-from .methods.interface import Base, Batch, Change, Member, PolicyLoss, Transform
+from .methods.interface import TENSORS, Base, Batch, Change, Member, PolicyLoss, Transform
 from .methods.rules import Losses, Rule, token_losses
 from .options import NoOptions, decode, encode, parse, walk
 
@@ -143,7 +143,9 @@ def make_batch(seed: int, per_token: bool = False, **more: Any) -> Batch:
         "entropy": entropy,
         "old_log_probs": 2 * uniform(rows, tokens).clamp(min=1e-4).log() * uniform(rows, tokens),
     } | more
-    tensors = {"entropy": given.pop("entropy"), "old_log_probs": given.pop("old_log_probs")}
+    nats = given["old_log_probs"]
+    given = {"rollout_log_probs": 1.1 * nats, "ref_log_prob": 0.9 * nats, "values": 0.3 * nats, **given}
+    tensors = {name: given.pop(name) for name in TENSORS}
     rows, judged = Rows.measure(given.pop("mask")), given.pop("success")
     return Batch(advantages=given["base"], rows=rows, judged=judged, tensors=tensors, declared=True, **given)
 

@@ -770,6 +770,26 @@ def test_options_that_are_not_declared(tmp_path, options, part, message):
         MEMBERS[f"{path}:M"]
 
 
+@pytest.mark.parametrize(
+    "inner,message",
+    [
+        ("option(2, int, 'n')", r"its option part.inner has the check int, .* use whole\(LOW, HIGH\)"),
+        ("2", "its option part.inner has no check; declare it as inner: ... = option"),
+    ],
+)
+def test_options_of_a_sub_section_that_are_not_declared(tmp_path, inner, message):
+    path = tmp_path / "parts.py"
+    path.write_text(
+        "import dataclasses\nfrom egsw_plugin.methods.interface import Transform\n"
+        "from egsw_plugin.options import Options, option\n"
+        f"@dataclasses.dataclass(frozen=True)\nclass Part(Options):\n    inner: int = {inner}\n"
+        "@dataclasses.dataclass(frozen=True)\nclass Mine(Options):\n    part: Part = option(Part(), Part, 'a part')\n"
+        "class M(Transform):\n    name = 'parts'\n    options_type = Mine\n    def apply(self, options, batch): ...\n"
+    )
+    with pytest.raises(MemberError, match=message):
+        MEMBERS[f"{path}:M"]
+
+
 def test_our_own_lists_have_no_name_twice_and_import_nothing():
     code = (
         "import sys; from egsw_plugin.methods import MEMBERS, LOSSES; print(len(list(MEMBERS)), 'torch' in sys.modules)"
@@ -815,16 +835,53 @@ def test_what_is_not_finite_at_a_policy_token_does_not_reach_verl(apply_, messag
             apply(chain, batch)
 
 
-@pytest.mark.parametrize("tensors", ["entropy", ("old_log_prob",), ("entropy", "values"), None])
+@pytest.mark.parametrize("tensors", ["entropy", ("old_log_prob",), ("entropy", "returns"), None])
 def test_tensors_that_there_are_not_are_refused_at_start_up(tensors, tmp_path):
-    with pytest.raises(MemberError, match=r"Requirements.tensors=.*: use entropy or old_log_probs, as in tensors="):
-        Requirements(tensors=tensors)
     path = tmp_path / "comma.py"
     needs = f"    def requirements(self, options):\n        return Requirements(tensors={tensors!r})\n"
     text = TOY.replace("import Change,", "import Change, Requirements,")
     path.write_text(text.replace('"toy"', '"comma"').replace("    def apply", f"{needs}\n    def apply"))
-    with pytest.raises(MemberError, match="with the comma"):
+    with pytest.raises(
+        MemberError, match=r"comma has Requirements.tensors=.*; use entropy, old_log_probs.*with the comma"
+    ):
         startup.check(configuration(f"algorithm.adv_estimator={path}:Toy"))
+
+
+def test_a_member_may_ask_for_all_that_verls_trainer_has(tmp_path):
+    from verl.trainer.ppo.core_algos import get_adv_estimator_fn
+
+    needs = (
+        "    def requirements(self, options):\n"
+        '        return Requirements(tensors=("rollout_log_probs", "ref_log_prob", "values"), per_token=True)\n\n'
+    )
+    text = TOY.replace("import Change,", "import Change, Requirements,").replace('"toy"', '"asks"')
+    text = text.replace('    identity = {"factor": 1.0}\n', "").replace("    def apply", f"{needs}    def apply")
+    text = text.replace("* options.factor", '+ batch.tensors["ref_log_prob"] + batch.tensors["values"]')
+    (path := tmp_path / "asks.py").write_text(text)
+    check(name := f"{path}:Toy")
+    settings = {
+        "actor_rollout_ref.rollout.calculate_log_probs": "rollout_log_probs",
+        "actor_rollout_ref.actor.use_kl_loss": "ref_log_prob",
+        "critic.enable": "values",
+    }
+    for key, tensor in settings.items():
+        made = [f"{other}=True" for other in settings if other != key]
+        with pytest.raises(OptionError, match=rf"{key}=.*: asks needs {tensor}, which verl then .*; set it to True"):
+            startup.check(configuration(f"algorithm.adv_estimator={name}", f"{key}=False", *made))
+    config = configuration(f"algorithm.adv_estimator={name}", *(f"{key}=True" for key in settings))
+    startup.check(config)
+    rewards, mask = torch.tensor([[0.0, 1.0], [0.0, 0.0]]), torch.ones(2, 2, dtype=torch.int64)
+    batch = {name: torch.full((2, 2), value) for name, value in zip(settings.values(), (-0.3, -0.1, 0.5), strict=True)}
+    keys = types.SimpleNamespace(keys=["a_0_0", "a_1_0"], tags=[{}, {}], partition_id="train")
+    step = TrainerStep(types.SimpleNamespace(config=config), keys, {}, None, startup.check(config))
+    step.data = types.SimpleNamespace(batch=batch)
+    with entered(step):
+        advantages, _ = get_adv_estimator_fn(name)(rewards, mask, ["a", "a"], config.algorithm)
+    half = 0.5**0.5
+    assert torch.allclose(advantages, torch.tensor([[half + 0.4] * 2, [-half + 0.4] * 2]), atol=1e-4)
+    batch["ref_log_prob"] = batch["ref_log_prob"] * torch.nan
+    with entered(step), pytest.raises(TensorError, match="ref_log_prob of row 0, token 0 is nan"):
+        get_adv_estimator_fn(name)(rewards, mask, ["a", "a"], config.algorithm)
 
 
 @pytest.mark.parametrize(

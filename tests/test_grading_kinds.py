@@ -436,7 +436,124 @@ BESIDE_A_FORMULA = [  # the rest of the number, or a word that makes another of 
     ("Answer: 8 my friend", "8", RIGHT),
     ("Answer: 25 cu ft", "25", RIGHT),
     ("Answer: 3 gyms, as shown", "3", RIGHT),
+    (r"Answer: $25$ \%", "0.25", RIGHT),
+    ("Answer: $50$ %", "0.5", RIGHT),
+    ("Answer: $50$ %", "0.6", WRONG),
+    ("Answer: $-50$ %", "1/2", WRONG),
+    ("Answer: $50$ percent", "1/2", RIGHT),
+    ("Answer: $50$ percent", "1/5", WRONG),
+    ("Answer: $12.5$ percent", "1/8", RIGHT),
+    ("Answer: $20$ percent of the total", "0.2", RIGHT),
+    ("Answer: $x = 50$ percent", "1/2", RIGHT),
+    ("Answer: $50$ percentage points", "1/2", WRONG),
 ]
+
+NAMED = [  # a formula that has a value, behind "=" or a colon
+    ("$f(3)$ = 10.", "10"),
+    ("$AB$ = 10", "10"),
+    (r"\(AB\) = 10", "10"),
+    ("$AB$: $10$", "10"),
+    (r"$\theta$ = 30", "30"),
+    (r"$\angle ABC$ = 60 degrees", "60"),
+    ("$S_{10}$ = 55", "55"),
+    ("$x+y$ = 12", "12"),
+    ("$x+y$ = 12", "x+y=12"),
+    ("$P(A)$ = 1/2", "1/2"),
+    ("$n^2$ = 49", "49"),
+    ("$n^2$ = 49", "n^2=49"),
+    ("$|AB|$ = 5 cm", "5"),
+    (r"$\overline{AB}$ = 5", "5"),
+    (r"$\text{Area}$ = 25", "25"),
+    ("$V$: 5", "5"),
+    ("$V$ : 5", "5"),
+    ("$x$ = 5, since it is", "5"),
+    ("$x$ = 5 because $k=2$", "5"),
+    ("$x$ = $5$, since", "5"),
+    ("$x$ = 5 or 6", "5,6"),
+    (r"$x$ = 50\%", "1/2"),
+    ("$x$ = 50 percent", "1/2"),
+    ("$f(x)$ = $x+1$", "x+1"),
+    ("$x$ = $y$ = 7", "7"),
+    ("$x$ = -5", "-5"),
+    ("$x$ = -$5$", "-5"),
+    (r"$AB$ = 5$\sqrt{3}$", r"5\sqrt3"),
+    (r"$x$ = 3 + $\sqrt{2}$", r"3+\sqrt2"),
+    ("$x$ = 5, $y$ = 7", "5,7"),
+    ("the solution is $x$ = $5$ and $y$ = $7$.", "5,7"),
+    ("$x$ = $5$, $6$, and $7$.", "5,6,7"),
+    ("$x$ = $5$ or $6$", "5,6"),
+    (r"$x$ = 5 ± 2", "7,3"),
+    ("$(x,y)$ = (1,2)", "(1,2)"),
+    ("$(x,y)$ = $(1,2)$ and $(3,4)$", "(1,2),(3,4)"),
+    ("$t$ = 2 hours and 30 minutes", "2.5"),
+    ("$x$ = $5$ million", "5000000"),
+    ("$m:n$ = $3:4$", "3:4"),
+    (r"$\angle A$ = $60^\circ$", "60"),
+    (r"$\lfloor x\rfloor$ = 7", "7"),
+]
+
+
+@pytest.mark.parametrize("said,truth", NAMED)
+def test_the_value_of_a_named_formula(said, truth):
+    assert accuracy("d", f"The answer is {said}", truth)["acc"] == RIGHT
+    for other in (f"-({truth})" if "=" not in truth else "x+y=13", "3", f"{truth},1", "48/7", "z"):
+        assert accuracy("d", f"The answer is {said}", other)["acc"] == WRONG, other
+
+
+@pytest.mark.parametrize(
+    "said,truth,right",
+    [
+        (r"$2\pi$ = 6.28", r"2\pi", RIGHT),  # a number is no name
+        ("$3$ = 4", "4", WRONG),
+        ("at least $x$ = 5", "5", WRONG),
+        ("$x$ = 5 or 6", "5", WRONG),
+        ("$x$ = 5 or $6$", "6", WRONG),
+        ("$x$ = 5 and $y=6$", "6", WRONG),
+        ("$x$ = 5, $y$ = 6", "5", WRONG),
+        ("$x$ = $5$ or more", "5", WRONG),
+        ("$x$ = $5$ to $6$", "5", WRONG),
+        ("$x$ = between 5 and 6", "6", WRONG),
+        ("$x$ : $y$", "y", WRONG),
+        ("$10$, and $n$ must be odd", "10", RIGHT),
+        ("$10$, and $n$ must be odd", "n", WRONG),
+        ("$n = 4$, and $m$ is even", "4", RIGHT),
+        ("$5$, and $6$ is not a solution", "5", RIGHT),
+        ("$5$, and $6$ is not a solution", "6", WRONG),
+        ("$5$, and $6$ is not a solution", "5,6", WRONG),
+        (r"$60^\circ$, or $\frac{\pi}{3}$ radians", "60", RIGHT),
+        (r"$180^\circ$, or $\pi$ radians", "180", RIGHT),
+        (r"$180^\circ$, or $\pi$ radians", "90", WRONG),
+        (r"$2\pi$, or $6.28$.", r"2\pi", RIGHT),
+        (r"$2\pi$, or $6.28$.", r"\pi", WRONG),
+        ("$3$, or $4.5$.", "3", WRONG),
+        (r"$\frac12$, or $0.6$", "0.5", WRONG),
+        (r"$\frac12$, or $0.5$", "0.5", RIGHT),
+        ("$x=1$, or $x=2$.", "1,2", RIGHT),
+        ("$x=1$, or $x=2$.", "1", WRONG),
+        ("$3$, and $4$", "3,4", RIGHT),
+        ("$3$, and $4$", "3", WRONG),
+        ("$3$, and $4$ respectively", "3,4", RIGHT),
+        ("$3$, and $4$ are the solutions", "3", WRONG),
+        ("$3$, $4$, and $5$ are solutions", "3,4,5", RIGHT),
+        ("$7$ - $x$ must be odd", "7", RIGHT),
+        ("$7$ - $x$ must be odd", "x", WRONG),
+        ("$7$ - $x$", "7-x", RIGHT),
+        ("$7$ - $x$", "7", WRONG),
+        ("$7$ - $5$", "7", WRONG),
+    ],
+)
+def test_a_clause_behind_a_formula_is_no_part_of_it(said, truth, right):
+    assert accuracy("d", f"The answer is {said}", truth)["acc"] == right
+
+
+UNITS = "kWh rpm bpm fps dB hp px ppm ns ha ac ct wks dl cl hl lbf pp."
+
+
+@pytest.mark.parametrize("unit", UNITS.split())
+def test_short_units_mean_nothing(unit):
+    assert dapo("d", f"Answer: 5 {unit}", "5")["acc"] == RIGHT
+    assert dapo("d", f"Answer: 6 {unit}", "5")["acc"] == WRONG
+    assert dapo("d", f"Answer: 5 {unit}", "-5")["acc"] == WRONG
 
 
 @pytest.mark.parametrize("answer,truth,right", MORE)
@@ -525,6 +642,8 @@ GOLDS += [
     "18 (eighteen)",
     "18.0 (eighteen point zero)",
     "x = 18 (eighteen)",
+    "18(eighteen)",
+    "18(Eighteen)",
     "1.8e1",
 ]
 GOLDS += [
@@ -545,7 +664,9 @@ def test_truths_that_are_dressed(truth):
     assert accuracy("d", box("19"), truth)["acc"] == WRONG
 
 
-@pytest.mark.parametrize("truth,part", [("2(x-y)", "2"), ("x^2(y-z)", "x^2"), ("5(abc)", "5"), ("2 (x - y)", "2")])
+@pytest.mark.parametrize(
+    "truth,part", [("2(x-y)", "2"), ("x^2(y-z)", "x^2"), ("5(abc)", "5"), ("2 (x - y)", "2"), ("5(ten x)", "5")]
+)
 def test_a_bracket_behind_a_truths_number_is_a_factor(truth, part):
     assert accuracy("d", box(part), truth)["acc"] == WRONG
     assert accuracy("d", box(truth), truth)["acc"] == RIGHT

@@ -453,9 +453,9 @@ def test_data_that_are_not_there_are_refused_before_anything_starts(arguments_of
     assert arguments_of(egsw, **own)
     gone = str(tmp_path / "gone.parquet")
     given = {"OUT": str(tmp_path / "another"), "VAL_FILES": f"[{data}/math.parquet, '{gone}']"}
-    for launcher in (egsw, puzzles):
+    for launcher, more in ((egsw, {}), (puzzles, {}), (puzzles, {"TRAIN_FILES": ""})):  # the last one makes them
         with pytest.raises(AssertionError, match=re.escape(f"there is no {gone}; TRAIN_FILES and VAL_FILES name")):
-            arguments_of(launcher, **given)
+            arguments_of(launcher, **given, **more)
     assert arguments_of(egsw, f"++data.val_files={data}/math.parquet", **given)
     given = {"OUT": str(tmp_path / "remote"), "VAL_FILES": "[hdfs://data/a.parquet,s3://data/b.parquet]"}
     assert arguments_of(egsw, TRAIN_FILES=f"{data}/*.parquet", **given)

@@ -4,6 +4,7 @@ Not exercised here: a real run of verl (see the tests marked `verl_run`), and wh
 """
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from egsw_plugin import runner
 from egsw_plugin.cli import main
 from egsw_plugin.report.metrics import read_metrics
 from egsw_plugin.runner import run
@@ -309,6 +311,33 @@ def test_records_without_a_checkpoint_are_no_run_to_go_on_with(launch, tmp_path)
     assert [row["step"] for row in read_metrics(out / "metrics.jsonl").training] == [1]
     assert [row["step"] for row in read_metrics(out / "previous/metrics.jsonl").training] == [1, 2, 3]
     assert (out / "previous/checkpoints/records").is_dir() and not (out / "checkpoints").exists()
+
+
+def test_which_commands_make_the_same_run(tmp_path, monkeypatch):
+    """`make demo` reads no DATA_DIR, a folder may be written in two ways, and older files say nothing of either."""
+    for name in (*runner.VARIABLES, *runner.PLACES):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    recipes = Path(__file__).parents[1] / "recipes"
+    tiny, dapo = (["bash", str(recipes / place)] for place in ("tiny_cpu/run_tiny.sh", "dapo/run_qwen2.5_7b.sh"))
+
+    def made_by(command, variables):
+        with monkeypatch.context() as given:
+            for name, value in variables.items():
+                given.setenv(name, value)
+            return runner._command_line(command)
+
+    def alike(command, one, other):
+        return runner._alike(made_by(command, one), made_by(command, other))
+
+    here, there = {"DATA_DIR": "data"}, {"DATA_DIR": "/other"}
+    files = {"TRAIN_FILES": "a.parquet", "VAL_FILES": "b.parquet"}
+    assert alike(tiny, {}, there) and not alike(tiny, {}, {"ASSETS": "/other"}) and not alike(tiny, {}, {"SEED": "2"})
+    for command in (dapo, ["bash", "mine.sh"]):
+        assert not alike(command, {}, there) and not alike(command, here, there)
+        assert alike(command, here, {"DATA_DIR": f"{tmp_path}/data/../data/"})
+        assert alike(command, files, files | there) and not alike(command, here, here | files)
+    assert runner._alike(shlex.join(dapo), made_by(dapo, there))
 
 
 def test_a_finished_run_is_left_alone_and_another_command_is_told_so(launch, tmp_path, monkeypatch, capfd):

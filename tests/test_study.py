@@ -243,6 +243,8 @@ def test_the_users_variables_do_not_reach_the_runs(grid, tmp_path, monkeypatch):
         "MODEL_PATH",
         "TRAIN_FILES",
         "VAL_FILES",
+        "EXAMPLES",
+        "STUDY_CONFIG",
         "PYTHON",
         "METHOD",
         "SEED",
@@ -255,7 +257,7 @@ def test_the_users_variables_do_not_reach_the_runs(grid, tmp_path, monkeypatch):
     assert study(grid(body), out, "--only", "egsw", "--seeds", "2") == 0
     seen = json.loads((out / "work" / "egsw-seed2" / "seen.json").read_text())
     assert not {"QUICK", "ASSETS", "LOGGER", "MACHINE", "NNODES", "TIME_LIMIT"} & set(seen)
-    assert not {"MODEL_PATH", "TRAIN_FILES", "VAL_FILES"} & set(seen)
+    assert not {"MODEL_PATH", "TRAIN_FILES", "VAL_FILES", "EXAMPLES", "STUDY_CONFIG"} & set(seen)
     assert [seen[name] for name in ("METHOD", "SEED", "STEPS", "RUN_NAME")] == ["egsw", "2", "4", "egsw-seed2"]
     assert seen["PYTHON"] == sys.executable and seen["OUT"] == str(out / "work" / "egsw-seed2")
 
@@ -667,13 +669,16 @@ def test_the_digest_of_the_sources_is_of_all_that_a_run_uses(tmp_path, monkeypat
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(inputs, "__file__", str(copy / "study" / "inputs.py"))
     first = inputs.sources()
-    for name in ("controllers.py", "fields.py", "measure.py", "tiny/target.py", "records/store.py", "kernels/egsw.py"):
+    used = ["controllers.py", "fields.py", "measure.py", "tiny/target.py", "records/store.py", "kernels/egsw.py"]
+    for name in [*used, "data/reasoning_gym.py", "rewards/readings.py", "strict_yaml.py"]:
         before = (copy / name).read_text()
         (copy / name).write_text(before + "\n# another\n")
         assert inputs.sources() != first, name
         (copy / name).write_text(before)
-    for name in ("study/tables.py", "report/summary.py"):
-        (copy / name).write_text("")
+    for name in inputs._NOT_OF_A_RUN:
+        assert (copy / name).exists(), name
+        for file in [copy / name] if name.endswith(".py") else (copy / name).glob("*.py"):
+            file.write_text("")
     assert inputs.sources() == first
 
 
@@ -734,16 +739,27 @@ if not (out.parent / "grpo-seed1.old1").exists():
     assert found.configuration == {"lr": 2} and len(found.lines) == 4
 
 
-@pytest.mark.parametrize("ended", ["stopped", "killed"])
-def test_a_run_that_was_ended_does_not_go_on_with_other_sources(grid, tmp_path, capsys, monkeypatch, ended):
-    """One record would join the steps of two versions of the code."""
-    body = """
+ENDED_ONCE = """
 saved = out / "checkpoints" / "latest_checkpointed_iteration.txt"
 if not (out.parent / "first").exists():
     (out.parent / "first").touch(); row(1); row(2); saved.parent.mkdir(); saved.write_text("2")
     sys.exit(143)
 """
-    path, out = grid(body + GOOD), tmp_path / "out"
+
+
+def test_a_run_that_an_older_version_started_begins_anew(grid, tmp_path, capsys):
+    path, out = grid(ENDED_ONCE + GOOD), tmp_path / "out"
+    assert study(path, out, "--only", "grpo", "--seeds", "1") == 143
+    state = out / "work" / "grpo-seed1" / "study.json"
+    state.write_text(json.dumps({"command": json.loads(state.read_text())["command"], "seconds": 1.0}))
+    assert study(path, out, "--only", "grpo", "--seeds", "1") == 0
+    assert "grpo-seed1.old1: of a run that was started by an older version" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ended", ["stopped", "killed"])
+def test_a_run_that_was_ended_does_not_go_on_with_other_sources(grid, tmp_path, capsys, monkeypatch, ended):
+    """One record would join the steps of two versions of the code."""
+    path, out = grid(ENDED_ONCE + GOOD), tmp_path / "out"
     monkeypatch.setattr(execute, "sources", lambda: "old")
     assert study(path, out, "--only", "grpo", "--seeds", "1") == 143
     if ended == "killed":

@@ -27,7 +27,7 @@ from ..kernels.rows import Rows, row_sums, spread_rows
 from ..options import Options, parse
 from ..options.spelling import close, question
 from . import LOSSES, MEMBERS
-from .interface import Base, Batch, Change, Member, PolicyLoss, Requirements, Success, Transform
+from .interface import TENSORS, Base, Batch, Change, Member, PolicyLoss, Requirements, Success, Transform
 from .places import CHAIN, CREDIT, LOSS_MODE, OWN, either, guesses, leaves, unknown_option, whose
 from .places import best as likeliest
 from .registry import Registry
@@ -65,8 +65,18 @@ class Link(Generic[M_co]):
 
     @property
     def requirements(self) -> Requirements:
-        """What the member needs with its options."""
-        return self.member.requirements(self.resolved().options)
+        """What the member needs with its options.
+
+        Raises:
+            MemberError: it names tensors that there are not.
+        """
+        needs = self.member.requirements(self.resolved().options)
+        if not isinstance(needs.tensors, tuple | list) or not all(name in TENSORS for name in needs.tensors):
+            raise MemberError(
+                f"{self.name} has Requirements.tensors={needs.tensors!r}; use {', '.join(TENSORS)}, as in "
+                'tensors=("entropy",), with the comma'
+            )
+        return needs
 
     def text(self, text: str) -> str:
         """A text of the member's requirements, with its name and the key of its options in it."""
@@ -219,7 +229,7 @@ def compile_for(chain: Chain) -> None:
         group_ids=torch.tensor([0, 0, 1]),  # a group that is mixed and one that is not
         judged=torch.tensor([True, False, False]),
         outcome=level.squeeze(1),
-        tensors={name: -torch.ones(3, 2) if name == "old_log_probs" else torch.ones(3, 2) for name in chain.tensors},
+        tensors={name: -torch.ones(3, 2) if "log_prob" in name else torch.ones(3, 2) for name in chain.tensors},
     )
     with contextlib.suppress(Exception), muted():
         apply(chain, batch)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Generic
 import torch
 from typing_extensions import TypeVar
 
-from ..errors import MemberError, TensorError
+from ..errors import TensorError
 from ..fields import Field
 from ..kernels.rows import Rows
 from ..options import NoOptions, Options
@@ -26,7 +26,7 @@ from .rules import Rule
 O = TypeVar("O", bound=Options)  # noqa: E741
 A_co = TypeVar("A_co", bound=torch.Tensor | None, default=torch.Tensor, covariant=True)
 B = TypeVar("B", bound=torch.Tensor | None)
-TENSORS = ("entropy", "old_log_probs")  # that a member may ask for
+TENSORS = ("entropy", "old_log_probs", "rollout_log_probs", "ref_log_prob", "values")  # that a member may ask for
 
 
 # What `option` takes for the two options by which a user says what a success is: see `Success.of`.
@@ -202,12 +202,6 @@ class Requirements:
     weaker_on_policy: str = ""
     objective: Objective | None = None
     settings: tuple[Setting, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse tensors that nobody could hand over, before the first rollout."""
-        if not isinstance(self.tensors, tuple | list) or not set(self.tensors) <= set(TENSORS):
-            example = 'tensors=("entropy",), with the comma'
-            raise MemberError(f"Requirements.tensors={self.tensors!r}: use {' or '.join(TENSORS)}, as in {example}")
 
 
 class Member(ABC, Generic[O]):

@@ -166,18 +166,28 @@ class Registry(Mapping[str, M], Generic[M]):
             raise MemberError(
                 f"{name} of {self.whose(name)} has options_type={options!r}; it must be a class of Options"
             )
-        for field in dataclasses.fields(options):
+        for key, field in _declared(options):
             if "check" not in field.metadata:
                 raise MemberError(
-                    f"{name} of {self.whose(name)}: its option {field.name} has no check; declare it as "
+                    f"{name} of {self.whose(name)}: its option {key} has no check; declare it as "
                     f"{field.name}: ... = option(DEFAULT, CHECK, MEANING)"
                 )
             check = field.metadata["check"]
             if isinstance(check, type) and check in _CHECKS:
                 raise MemberError(
-                    f"{name} of {self.whose(name)}: its option {field.name} has the check {check.__name__}, which "
+                    f"{name} of {self.whose(name)}: its option {key} has the check {check.__name__}, which "
                     f"changes a wrong value in place of refusing it; use {_CHECKS[check]} of egsw_plugin.options.checks"
                 )
+
+
+def _declared(options_type: type[Options], prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    """The field of every option, those of sub-sections included, whether it was declared well or not."""
+    for field in dataclasses.fields(options_type):
+        check = field.metadata.get("check")
+        if isinstance(check, type) and issubclass(check, Options):
+            yield from _declared(check, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, field
 
 
 def _package(point: importlib.metadata.EntryPoint) -> str:

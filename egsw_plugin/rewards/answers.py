@@ -42,7 +42,8 @@ _DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]")
 # A word that changes nothing of the number before it: a unit, a reason. Two or three small letters may be variables.
 _IDLE = (
     rf"(?!(?:{CHANGING})\b)(?:[a-z]{{4}}|(?=[a-z]*[aeiou])[a-z]{{3}}|[a-z]{{2}}y\b|(?-i:[A-Z])[a-z]|(?:{LONG_UNITS}|"
-    r"sq|cu|qts?|pts?|pcs|tsp|yrs?|gm|am|pm|an|as|at|be|by|go|he|is|it|me|my|no|of|on|so|up|us|we)\b)"
+    r"sq|cu|qts?|pts?|pcs|tsp|yrs?|gm|hp|px|ns|ha|ac|ct|dl|cl|hl|pp|"
+    r"am|pm|an|as|at|be|by|go|he|is|it|me|my|no|of|on|so|up|us|we)\b)"
 )
 # 5(five), where 5(ab) is a product
 _SAID_AGAIN = rf"(?!(?:{CHANGING})\b)(?:one|two|six|ten|[a-z]{{4,}})(?:[ -][a-z]+)*\)"
@@ -70,8 +71,15 @@ _GOLD_MARK = re.compile(
     r"(?:is\b\s*:?|[:=]|(?<=ans\.)(?=\s)|\n)[\s*]*(?=\S)",
     re.DOTALL | re.IGNORECASE,
 )
-# 18 (eighteen), where 2(x-y) is a product
-_NUMBER_AGAIN = re.compile(r"((?:[A-Za-z]\s*=\s*)?-?(?:\\?\$)?\d[\d,./]*)\s+\([A-Za-z]{3,}(?:[ -][A-Za-z]+)*\)")
+# 18 (eighteen), where 2(x-y) and 2(abc) are products
+_NUMERAL = (
+    r"(?i:zero|one|two|three|five|eleven|twelve|(?:four|six|seven|eight|nine)(?:teen|ty)?|eighteen|eighty|ten|"
+    rf"(?:thir|fif)(?:teen|ty)|twenty|forty|point|and|{MAGNITUDES})"
+)
+_NUMBER_AGAIN = re.compile(
+    r"((?:[A-Za-z]\s*=\s*)?-?(?:\\?\$)?\d[\d,./]*)"
+    rf"(?:\s+\([A-Za-z]{{3,}}(?:[ -][A-Za-z]+)*\)|\({_NUMERAL}(?:[ -]+{_NUMERAL})*\))"
+)
 _BRACKETS = re.compile(r"\s*(?:\\\[(.*)\\\]|\\\((.*)\\\)|\$\$(.*)\$\$)[\s.]*", re.DOTALL)
 _THOUSANDS = re.compile(r"(?<=\d)(?:\\[,!;: ]|~|\{,\})(?=\d{3}(?!\d))")  # math-verify reads 1\,000 as 1 times 000
 _GROUPS = re.compile(
@@ -157,8 +165,19 @@ _JOINED_AFTER = re.compile(
     r"(?:\s+:\s*|:)[\d$]|\([-\d$]"
 )
 _DOLLAR = re.compile(r"(?<!\\)\$")
-_NAMED = re.compile(r"[A-Za-z](?:_\{?\w\}?)?")
-_EQUALS = re.compile(r"\s*=\s*[-\d$\\]")
+# $f(3)$ = 10 and $V$: 5, whose value follows; not $2\pi$ = 6.28, and not the ratio $a$ : $b$
+_VALUE = re.compile(rf"\s*(?:=|:\s(?=\s*\$?[-\d\\]))\s*(?:{_FORMULA}\s*=\s*(?=[-+(\d$\\]))*(?=[-+(\d$\\])")
+_NEXT_VALUE = re.compile(rf"(?:,|;|\band\b|\bor\b)\s*{_FORMULA}\s*=\s*[-\d$\\]")
+_NUMBER = re.compile(r"\d|\\pi(?![A-Za-z])")
+_PERCENT = re.compile(r"\s*(?:\\?%|per ?cent\b)")
+# $10$, and $n$ must be odd. $7$ - $x$ must be odd. Not: $3$, and $4$ are the solutions. $7$ - $x$ apples.
+_CLAUSE = re.compile(
+    rf"\s*,\s*(?:and|or)\s*{_FORMULA}\s+(?!(?:are|respectively|only|both|in|as|by|for|since|because|when|with)\b)[a-z]|"
+    rf"\s+-+\s+{_FORMULA}\s+(?:is|are|was|has|have|must|can|cannot|should|will)\b"
+)
+# $2\pi$, or $6.28$: the same, rounded
+_OR_DECIMAL = re.compile(r"\s*,\s*or\s*\$\s*-?\d+\.\d+\s*\$[\s.]*$")
+_IRRATIONAL = re.compile(r"\\(?:pi|sqrt|ln|log|sin|cos|tan)(?![a-z])")
 _CHANGED_BEFORE = re.compile(
     r"\b(?:not|at least|at most|between|either|neither|twice|half|double|times|(?:less|more|fewer|greater) than|"
     r"(?:square|cube) root|square|cube)\s+(?:of\s+)?(?:the\s+)?$",
@@ -293,8 +312,8 @@ def gold(text: str) -> str:
     return next(part for part in inner.groups() if part is not None).strip() if inner else text
 
 
-def as_latex(statement: str) -> str:
-    r"""A statement as text from which math-verify takes the answer.
+def as_latex(statement: str, named: bool = False) -> str:
+    r"""A statement as text from which math-verify takes the answer; ``named``: what follows a name and a sign.
 
     >>> as_latex("1/2."), as_latex("34 people"), as_latex("$5$, since"), as_latex("2 or 3")
     ('\\boxed{1/2}', '\\boxed{34}', '\\boxed{5}', '\\boxed{2 or 3}')
@@ -315,23 +334,46 @@ def as_latex(statement: str) -> str:
         return in_box(statement)
     if formula := _ONE_FORMULA.match(statement):
         before, formulas, end = statement[: formula.start(1) - 1], [formula[1]], formula.end()
-        while following := _NEXT_FORMULA.match(statement, end):
+        rounded = _IRRATIONAL.search(formula[1]) and _OR_DECIMAL.match(statement, end)
+        alone = rounded or _CLAUSE.match(statement, end)
+        while not alone and (following := _NEXT_FORMULA.match(statement, end)):
             formulas.append(following[1])
             end = following.end()
-        after = statement[end:]
+        after = "" if alone else statement[end:]
         if _CHANGED_BEFORE.search(before) or _CHANGED_AFTER.match(after):
             return rf"\boxed{{\text{{{statement}}}}}"
-        named = _NAMED.fullmatch(formula[1].strip()) and _EQUALS.match(after)
-        if named or formula[1][:1] == "^" or _JOINED_BEFORE.search(before) or _JOINED_AFTER.match(after):
+        joined = formula[1][:1] == "^" or _JOINED_BEFORE.search(before)
+        if not (joined or named) and after.lstrip()[:1] in ("=", ":") and _is_name(formula[1]):
+            if equals := _VALUE.match(after):
+                return _valued(formula[1], after[equals.end() :], statement[len(before) :])
+            if after.lstrip()[:1] == "=":
+                return f"answer: {spaced(statement)}"
+        if joined or _JOINED_AFTER.match(after):
             return in_box(" ".join(_DOLLAR.sub("", statement).split()))
         if magnitude := _FORMULA_OF.match(statement):
             return in_box(f"{magnitude[1]} {magnitude[2]}")
         if not _MATH.search(after) and (len(formulas) == 1 or "," in statement[formula.end() : end]):
-            return in_box(", ".join(formulas) + (r"\%" if after.startswith(("%", r"\%")) else ""))
+            return in_box(", ".join(formulas) + (r"\%" if _PERCENT.match(after) else ""))
     if _MATH.search(statement):
         return f"answer: {spaced(statement)}"
     number = NUMBER_IN_WORDS.match(statement)
     return in_box(number[1].rstrip(",") if number else statement)
+
+
+def _valued(name: str, value: str, equation: str) -> str:
+    """The answer of a named formula and what stands behind its sign; both with the sign are the equation."""
+    if _NEXT_VALUE.search(value) or (value[:1] != "$" and _MATH.search(value)):
+        number = None if _NEXT_VALUE.search(value) else _NUMBER_IN_WORDS.match(value)
+        return in_box(f"{name} = {number[1]}" if number else " ".join(_DOLLAR.sub("", equation).split()))
+    answer = as_latex(value, named=True)
+    return in_box(f"{name} = {shown(answer)}") if answer.startswith(_OPENED) else answer
+
+
+def _is_name(formula: str) -> bool:
+    """Whether a formula says what has a value, and is none itself."""
+    if any(sign in formula for sign in "=<>"):
+        return False
+    return bool(_VARIABLE.search(_COMMAND.sub("", plain(formula)))) or not _NUMBER.search(formula)
 
 
 @lru_cache(maxsize=1024)

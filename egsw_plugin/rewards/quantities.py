@@ -37,7 +37,8 @@ _OPENED = re.compile(r"[(\[]|\\\{")
 
 LONG_UNITS = (
     "mm|cm|dm|km|nm|µm|mi|ft|yd|in|kg|mg|lb|lbs|oz|sec|secs|min|mins|hr|hrs|ms|kJ|MJ|kW|MW|kPa|MPa|Pa|Hz|kHz|MHz|GHz|"
-    "mL|ml|mol|rad|deg|mph|kph|kmh|eV|keV|MeV|GeV|kN|kV|mA|mV|USD|EUR|GBP|INR|CAD|AUD|CNY|RMB|atm|bar|cal|kcal"
+    "mL|ml|mol|rad|deg|mph|kph|kmh|eV|keV|MeV|GeV|kN|kV|mA|mV|USD|EUR|GBP|INR|CAD|AUD|CNY|RMB|atm|bar|cal|kcal|"
+    "kWh|rpm|bpm|fps|dB|ppm|lbf|wks"
 )
 _SHORT_UNITS = "m|g|s|h|N|J|W|V|A|K|C|F|L|l|M|Ω|T"
 _RAISED = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?"

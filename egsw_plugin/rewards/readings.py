@@ -22,6 +22,7 @@ _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 _DASHES = str.maketrans(dict.fromkeys("\u2010\u2012\u2013\u2212", "-"))
 # What stands before the number is no sign, and nothing else that makes another number of it.
 _DRESSED_NUMBER = re.compile(r"[^\w+\-±√<>≤≥≠/]{0,3}?([-+]?(?:\\?\$)?\d[\d,]*(?:\.\d+)?)[\s.,;:!%°)]*")
+_ARROW = re.compile("=>|->|[→⇒]")
 _STAGES = 8
 _LONGEST_NUMBER = 500  # characters, so that the search stays short
 
@@ -119,7 +120,7 @@ def _number(text: str) -> str | None:
     sentence = answers.NEXT_SENTENCE.split(text.translate(_DASHES), 1)[0]
     if answers.several(sentence):
         return None
-    side = sentence.rpartition("=")[2].strip()[:_LONGEST_NUMBER]
+    side = _ARROW.split(sentence)[-1].rpartition("=")[2].strip()[:_LONGEST_NUMBER]
     if side[:1] == "-":
         side = "-" + side[1:].lstrip()
     found = _DRESSED_NUMBER.fullmatch(side) or answers.NUMBER_IN_WORDS.match(side)

@@ -40,7 +40,7 @@ _STOPPED = (129, 130, 143)  # exit codes after SIGHUP, Ctrl-C, SIGTERM
 # Variables that would change the runs.
 _NOT_THE_USERS = (
     *("QUICK", "ASSETS", "LOGGER", "MACHINE", "NNODES", "NGPUS_PER_NODE", "TIME_LIMIT"),
-    *("MODEL_PATH", "TRAIN_FILES", "VAL_FILES"),
+    *("MODEL_PATH", "TRAIN_FILES", "VAL_FILES", "EXAMPLES", "STUDY_CONFIG"),
 )
 
 
@@ -231,15 +231,19 @@ class _State:
 def _begin(folder: Path, command: list[str], steps: int) -> _State:
     """Makes the folder, or leaves it if it can be gone on with."""
     state = _State(command, sources())
+    earlier: _State | None = None
+    other = "of a run that is done, or was started with other settings"
     try:
         earlier = _State(**json.loads((folder / _STATE).read_text()))
-    except (OSError, ValueError, TypeError):
-        earlier = None
+    except TypeError:  # it lacks what is noted now
+        other = "of a run that was started by an older version of this package"
+    except (OSError, ValueError):
+        pass
     if folder.exists():
         saved = runner.saved_step(folder)
         logged = {row["step"] for row in metrics_of(read_lines(folder)).training}
         if earlier is None or earlier.command != command:
-            _set_aside(folder, "of a run that is done, or was started with other settings")
+            _set_aside(folder, other)
         elif not logged.issuperset(range(1, saved + 1)):
             _set_aside(folder, "the metrics lack a step before its checkpoint")
         elif saved and earlier.sources != state.sources and _missing(folder, steps):

@@ -16,7 +16,10 @@ FILES = {
 }
 SOURCES = "egsw_plugin"
 _OF_THE_RUN = {"seed", "experiment_name"}
-_AFTER_A_RUN = ("study", "report")  # the parts of this package that no run uses
+_NOT_OF_A_RUN = (  # the parts of this package that only commands use; start models and data have digests of their own
+    *("study", "report", "models", "records/inspect.py", "records/whatif.py", "methods/pages.py"),
+    *("__main__.py", "cli.py", "content_policy.py", "doctor.py", "runner.py", "testing.py"),
+)
 
 
 def read_inputs(folder: Path) -> tuple[dict[str, object], dict[str, str]]:
@@ -66,7 +69,8 @@ def _of_places(places: list[str]) -> str:
 def sources() -> str:
     """The SHA-256 digest of what a run uses of this package."""
     root = Path(__file__).parents[1]
-    return _digest(path for path in sorted(root.rglob("*.py")) if path.relative_to(root).parts[0] not in _AFTER_A_RUN)
+    apart = [root / part for part in _NOT_OF_A_RUN]
+    return _digest(path for path in sorted(root.rglob("*.py")) if not any(map(path.is_relative_to, apart)))
 
 
 def _digest(files: Iterable[Path]) -> str:

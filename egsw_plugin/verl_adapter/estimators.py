@@ -79,6 +79,8 @@ def make_estimator(name: str) -> Callable[..., tuple[torch.Tensor, torch.Tensor]
         *,
         entropy: torch.Tensor | None = None,
         old_log_probs: torch.Tensor | None = None,
+        rollout_log_probs: torch.Tensor | None = None,
+        ref_log_prob: torch.Tensor | None = None,
         values: torch.Tensor | None = None,
         token_level_scores: torch.Tensor | None = None,
         reward_extra_info: Mapping[str, Sequence[Any]] | None = None,
@@ -88,6 +90,8 @@ def make_estimator(name: str) -> Callable[..., tuple[torch.Tensor, torch.Tensor]
         passed = {
             "entropy": entropy,
             "old_log_probs": old_log_probs,
+            "rollout_log_probs": rollout_log_probs,
+            "ref_log_prob": ref_log_prob,
             "values": values,
             "token_level_scores": token_level_scores,
         }
@@ -120,9 +124,10 @@ def make_estimator(name: str) -> Callable[..., tuple[torch.Tensor, torch.Tensor]
     estimator.__doc__ = """An estimator of egsw-plugin: `egsw-plugin options` lists what it may be given.
 
     Args: token_level_rewards and response_mask [rows, tokens]; index, one group id a row; config, verl's `algorithm`
-    section. By keyword, where the caller has them: entropy (nats), old_log_probs (nats), values, token_level_scores
-    (before KL and length terms; they decide success), all [rows, tokens]; reward_extra_info, a mapping from
-    names to one value a row, where a field of it decides success; metrics, a dictionary to add the members' metrics to.
+    section. By keyword, where the caller has them: entropy (nats), old_log_probs, rollout_log_probs and ref_log_prob
+    (nats), values, token_level_scores (before KL and length terms; they decide success), all [rows, tokens];
+    reward_extra_info, a mapping from names to one value a row, where a field of it decides success; metrics, a
+    dictionary to add the members' metrics to.
 
     Returns: advantages and returns [rows, tokens]; the returns are the base estimator's own, or the advantages. Of a
     large batch, returns that are one number a response are a view that repeats it outside the mask, too.
@@ -178,8 +183,11 @@ def _gather(chain: Chain, call: Call) -> dict[str, torch.Tensor]:
     tensors = {name: call.tensors.require(name, _needing(chain, name)) for name in chain.tensors}
     if "entropy" in tensors:
         checks.entropy(tensors["entropy"], call.rows.mask, call.step.vocabulary_size() if call.step else None)
-    if "old_log_probs" in tensors:
-        checks.log_probs("old_log_probs", tensors["old_log_probs"], call.rows.mask)
+    for name in ("old_log_probs", "rollout_log_probs", "ref_log_prob"):
+        if name in tensors:
+            checks.log_probs(name, tensors[name], call.rows.mask)
+    if "values" in tensors:
+        checks.within("values", tensors["values"], call.rows.mask)
     return tensors
 
 

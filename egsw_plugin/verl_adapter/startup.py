@@ -50,6 +50,11 @@ MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
 RESPONSES = "actor_rollout_ref.rollout.n"
 BYPASS = "algorithm.rollout_correction.bypass_mode"
 TASK_REWARDS = "distillation.distillation_loss.use_task_rewards"
+COMPUTED_WITH = {  # tensors that verl computes with one of these settings alone
+    "rollout_log_probs": ("actor_rollout_ref.rollout.calculate_log_probs",),
+    "ref_log_prob": (KL_LOSS, "algorithm.use_kl_in_reward"),
+    "values": ("critic.enable",),
+}
 VERL_SEQUENCE_LOSSES = ("gspo", "geo_mean")  # of verl's own, those with one ratio a response
 # The field that each of these settings of the actor has verl read.
 NEEDED_SETTING = {Field.KL_WEIGHT: KL_LOSS, Field.ENTROPY_COEF: CALCULATE_ENTROPY}
@@ -259,6 +264,12 @@ def _patched() -> bool:
 
 
 def _missing_tensors(config: Any, plan: Plan) -> Iterator[OptionError]:
+    for name, (first, *others) in COMPUTED_WITH.items():
+        if name in plan.tensors and not any(select(config, key, False) for key in (first, *others)):
+            link = next(link for link in plan.links if name in link.requirements.tensors)
+            fix = "".join(f", or {key}=True" for key in others)
+            fix = f"{link.name} needs {name}, which verl then does not compute; set it to True{fix}"
+            yield OptionError(first, select(config, first, False), fix)
     if not select(config, BYPASS, False) or "entropy" not in plan.tensors:
         return
     fix = "verl then computes no entropy; set it to False"
