@@ -1024,12 +1024,17 @@ def test_what_the_study_page_says_beyond_its_tables():
 def test_what_the_language_models_page_says_beyond_its_tables():
     page = (ROOT / "docs/study_smollm2.md").read_text()
     records = read_finished_runs(ROOT / "docs/study_smollm2/runs")
-    curves = {record.name: success_curve(record) for record in records}
+    runs = {record.name: record for record in records}
+    curves = {name: success_curve(record) for name, record in runs.items()}
     starts = [100 * curve[0] for curve in curves.values()]
     assert f"({min(starts):.1f} to {max(starts):.1f} %; 256 responses each)" in page
     grpo, egsw = ({seed: 100 * curves[f"{name}-seed{seed}"][60] for seed in (1, 2)} for name in ("grpo", "egsw"))
     assert f"GRPO ends at {grpo[1]:.0f} % and EGSW at {egsw[1]:.0f}" in page.replace("\n ", "")
     assert [round(egsw[seed] - grpo[seed]) for seed in (2, 1)] == [5, -1]
+    for cell, seed in (("egsw", 1), ("egsw", 2), ("gtpo", 2)):
+        with_entropy, without = (runs[f"{name}-seed{seed}"] for name in (cell, f"{cell}_alpha0"))
+        for measure in (final_success, mean_success, training_success):
+            assert abs(measure(with_entropy) - measure(without)) < 0.03
     whole = [100 * training_success(record) for record in records]
     assert f"{min(whole):.0f} to {max(whole):.0f} % is right" in page
     assert not any(row.get("actor/pg_clipfrac") for record in records for row in record.metrics.training)
