@@ -438,7 +438,8 @@ from verl.utils import config
 from verl.workers.utils import losses
 trainer = trainer_base.PPOTrainer
 for part in (
-    *(core_algos.ADV_ESTIMATOR_REGISTRY["egsw"], core_algos.POLICY_LOSS_REGISTRY["gtpo"], config.validate_config),
+    core_algos.ADV_ESTIMATOR_REGISTRY["egsw"].__wrapped__,  # under torch.no_grad
+    *(core_algos.POLICY_LOSS_REGISTRY["gtpo"], config.validate_config),
     *(trainer.__init__, trainer._compute_advantage, trainer._save_checkpoint, trainer._load_checkpoint),
     *(trainer_base.compute_advantage_for_multi_trajectories, ray_trainer.RayPPOTrainer.__init__),
     *(losses.ppo_loss, losses.kl_penalty),
