@@ -144,8 +144,8 @@ def make_batch(seed: int, per_token: bool = False, **more: Any) -> Batch:
         "old_log_probs": 2 * uniform(rows, tokens).clamp(min=1e-4).log() * uniform(rows, tokens),
     } | more
     tensors = {"entropy": given.pop("entropy"), "old_log_probs": given.pop("old_log_probs")}
-    rows, judged = Rows.measure(given.pop("mask")), given.pop("success")
-    return Batch(advantages=given["base"], rows=rows, judged=judged, tensors=tensors, declared=True, **given)
+    measured, judged = Rows.measure(given.pop("mask")), given.pop("success")
+    return Batch(advantages=given["base"], rows=measured, judged=judged, tensors=tensors, declared=True, **given)
 
 
 # ------------------------------------------------------------------------------------------------- bases and transforms
