@@ -146,8 +146,8 @@ def make_batch(seed: int, per_token: bool = False, **more: Any) -> Batch:
     nats = given["old_log_probs"]
     given = {"rollout_log_probs": 1.1 * nats, "ref_log_prob": 0.9 * nats, "values": 0.3 * nats, **given}
     tensors = {name: given.pop(name) for name in TENSORS}
-    rows, judged = Rows.measure(given.pop("mask")), given.pop("success")
-    return Batch(advantages=given["base"], rows=rows, judged=judged, tensors=tensors, declared=True, **given)
+    measured, judged = Rows.measure(given.pop("mask")), given.pop("success")
+    return Batch(advantages=given["base"], rows=measured, judged=judged, tensors=tensors, declared=True, **given)
 
 
 # ------------------------------------------------------------------------------------------------- bases and transforms

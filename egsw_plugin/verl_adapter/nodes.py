@@ -81,7 +81,7 @@ def check_nodes_once_ray_is_up() -> None:
 def _is_another(runtime_env: Mapping[str, Any]) -> bool:
     """Whether workers of a runtime environment may lack what this process imports."""
     variables = runtime_env.get("env_vars") or {}
-    return bool(OTHER_PYTHON & runtime_env.keys() or OTHER_IMPORTS & variables.keys())
+    return any(map(runtime_env.get, OTHER_PYTHON)) or bool(OTHER_IMPORTS & variables.keys())  # verl passes None, too
 
 
 def _fault(ray: Any, answer: Any) -> str | None:
