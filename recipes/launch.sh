@@ -155,7 +155,8 @@ watch() { # GROUP; 124, as of timeout, if it hangs
     [ "$STALL_LIMIT" -ge 60 ] || pause=1
     trap 'exit 0' TERM
     exec 3>&1 4>&2 2> /dev/null # a file has its size, a terminal the time of the last output; a new Linux's pipe neither
-    while [ "$idle" -lt "$STALL_LIMIT" ] && sleep "$pause" && kill -0 "$$"; do
+    while [ "$idle" -lt "$STALL_LIMIT" ] && kill -0 "$$"; do
+        sleep "$pause" || continue # one that somebody ended says nothing
         now=$(stat -L -c '%n %s %Y' /dev/fd/3 /dev/fd/4 "$OUT/metrics.jsonl") || true
         if [ "$now" = "$seen" ]; then idle=$((idle + pause)); else seen=$now idle=0; fi # a sleeping machine counts nothing
     done

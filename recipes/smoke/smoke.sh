@@ -16,29 +16,8 @@ PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 export OUT PYTHON NNODES=1 NGPUS_PER_NODE=1
 . "$ROOT/recipes/machine/cpu.sh"
 "$PYTHON" -m egsw_plugin.tiny --out "$ASSETS" --boxed
-PROBLEMS=
-case $RECIPE in
-    *reasoning_gym/*) # whose reward function wants the library's own entries: the same sums as a task of it has them
-        PROBLEMS=gym_
-        "$PYTHON" - "$ASSETS" << 'END'
-import sys
-
-import pandas as pd
-
-from egsw_plugin.rewards.gym_tasks import encode
-
-for part in ("train", "test"):
-    rows = pd.read_parquet(f"{sys.argv[1]}/{part}.parquet")
-    truths = [model["ground_truth"] for model in rows.reward_model]
-    entries = [encode({"question": "", "answer": truth, "metadata": {}}) for truth in truths]
-    rows["data_source"] = "reasoning_gym/chain_sum"
-    rows["extra_info"] = [{"entry": entry, "options": "{}", "form": "boxed"} for entry in entries]
-    rows.to_parquet(f"{sys.argv[1]}/gym_{part}.parquet")
-END
-        ;;
-esac
 export MODEL_PATH=$ASSETS/model
-export TRAIN_FILES=${TRAIN_FILES:-$ASSETS/${PROBLEMS}train.parquet} VAL_FILES=${VAL_FILES:-$ASSETS/${PROBLEMS}test.parquet}
+export TRAIN_FILES=${TRAIN_FILES:-$ASSETS/train.parquet} VAL_FILES=${VAL_FILES:-$ASSETS/test.parquet}
 
 SMALL=(
     machine=cpu

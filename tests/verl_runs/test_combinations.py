@@ -93,21 +93,19 @@ def test_colocated_asynchronous_trainer(tmp_path, method, arguments):
 
 @pytest.mark.parametrize("method", ["gtpo", "grpo_s"])
 def test_separate_asynchronous_trainer(tmp_path, method):
-    """Two updates between transfers, a rollout batches ahead, and so slow that a transfer cuts responses in two."""
+    """Two updates between transfers, and a rollout that is batches ahead."""
     run = train(
         tmp_path,
         "machine=cpu_apart",
         "trainer.v1.separate_async.parameter_sync_step=2",
         "trainer.v1.separate_async.num_warmup_batches=3",
         "actor_rollout_ref.actor.ppo_mini_batch_size=8",
-        "actor_rollout_ref.rollout.max_num_seqs=8",
         steps=3,
         ADV=method,
     )
     assert_in_effect(run, method, steps=3, changed=0.05)
     stale = run.column("training/off_policy/trajectory_staleness_worst/max")
     assert stale[0] == 0 < max(stale)
-    assert max(run.column("training/off_policy/trajectory_spans/max")) > 1  # begun with other weights than ended
     if method != "grpo_s":  # whose aggregation verl's metric follows: a mean over responses
         assert run.column(f"{method}/entropy/mean") == pytest.approx(run.column("actor/entropy"), rel=1e-4)
 
