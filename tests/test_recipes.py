@@ -327,8 +327,8 @@ def started(tmp_path):
                     stdout=file,
                     stderr=file,
                     start_new_session=True,
-                    # A shell starts background jobs with SIGINT ignored; the tests may be part of one.
-                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                    # A shell starts background jobs with SIGINT ignored, nohup its command with SIGHUP.
+                    preexec_fn=lambda: [signal.signal(one, signal.SIG_DFL) for one in (signal.SIGINT, signal.SIGHUP)],
                 )
             )
         return running[-1], log

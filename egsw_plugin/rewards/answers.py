@@ -363,7 +363,7 @@ def as_latex(statement: str, named: bool = False) -> str:
 def _valued(name: str, value: str, equation: str) -> str:
     """The answer of a named formula and what stands behind its sign; both with the sign are the equation."""
     if _NEXT_VALUE.search(value) or (value[:1] != "$" and _MATH.search(value)):
-        number = None if _NEXT_VALUE.search(value) else _NUMBER_IN_WORDS.match(value)
+        number = None if _NEXT_VALUE.search(value) else NUMBER_IN_WORDS.match(value)
         return in_box(f"{name} = {number[1]}" if number else " ".join(_DOLLAR.sub("", equation).split()))
     answer = as_latex(value, named=True)
     return in_box(f"{name} = {shown(answer)}") if answer.startswith(_OPENED) else answer
