@@ -79,7 +79,7 @@ enough_memory() { # the kernel would kill a worker, minutes later
 OUT=$(realpath -m "$OUT")
 
 if ! $printing; then
-    [[ $STALL_LIMIT =~ ^[0-9]+$ ]] || fail "STALL_LIMIT=$STALL_LIMIT: a number of seconds, or 0 for no limit"
+    [[ $STALL_LIMIT =~ ^(0|[1-9][0-9]{0,8})$ ]] || fail "STALL_LIMIT=$STALL_LIMIT: a number of seconds, or 0 for no limit"
     enough_memory
     launched="CONFIG=$CONFIG METHOD=$METHOD MODEL_PATH=$MODEL_PATH SEED=$SEED TRAIN_FILES=$TRAIN_FILES VAL_FILES=$VAL_FILES"
     launched+="${TASKS:+ TASKS=${TASKS[*]} ${DATA_OPTIONS[*]:-}}${*:+ $*}"
@@ -143,6 +143,7 @@ watched() { # COMMAND
     watcher=$!
     set +m
     for name in INT TERM HUP; do trap "kill -$name -- -$run 2> /dev/null || true" "$name"; done
+    trap "kill -STOP -- -$run -$watcher; kill -STOP $$; kill -CONT -- -$run -$watcher" TSTP # Ctrl-Z
     wait "$run" || code=$?
     while kill -0 "$run" 2> /dev/null; do code=0 && wait "$run" || code=$?; done # a signal had ended the wait
     kill -TERM -- "-$watcher" 2> /dev/null || true
@@ -165,7 +166,7 @@ watch() { # GROUP; 124, as of timeout, if it hangs
     for _ in {1..30}; do kill -0 -- "-$1" && sleep 1 || break; done
     kill -KILL -- "-$1" || true
     [ "$idle" -ge "$STALL_LIMIT" ] || exit 0 # the launcher was killed
-    echo "$(basename "$0"): ended: for STALL_LIMIT=$STALL_LIMIT seconds nothing was printed, and nothing added to\
+    echo "$(basename "$0"): ended: for STALL_LIMIT=$STALL_LIMIT seconds nothing was ${printed}added to\
  $OUT/metrics.jsonl ($(cat "$OUT/metrics.jsonl" | wc -l) lines), as where a weight sync has failed. If a step\
  or a validation may take longer, set STALL_LIMIT to more, or to 0 for no limit" >&4
     exit 124
@@ -173,6 +174,16 @@ watch() { # GROUP; 124, as of timeout, if it hangs
 
 LIMITED=(env)
 [ -z "$TIME_LIMIT" ] || LIMITED=(timeout --kill-after=30 "$TIME_LIMIT")
+printed='printed, and nothing '
+seen() { [ -f "/dev/fd/$1" ] || [ -t "$1" ]; }
+if ! $printing && [ "$STALL_LIMIT" != 0 ] && ! seen 1 && ! seen 2; then
+    printed= logger=$LOGGER
+    for argument in "$@"; do case $argument in *trainer.logger=*) logger=${argument#*=} ;; esac; done
+    if [[ $logger != *file* ]]; then
+        echo "$(basename "$0"): no STALL_LIMIT: what goes through a pipe is not seen, and trainer.logger has no file" >&2
+        STALL_LIMIT=0
+    fi
+fi
 START=(watched)
 if $printing || [ "$STALL_LIMIT" = 0 ]; then START=(exec); fi
 "${START[@]}" "${LIMITED[@]}" "$PYTHON" -m verl.trainer.main_ppo --config-path "$RECIPES" --config-name "$CONFIG" \

@@ -218,6 +218,11 @@ Root Cause (first observed failure):
 EMPTY = ("traceback", "ValueError: the training set is empty")
 X = ("traceback", "ValueError: x")
 MEMORY = ("traceback", "torch.OutOfMemoryError")
+HANG = """\
+/r/launch.sh: line 156: 28360 Killed                  "$@"
+run_tiny.sh: ended: for STALL_LIMIT=7200 seconds nothing was printed, and nothing added to /o/metrics.jsonl (3 lines), \
+as where a weight sync has failed.
+"""
 
 LOGS = {  # the log, the kind of its cause, and what the first line or two must say
     "segfault of an actor": (of("WorkerDict pid=812", SEGFAULT) + RAYLET + DIED, "native", "*** SIGSEGV received"),
@@ -498,6 +503,12 @@ LOGS = {  # the log, the kind of its cause, and what the first line or two must 
         ),
         "traceback",
         "out of shared memory",
+    ),
+    "a hang that its launcher kills": (HANG, "native", "ended: for STALL_LIMIT=7200 seconds nothing was printed"),
+    "why it hung": (
+        of("WorkerDict pid=812", RAISED.format("ValueError: x")) + HANG,
+        "native",
+        "812 said: ValueError: x",
     ),
     "no module": ("/v/bin/python: No module named verl.trainer.main_pp0\n", "tail", "No module named verl.trainer"),
 }

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -311,18 +312,22 @@ def test_too_little_memory_is_refused_before_anything_is_made(arguments_of, tmp_
 
 @pytest.fixture
 def started(tmp_path):
-    """Starts a launcher, with a script in place of the training, its output in a file; ends what is left of it."""
+    """Starts a launcher, with a script in place of the training, its output in a file, or in one through a pipe; ends
+    what is left of it."""
     stand_in, log, running = tmp_path / "python", tmp_path / "log", []
 
-    def start(script, **environment):
+    def start(script, pipe=False, **environment):
         stand_in.write_text(f"#!/bin/bash\n{script}\n")
         stand_in.chmod(0o755)
         given = {name: file_at(tmp_path / "data.parquet") for name in ("TRAIN_FILES", "VAL_FILES")}
         given |= {"PYTHON": str(stand_in), "OUT": str(tmp_path / "out"), "STALL_LIMIT": "4", **environment}
+        launcher = ["bash", str(RECIPES / "egsw" / "run_qwen2.5_math_7b.sh")]
+        if pipe:
+            launcher = ["bash", "-o", "pipefail", "-c", f"{shlex.join(launcher)} 2>&1 | cat"]
         with open(log, "w") as file:
             running.append(
                 subprocess.Popen(
-                    ["bash", str(RECIPES / "egsw" / "run_qwen2.5_math_7b.sh")],
+                    launcher,
                     env={**os.environ, **given},
                     stdout=file,
                     stderr=file,
@@ -394,7 +399,37 @@ def test_without_a_stall_limit_nothing_watches(started):
     assert of_session(launcher.pid) == [launcher.pid] and int(log.read_text()) == os.getpid()
 
 
-@pytest.mark.parametrize("value", ["2h", "-1", "1.5"])
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("logger", ["[console]", "[console,file]"])
+def test_through_a_pipe_only_steps_are_seen(started, logger):
+    """New Linux gives a pipe no time of its last output."""
+    launcher, log = started("for i in {1..8}; do echo here; sleep 1; done; exit 7", pipe=True, LOGGER=logger)
+    code, said = launcher.wait(100), log.read_text()
+    if "file" not in logger:
+        assert code == 7 and "no STALL_LIMIT: what goes through a pipe is not seen" in said
+    else:  # where the pipe has such a time, the run goes on
+        assert (code == 124) == ("for STALL_LIMIT=4 seconds nothing was added to" in said)
+        assert code in (7, 124) and "no STALL_LIMIT" not in said
+
+
+@pytest.mark.timeout(120)
+def test_a_launcher_that_is_stopped_stops_the_run(started):
+    launcher, log = started('for i in {1..5}; do echo "pid $$"; sleep 1; done; exit 7')
+    wait_for(lambda: "pid" in log.read_text())
+    run = int(log.read_text().split()[1])
+    launcher.send_signal(signal.SIGTSTP)
+    wait_for(lambda: state_of(run) == state_of(launcher.pid) == "T")
+    time.sleep(6)  # longer than STALL_LIMIT
+    launcher.send_signal(signal.SIGCONT)
+    assert launcher.wait(100) == 7
+    assert "STALL_LIMIT" not in log.read_text()
+
+
+def state_of(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.parametrize("value", ["2h", "-1", "1.5", "00", "9" * 20])
 def test_a_stall_limit_that_is_none_is_refused(arguments_of, value):
     with pytest.raises(AssertionError, match=f"STALL_LIMIT={value}: a number of seconds, or 0 for no limit"):
         arguments_of(RECIPES / "egsw" / "run_qwen2.5_math_7b.sh", STALL_LIMIT=value)

@@ -36,6 +36,7 @@ _IGNORED = re.compile(
     r"Exception ignored (?:in|while)|Error in atexit|Exception in thread|--- Logging error ---|"
     r"(?:Task|Future) exception was never retrieved|Error in sys\.excepthook"
 )
+_STALLED = re.compile(r": ended: for STALL_LIMIT=\d")  # a launcher of ours
 _PROGRESS = re.compile(r"step:\d+ - ")  # verl's line after a step: what was said before it ended nothing
 _RAY_HEADER = re.compile(r"(?:ray\.exceptions\.RayTaskError(?:\([\w., ]*\))?: )?ray::\S+")
 _CHAIN = re.compile(r"The above exception was the direct cause|During handling of the above exception")
@@ -284,6 +285,12 @@ def _full_disk_or_memory(log: _Log) -> Cause | None:
     return next((Cause("worker", _show_death(line, log.sources)) for line in lines), None)
 
 
+def _stalled(log: _Log) -> Cause | None:
+    """A run that hung is ended by its launcher, so that what says so comes of that."""
+    said = [log.lines[n][1] for n in log.after(_STALLED.search)]
+    return Cause("native", said[:1] + _earlier(log)) if said else None
+
+
 def _end_of_the_driver(log: _Log) -> Cause | None:
     last = log.last
     nothing_died = not (log.dead or log.deaths or log.natives)
@@ -331,6 +338,7 @@ _RULES: tuple[Callable[[_Log], Cause | None], ...] = (
     _own_refusal,
     _configuration,
     _full_disk_or_memory,
+    _stalled,
     _end_of_the_driver,
     _end_of_a_worker,
     _death_or_consequence,
