@@ -262,7 +262,12 @@ def worker_bridge() -> Result:
 
     wrapped = {"ppo_loss": losses.ppo_loss, "kl_penalty": losses.kl_penalty}
     for name in contract.LOSS_USERS:
-        user = importlib.import_module(name)
+        try:
+            user = importlib.import_module(name)
+        except ModuleNotFoundError as missing:
+            if not name.startswith(str(missing.name)):
+                raise
+            continue  # another verl need not have it
         wrapped |= {f"{name}.ppo_loss": user.ppo_loss} if hasattr(user, "ppo_loss") else {}
     return _bridge(contract.broken(losses), wrapped, hooks)
 
@@ -270,7 +275,9 @@ def worker_bridge() -> Result:
 def _bridge(missing: list[str], wrapped: dict[str, Any], hooks: types.ModuleType) -> Result:
     if missing:
         return _failed(f"this verl lacks {'; '.join(missing)}", INSTALL_VERL)
-    strangers = [f"{name} is {_where(part)}" for name, part in wrapped.items() if not _leads_to(part, hooks)]
+    from .verl_adapter.contract import where
+
+    strangers = [f"{name} is {where(part)}" for name, part in wrapped.items() if not _leads_to(part, hooks)]
     if strangers:
         return _failed("; ".join(strangers) + ", without the bridge", _loaded_or_replaced())
     return _ok(f"in {', '.join(wrapped)}")
@@ -308,20 +315,24 @@ def members() -> Result:
 
 
 def _registry(registry: dict[str, Any], names: Sequence[str], ours: dict[str, Any]) -> Result:
+    from .verl_adapter.contract import leads_to, where
+
     absent = [name for name in names if name not in registry]
-    strange = [name for name in names if name in registry and registry[name] is not ours.get(name)]
+    strange = [name for name in names if name in registry and not leads_to(registry[name], ours.get(name))]
     faults = [f"{', '.join(absent)}: not registered"] if absent else []
-    faults += [f"{name} is {_where(registry[name])}, not this plugin's" for name in strange]
+    faults += [f"{name} is {where(registry[name])}, not this plugin's" for name in strange]
     return _failed("; ".join(faults), _loaded_or_replaced()) if faults else _ok(", ".join(names))
 
 
 def startup_hook() -> Result:
     """Whether verl's validation, which runs before Ray starts, goes through ours."""
     config_module = importlib.import_module("verl.utils.config")
-    from .verl_adapter import startup
+    from .verl_adapter import contract, startup
 
     if not _leads_to(config_module.validate_config, startup):
-        found = f"verl.utils.config.validate_config is {_where(config_module.validate_config)}, without our check"
+        found = (
+            f"verl.utils.config.validate_config is {contract.where(config_module.validate_config)}, without our check"
+        )
         return _failed(found, _loaded_or_replaced())
     return _ok("in verl.utils.config.validate_config")
 
@@ -351,12 +362,6 @@ def _leads_to(function: Any, module: types.ModuleType) -> bool:
             return True
         function = getattr(function, "__wrapped__", None)
     return False
-
-
-def _where(function: Any) -> str:
-    name = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"
-    code = getattr(function, "__code__", None)
-    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
 
 
 def ray_worker(time_limit: float) -> Result:

@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from egsw_plugin import doctor, versions
+from egsw_plugin.verl_adapter import contract
 
 try:
     import tomllib
@@ -184,6 +185,12 @@ def test_an_exception_is_a_failed_check():
 
     result = doctor._run("some check", check, fix="find it")
     assert result == doctor.Result("some check", "failed", "KeyError: 'lost'", "find it")
+
+
+def test_a_verl_without_a_module_that_takes_the_loss(monkeypatch):
+    monkeypatch.setattr(contract, "LOSS_USERS", ("verl.trainer.no_such.losses", "verl.workers.engine_workers"))
+    result = doctor.worker_bridge()
+    assert result.status == "ok" and "verl.workers.engine_workers.ppo_loss" in result.found
 
 
 def test_a_package_of_another_version(monkeypatch):

@@ -4,7 +4,9 @@ A bad option that shows after ninety seconds and a rollout costs a user an hour 
 weeks. Maps to verl_adapter/startup.py and entry.py. `test_refused_before_ray_starts` runs verl's real entry point.
 """
 
+import functools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,7 @@ import verl.utils.config
 from forks import forked
 from launches import COMPLETE, configuration
 
-from egsw_plugin.errors import OptionError
+from egsw_plugin.errors import BridgeError, OptionError
 from egsw_plugin.verl_adapter import contract, startup
 
 LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode"
@@ -542,8 +544,9 @@ for overrides in (["egsw"], ["grpo"], ["grpo", "{LOSS}=gtpo"], ["grpo_s"], ["gtp
     said = [line.removeprefix("SAID ") for line in run.stdout.splitlines() if line.startswith("SAID")]
     assert len(said) == 5, run.stderr
     assert said[0] == said[1] == said[4] == "accepted"
-    assert said[2].startswith(f"{LOSS}='gtpo': verl has early.her_loss under this name of egsw-plugin's")
-    assert said[3].startswith("algorithm.adv_estimator='grpo_s': verl has early.her_estimator under this name")
+    place = re.escape(str(tmp_path / "early.py"))
+    assert re.match(rf"{LOSS}='gtpo': verl has early.her_loss \({place}:4\) under this name of egsw-plugin's", said[2])
+    assert re.match(rf"algorithm.adv_estimator='grpo_s': verl has early.her_estimator \({place}:8\) under", said[3])
     assert all("VERL_USE_EXTERNAL_PLUGINS=none" in refusal for refusal in said[2:4])
 
 
@@ -553,12 +556,41 @@ def test_a_policy_loss_that_replaced_ours_is_refused(monkeypatch):
     from verl.workers.utils import losses
 
     monkeypatch.setitem(core_algos.POLICY_LOSS_REGISTRY, "gtpo", core_algos.POLICY_LOSS_REGISTRY["vanilla"])
-    refusal = f"{LOSS}='gtpo': verl has {core_algos.__name__}.compute_policy_loss"
+    refusal = f"{LOSS}='gtpo': this verl has a function of its own .*, {core_algos.__name__}.compute_policy_loss"
     with pytest.raises(OptionError, match=refusal):
         startup.check_trainer(configuration("algorithm.adv_estimator=grpo", f"{LOSS}=gtpo"), contract.TRAINER)
     with pytest.raises(OptionError, match=refusal):
         losses.ppo_loss(SimpleNamespace(policy_loss={"loss_mode": "gtpo"}), None, None)
     startup.check_trainer(configuration("algorithm.adv_estimator=grpo", f"{LOSS}=grpo_s"), contract.TRAINER)
+
+
+def test_a_function_that_wraps_ours_is_ours(monkeypatch):
+    """As a package that measures times puts one there."""
+    from verl.trainer.ppo import core_algos
+
+    config = configuration("algorithm.adv_estimator=gtpo", f"{LOSS}=gtpo")
+    for key, registry in (
+        ("algorithm.adv_estimator", core_algos.ADV_ESTIMATOR_REGISTRY),
+        (LOSS, core_algos.POLICY_LOSS_REGISTRY),
+    ):
+        ours = registry["gtpo"]
+        monkeypatch.setitem(registry, "gtpo", functools.wraps(ours)(lambda *args, ours=ours: ours(*args)))
+        startup.check_trainer(config, contract.TRAINER)
+        monkeypatch.setitem(registry, "gtpo", lambda *args, ours=ours: ours(*args))
+        with pytest.raises(
+            OptionError, match=rf"^{key}='gtpo': verl has {__name__}.*lambda> \(.*test_startup.py:\d+\)"
+        ):
+            startup.check_trainer(config, contract.TRAINER)
+        monkeypatch.setitem(registry, "gtpo", ours)
+
+
+def test_records_of_a_verl_estimator_need_the_trainers_part_of_verl(monkeypatch):
+    recorded = configuration("algorithm.adv_estimator=grpo", "+algorithm.record.every=5")
+    startup.check_trainer(recorded, contract.TRAINER)
+    monkeypatch.delattr("verl.trainer.ppo.v1.trainer_base.PPOTrainer._compute_advantage")
+    with pytest.raises(BridgeError, match=r"It lacks .*PPOTrainer\._compute_advantage"):
+        startup.check_trainer(recorded, contract.TRAINER)
+    startup.check_trainer(configuration("algorithm.adv_estimator=grpo"), contract.TRAINER)
 
 
 def test_a_verl_is_judged_by_what_it_has_and_not_by_its_number(tmp_path):

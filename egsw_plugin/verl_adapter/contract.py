@@ -68,6 +68,23 @@ def broken(*modules: str | ModuleType) -> list[str]:
     return found
 
 
+def leads_to(function: Any, ours: Any) -> bool:
+    """Whether a function is ours, or wraps it.
+
+    >>> from functools import wraps
+    >>> leads_to(wraps(broken)(lambda *modules: broken(*modules)), broken), leads_to(print, broken)
+    (True, False)
+    """
+    return inspect.unwrap(function, stop=lambda part: part is ours) is ours
+
+
+def where(function: Any) -> str:
+    """A function's name, and the place of its code, which `functools.wraps` leaves alone."""
+    name = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"
+    code = getattr(function, "__code__", None)
+    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
+
+
 def _fits(part: Any, path: str, parameters: list[str] | None) -> bool:
     for name in path.split("."):
         part = getattr(part, name, None)

@@ -11,7 +11,7 @@ from ..console import warn_once
 from ..errors import BridgeError
 from ..fields import Arrived, Field, arrived, arriving
 from . import contract, recording, startup, step, worker
-from .configuration import Plan, is_ours, plan_of
+from .configuration import is_ours
 
 
 def install_in_trainer(trainer_base: Any) -> None:
@@ -22,7 +22,10 @@ def install_in_trainer(trainer_base: Any) -> None:
     @functools.wraps(construct)
     def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         startup.check_trainer(config, contract.TRAINER)
-        if _takes_part(config) is not None and type(self)._compute_advantage is not trainer_class._compute_advantage:
+        if (
+            startup.takes_part(config) is not None
+            and type(self)._compute_advantage is not trainer_class._compute_advantage
+        ):
             warn_once(
                 f"{type(self)._compute_advantage.__qualname__} stands in place of verl's: unless it calls that one by "
                 "super()._compute_advantage(batch, metrics), estimators get no entropy, the policy loss no options and "
@@ -40,7 +43,7 @@ def install_in_trainer(trainer_base: Any) -> None:
 
     @functools.wraps(compute)
     def _compute_advantage(self: Any, batch: Any, metrics: Any) -> Any:
-        plan = _takes_part(self.config)
+        plan = startup.takes_part(self.config)
         if plan is None:
             return compute(self, batch, metrics)
         name = self.config.algorithm.adv_estimator
@@ -75,13 +78,6 @@ def install_in_trainer(trainer_base: Any) -> None:
     trainer_class._compute_advantage = _compute_advantage
     trainer_base.compute_advantage_for_multi_trajectories = compute_advantage_for_multi_trajectories
     trainer_class._save_checkpoint, trainer_class._load_checkpoint = _save_checkpoint, _load_checkpoint
-
-
-def _takes_part(config: Any) -> Plan | None:
-    """What a configuration asks of an advantage step, or None where that is verl's own."""
-    plan = plan_of(config)
-    nothing = not plan.links and plan.chain is None and recording.options_of(config.algorithm) is None
-    return None if nothing else plan
 
 
 def install_in_old_trainer(ray_trainer: Any) -> None:

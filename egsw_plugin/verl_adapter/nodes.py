@@ -15,7 +15,7 @@ from ..errors import BridgeError
 TIME_LIMIT = 600.0  # seconds for all nodes to answer: each imports verl, which takes minutes where all cores are busy
 # What in a runtime environment may take the plugin from workers: its own keys, and variables.
 OTHER_PYTHON = {"conda", "container", "image_uri", "pip", "py_executable", "uv"}
-OTHER_IMPORTS = {"PYTHONPATH", "VERL_USE_EXTERNAL_PLUGINS"}
+OTHER_IMPORTS = {"PYTHONPATH", "VERL_USE_EXTERNAL_MODULES", "VERL_USE_EXTERNAL_PLUGINS"}
 
 
 def check_nodes() -> None:
@@ -42,10 +42,11 @@ def check_nodes() -> None:
         ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
         for node in nodes
     ]
-    ray.wait(answers, num_returns=len(answers), timeout=TIME_LIMIT)
+    seconds = TIME_LIMIT + _building(context.runtime_env)
+    ray.wait(answers, num_returns=len(answers), timeout=seconds)
     faults = []
     for node, answer in zip(nodes, answers, strict=True):
-        if (fault := _fault(ray, answer)) is not None:
+        if (fault := _fault(ray, answer, seconds)) is not None:
             faults.append(f"{node['NodeManagerAddress']} (node {node['NodeID'][:8]}) {fault}")
     if faults:
         raise BridgeError(
@@ -79,16 +80,32 @@ def check_nodes_once_ray_is_up() -> None:
 
 
 def _is_another(runtime_env: Mapping[str, Any]) -> bool:
-    """Whether workers of a runtime environment may lack what this process imports."""
+    """Whether workers of a runtime environment may lack what this process imports.
+
+    >>> _is_another({"env_vars": {"VERL_USE_EXTERNAL_MODULES": "hers"}}), _is_another({"env_vars": {"HOME": "/"}})
+    (True, False)
+    """
     variables = runtime_env.get("env_vars") or {}
     return any(map(runtime_env.get, OTHER_PYTHON)) or bool(OTHER_IMPORTS & variables.keys())  # verl passes None, too
 
 
-def _fault(ray: Any, answer: Any) -> str | None:
+def _building(runtime_env: Mapping[str, Any]) -> float:
+    """Seconds that Ray may take to build a runtime environment, which it does before a node's first answer.
+
+    >>> _building({}), _building({"pip": ["verl"]}), _building({"uv": ["verl"], "config": {"setup_timeout_seconds": 9}})
+    (0.0, 600.0, 9.0)
+    """
+    if not any(map(runtime_env.get, OTHER_PYTHON)):
+        return 0.0
+    limit = (runtime_env.get("config") or {}).get("setup_timeout_seconds", 600)  # Ray's own, if none is set
+    return float(limit) if limit >= 0 else 7 * 24 * 3600.0  # -1: no limit
+
+
+def _fault(ray: Any, answer: Any, seconds: float) -> str | None:
     try:
         version, failure = ray.get(answer, timeout=0)
     except ray.exceptions.GetTimeoutError:
-        return f"did not answer within {TIME_LIMIT:.0f} s"
+        return f"did not answer within {seconds:.0f} s"
     except Exception as error:  # without the plugin, Ray cannot even read the question
         text = str(error)
         missing = "No module named 'egsw_plugin" in text

@@ -86,8 +86,9 @@ def check_trainer(config: Any, trainer: str, old_trainer: str | None = None) -> 
     plan = check(config, old_trainer)
     if plan is None:
         return
-    if _needs_workers(plan):
-        if broken := contract.broken(contract.CORE, trainer, contract.LOSSES):
+    if _needs_workers(plan) or takes_part(config) is not None:
+        needed = (contract.CORE, trainer, contract.LOSSES) if _needs_workers(plan) else (trainer,)
+        if broken := contract.broken(*needed):
             raise BridgeError(
                 f"{ESTIMATOR}={get(config, 'algorithm').adv_estimator}: this verl ({verl.__version__}) is not as "
                 f"egsw-plugin {__version__} needs it. It lacks {'; '.join(broken)}; install one that was tried: "
@@ -98,6 +99,7 @@ def check_trainer(config: Any, trainer: str, old_trainer: str | None = None) -> 
                 f"verl {verl.__version__} has what egsw-plugin {__version__} needs by name, but was not tried with it; "
                 f"tried were {', '.join(TRIED_VERL)}"
             )
+    if _needs_workers(plan):
         nodes.check_nodes()
     for conflict in (*MEMBERS.conflicts(), *LOSSES.conflicts()):
         warn_once(conflict)
@@ -113,6 +115,13 @@ def check_trainer(config: Any, trainer: str, old_trainer: str | None = None) -> 
         f"egsw-plugin {__version__} on verl {verl.__version__}: adv_estimator={name} {_described(plan.chain)}; "
         f"policy loss {loss}{options}"
     )
+
+
+def takes_part(config: Any) -> Plan | None:
+    """What a configuration asks of an advantage step, or None where that is verl's own."""
+    plan = plan_of(config)
+    nothing = not plan.links and plan.chain is None and recording.options_of(config.algorithm) is None
+    return None if nothing else plan
 
 
 def _needs_workers(plan: Plan) -> bool:

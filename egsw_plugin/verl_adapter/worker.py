@@ -16,6 +16,7 @@ from ..methods.places import LOSS_MODE
 from ..methods.registry import is_file
 from ..methods.rules import token_losses
 from ..options import Options, decode
+from . import contract
 
 REGISTERED: dict[str, Callable] = {}  # what this process handed to verl, by name
 
@@ -35,15 +36,22 @@ def register_one(core_algos: Any, name: str) -> None:
 
 
 def check_holder(key: str, name: str, registry: Mapping[str, Callable], ours: Mapping[str, Callable]) -> None:
-    """Refuse a name of ours under which verl would call another package's function. ours: what we registered."""
+    """Refuse a name of ours under which verl would call another package's function, unless that wraps ours.
+
+    ours: what we registered.
+    """
     holder = registry.get(name)
-    if holder is not ours.get(name):
-        where = f"{getattr(holder, '__module__', '')}.{getattr(holder, '__qualname__', holder)}"
+    if not contract.leads_to(holder, ours.get(name)):
+        theirs = contract.where(holder)
         fix = (
-            f"verl has {where} under this name of egsw-plugin's; to train with ours, leave that package out or have it "
-            "take another name; to train with that one, leave this plugin out (VERL_USE_EXTERNAL_PLUGINS=none)"
+            f"verl has {theirs} under this name of egsw-plugin's; to train with ours, leave that package out, or have "
+            "it take another name or wrap ours with functools.wraps"
         )
-        raise OptionError(key, name, fix)
+        if theirs.startswith("verl."):
+            fix = f"this verl has a function of its own under this name of egsw-plugin's, {theirs}"
+        raise OptionError(
+            key, name, f"{fix}; to train with that one, leave this plugin out (VERL_USE_EXTERNAL_PLUGINS=none)"
+        )
 
 
 def prepare(config: Any) -> None:
