@@ -756,6 +756,17 @@ def test_a_run_that_an_older_version_started_begins_anew(grid, tmp_path, capsys)
     assert "grpo-seed1.old1: of a run that was started by an older version" in capsys.readouterr().out
 
 
+def test_a_run_goes_on_whatever_variables_an_older_version_took_from_it(grid, tmp_path, capsys):
+    path, out = grid(ENDED_ONCE + GOOD), tmp_path / "out"
+    assert study(path, out, "--only", "grpo", "--seeds", "1") == 143
+    state = out / "work" / "grpo-seed1" / "study.json"
+    noted = json.loads(state.read_text())
+    assert noted["command"][:3] == ["env", "-u", "QUICK"]
+    state.write_text(json.dumps({**noted, "command": ["env", *noted["command"][3:]]}))
+    assert study(path, out, "--only", "grpo", "--seeds", "1") == 0
+    assert ".old1" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("ended", ["stopped", "killed"])
 def test_a_run_that_was_ended_does_not_go_on_with_other_sources(grid, tmp_path, capsys, monkeypatch, ended):
     """One record would join the steps of two versions of the code."""

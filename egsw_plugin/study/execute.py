@@ -242,7 +242,7 @@ def _begin(folder: Path, command: list[str], steps: int) -> _State:
     if folder.exists():
         saved = runner.saved_step(folder)
         logged = {row["step"] for row in metrics_of(read_lines(folder)).training}
-        if earlier is None or earlier.command != command:
+        if earlier is None or _set_by(earlier.command) != _set_by(command):
             _set_aside(folder, other)
         elif not logged.issuperset(range(1, saved + 1)):
             _set_aside(folder, "the metrics lack a step before its checkpoint")
@@ -253,6 +253,16 @@ def _begin(folder: Path, command: list[str], steps: int) -> _State:
             state = replace(earlier, made_from=made_from)
     state.write(folder)
     return state
+
+
+def _set_by(command: list[str]) -> list[str]:
+    """What a command sets: without the variables that it unsets, of which another version of this package knows others.
+
+    >>> _set_by(["env", "-u", "QUICK", "-u", "ASSETS", "SEED=1", "bash", "run.sh"])
+    ['env', 'SEED=1', 'bash', 'run.sh']
+    """
+    words = iter(command)
+    return [word for word in words if not (word == "-u" and next(words))]
 
 
 def _set_aside(folder: Path, why: str) -> Path:

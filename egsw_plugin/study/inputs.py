@@ -16,8 +16,8 @@ FILES = {
 }
 SOURCES = "egsw_plugin"
 _OF_THE_RUN = {"seed", "experiment_name"}
-_NOT_OF_A_RUN = (  # the parts of this package that only commands use; start models and data have digests of their own
-    *("study", "report", "models", "records/inspect.py", "records/whatif.py", "methods/pages.py"),
+_NOT_OF_A_RUN = (  # the parts of this package that only commands use; start models have digests of their own
+    *("study", "report", "models", "markdown.py", "records/inspect.py", "records/whatif.py", "methods/pages.py"),
     *("__main__.py", "cli.py", "content_policy.py", "doctor.py", "runner.py", "testing.py"),
 )
 
