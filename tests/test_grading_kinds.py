@@ -525,6 +525,16 @@ def test_the_value_of_a_named_formula(said, truth):
         (r"$180^\circ$, or $\pi$ radians", "90", WRONG),
         (r"$2\pi$, or $6.28$.", r"2\pi", RIGHT),
         (r"$2\pi$, or $6.28$.", r"\pi", WRONG),
+        (r"$2\pi$, or $9.99$.", r"2\pi", WRONG),
+        (r"$\sqrt{2}$, or $3.5$.", r"\sqrt{2}", WRONG),
+        (r"$\frac{\sqrt{2}}{2}$, or $0.707$.", r"\frac{\sqrt2}{2}", RIGHT),
+        ("$1$, and $2$ satisfy the equation.", "1,2", RIGHT),
+        ("$1$, and $2$ satisfy the equation.", "1", WRONG),
+        ("$x=1$, and $x=2$ satisfy it.", "1", WRONG),
+        ("$x=1$, or $x=2$ otherwise.", "1", WRONG),
+        ("$3$, or $5$ apples.", "3", WRONG),
+        ("$3$, and $4$ cm.", "3,4", RIGHT),
+        ("$10$ - $x$ is the rest", "10", WRONG),
         ("$3$, or $4.5$.", "3", WRONG),
         (r"$\frac12$, or $0.6$", "0.5", WRONG),
         (r"$\frac12$, or $0.5$", "0.5", RIGHT),
@@ -546,7 +556,7 @@ def test_a_clause_behind_a_formula_is_no_part_of_it(said, truth, right):
     assert accuracy("d", f"The answer is {said}", truth)["acc"] == right
 
 
-UNITS = "kWh rpm bpm fps dB hp px ppm ns ha ac ct wks dl cl hl lbf pp."
+UNITS = "kWh rpm bpm fps dB hp ppm ha wks dl cl hl lbf"
 
 
 @pytest.mark.parametrize("unit", UNITS.split())
@@ -554,6 +564,12 @@ def test_short_units_mean_nothing(unit):
     assert dapo("d", f"Answer: 5 {unit}", "5")["acc"] == RIGHT
     assert dapo("d", f"Answer: 6 {unit}", "5")["acc"] == WRONG
     assert dapo("d", f"Answer: 5 {unit}", "-5")["acc"] == WRONG
+
+
+@pytest.mark.parametrize("product", ["ac", "ct", "px", "ns", "pp"])
+def test_two_letters_that_may_be_variables_are_a_product(product):
+    assert dapo("d", f"Answer: 4 {product}", f"4{product}")["acc"] == RIGHT
+    assert dapo("d", f"Answer: 4 {product}", "4")["acc"] == WRONG
 
 
 @pytest.mark.parametrize("answer,truth,right", MORE)

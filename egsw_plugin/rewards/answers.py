@@ -6,6 +6,7 @@
 '42'
 """
 
+import math
 import re
 from functools import lru_cache
 
@@ -42,7 +43,7 @@ _DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]")
 # A word that changes nothing of the number before it: a unit, a reason. Two or three small letters may be variables.
 _IDLE = (
     rf"(?!(?:{CHANGING})\b)(?:[a-z]{{4}}|(?=[a-z]*[aeiou])[a-z]{{3}}|[a-z]{{2}}y\b|(?-i:[A-Z])[a-z]|(?:{LONG_UNITS}|"
-    r"sq|cu|qts?|pts?|pcs|tsp|yrs?|gm|hp|px|ns|ha|ac|ct|dl|cl|hl|pp|"
+    r"sq|cu|qts?|pts?|pcs|tsp|yrs?|gm|hp|ha|dl|cl|hl|"
     r"am|pm|an|as|at|be|by|go|he|is|it|me|my|no|of|on|so|up|us|we)\b)"
 )
 # 5(five), where 5(ab) is a product
@@ -170,14 +171,16 @@ _VALUE = re.compile(rf"\s*(?:=|:\s(?=\s*\$?[-\d\\]))\s*(?:{_FORMULA}\s*=\s*(?=[-
 _NEXT_VALUE = re.compile(rf"(?:,|;|\band\b|\bor\b)\s*{_FORMULA}\s*=\s*[-\d$\\]")
 _NUMBER = re.compile(r"\d|\\pi(?![A-Za-z])")
 _PERCENT = re.compile(r"\s*(?:\\?%|per ?cent\b)")
-# $10$, and $n$ must be odd. $7$ - $x$ must be odd. Not: $3$, and $4$ are the solutions. $7$ - $x$ apples.
+# $10$, and $n$ must be odd. $7$ - $x$ must be odd. Not: $3$, and $4$ are the solutions. $7$ - $x$ is the rest.
+_NAME = r"\$\s*[A-Za-z\\][^$\d=<>]*\$"
+_MODAL = "has|have|must|can|cannot|should|will|may"
 _CLAUSE = re.compile(
-    rf"\s*,\s*(?:and|or)\s*{_FORMULA}\s+(?!(?:are|respectively|only|both|in|as|by|for|since|because|when|with)\b)[a-z]|"
-    rf"\s+-+\s+{_FORMULA}\s+(?:is|are|was|has|have|must|can|cannot|should|will)\b"
+    rf"\s*,\s*(?:and|or)\s*(?:{_NAME}\s+(?:is|are|was|were|denotes|stands|means|{_MODAL})|"
+    rf"{_FORMULA}\s+(?:(?:is|are)\s+not|radians))\b|\s+-+\s+{_NAME}\s+(?:{_MODAL})\b"
 )
-# $2\pi$, or $6.28$: the same, rounded
-_OR_DECIMAL = re.compile(r"\s*,\s*or\s*\$\s*-?\d+\.\d+\s*\$[\s.]*$")
-_IRRATIONAL = re.compile(r"\\(?:pi|sqrt|ln|log|sin|cos|tan)(?![a-z])")
+_OR_DECIMAL = re.compile(r"\s*,\s*or\s*\$\s*(-?\d+\.(\d+))\s*\$[\s.]*$")
+_QUOTIENT = re.compile(r"\\[dt]?frac\s*\{((?:[^{}]|\{\d+\})*)\}\s*\{\s*(\d+)\s*\}")
+_IRRATIONAL = re.compile(r"(-?)\s*(\d*)\s*(?:\\pi|\\sqrt\s*\{?\s*(\d+)\s*\}?)\s*(?:/\s*([1-9]\d*))?")
 _CHANGED_BEFORE = re.compile(
     r"\b(?:not|at least|at most|between|either|neither|twice|half|double|times|(?:less|more|fewer|greater) than|"
     r"(?:square|cube) root|square|cube)\s+(?:of\s+)?(?:the\s+)?$",
@@ -334,12 +337,13 @@ def as_latex(statement: str, named: bool = False) -> str:
         return in_box(statement)
     if formula := _ONE_FORMULA.match(statement):
         before, formulas, end = statement[: formula.start(1) - 1], [formula[1]], formula.end()
-        rounded = _IRRATIONAL.search(formula[1]) and _OR_DECIMAL.match(statement, end)
-        alone = rounded or _CLAUSE.match(statement, end)
-        while not alone and (following := _NEXT_FORMULA.match(statement, end)):
+        decimal = _OR_DECIMAL.match(statement, end)
+        rounded = decimal is not None and _is_rounded(formula[1], *decimal.groups())
+        apart = rounded or bool(_CLAUSE.match(statement, end))
+        while not apart and (following := _NEXT_FORMULA.match(statement, end)):
             formulas.append(following[1])
             end = following.end()
-        after = "" if alone else statement[end:]
+        after = "" if apart else statement[end:]
         if _CHANGED_BEFORE.search(before) or _CHANGED_AFTER.match(after):
             return rf"\boxed{{\text{{{statement}}}}}"
         joined = formula[1][:1] == "^" or _JOINED_BEFORE.search(before)
@@ -358,6 +362,22 @@ def as_latex(statement: str, named: bool = False) -> str:
         return f"answer: {spaced(statement)}"
     number = NUMBER_IN_WORDS.match(statement)
     return in_box(number[1].rstrip(",") if number else statement)
+
+
+def _is_rounded(formula: str, decimal: str, places: str) -> bool:
+    r"""Whether a decimal is a multiple of pi, or of a root, to its last place.
+
+    >>> _is_rounded(r"2\pi", "6.28", "28"), _is_rounded(r"-\frac{\sqrt{2}}{2}", "-0.71", "71")
+    (True, True)
+    >>> _is_rounded(r"2\pi", "6.27", "27"), _is_rounded("6", "6.0", "0")
+    (False, False)
+    """
+    found = _IRRATIONAL.fullmatch(_QUOTIENT.sub(r"\1/\2", formula).strip())
+    if found is None:
+        return False
+    sign, factor, root, divisor = found.groups()
+    value = float(factor or 1) * (math.pi if root is None else math.sqrt(float(root))) / float(divisor or 1)
+    return abs((-value if sign else value) - float(decimal)) < 10.0 ** -len(places)
 
 
 def _valued(name: str, value: str, equation: str) -> str:
