@@ -6,6 +6,8 @@ import random
 import pytest
 from transformers import AutoTokenizer
 
+from egsw_plugin.rewards.math import accuracy_and_format
+from egsw_plugin.rewards.reasoning_gym import reasoning_gym
 from egsw_plugin.tiny import addition, model, target
 from egsw_plugin.tiny.__main__ import DONE, SETTINGS, TASKS, Settings, make, write_data
 
@@ -128,6 +130,20 @@ def test_data_of_the_target_task(tmp_path):
     assert row["data_source"] == target.DATA_SOURCE
     assert row["reward_model"]["ground_truth"] == row["prompt"][0]["content"]
     assert len(row["prompt"][0]["content"].split()) in (3, 4)
+
+
+@pytest.mark.parametrize("grade", [accuracy_and_format, reasoning_gym])
+def test_boxed_problems_are_graded_by_the_recipes_reward_functions(tmp_path, grade):
+    import pandas as pd
+
+    write_data(tmp_path, dataclasses.replace(SHORT, boxed=True))
+    for row in pd.read_parquet(tmp_path / "train.parquet").to_dict("records"):
+        numbers = list(map(int, row["prompt"][0]["content"].split("+")))
+        for wrong in (0, 1):
+            response = addition.worked_solution([*numbers[:-1], numbers[-1] + wrong], boxed=True)
+            given = row["data_source"], response, row["reward_model"]["ground_truth"], row["extra_info"]
+            found = grade(*given)
+            assert found["acc"] == 1 - wrong
 
 
 def test_tokenizer_survives_auto_tokenizer(tmp_path):

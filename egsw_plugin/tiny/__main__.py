@@ -22,7 +22,7 @@ class Settings:
     version: int = 1  # to be raised when the task or the model changes
     seed: int = 1
     task: str = "addition"
-    boxed: bool = False  # the form of the answer, see addition.worked_solution
+    boxed: bool = False  # answers and problems as the recipes' reward functions read them
     train_rows: int = 4096
     test_rows: int = 64
     hurry: float = 0.33  # see the task's demonstration
@@ -55,6 +55,7 @@ def write_data(folder: Path, settings: Settings) -> list[list[int]]:
         train += [problem for problem in task.problems(rng, settings.train_rows) if tuple(problem) not in taken]
     for split, problems in (("train", train[: settings.train_rows]), ("test", test)):
         rows = [_row(task, problem, split, i) for i, problem in enumerate(problems)]
+        rows = [_gym(row) for row in rows] if settings.boxed else rows
         pd.DataFrame(rows).to_parquet(folder / f"{split}.parquet")
     return test
 
@@ -68,6 +69,15 @@ def _row(task: Any, problem: list[int], split: str, index: int) -> dict:
         "reward_model": {"style": "rule", "ground_truth": task.truth(problem)},
         "extra_info": {"split": split, "index": index, "numbers": len(problem)},
     }
+
+
+def _gym(row: dict) -> dict:
+    """The record as one of reasoning-gym's chain_sum, whose reward function wants the library's entry."""
+    from ..rewards.gym_tasks import SOURCE, encode
+
+    entry = {"question": row["prompt"][0]["content"], "answer": row["reward_model"]["ground_truth"], "metadata": {}}
+    problem = {"entry": encode(entry), "options": "{}", "form": "boxed"}
+    return row | {"data_source": f"{SOURCE}chain_sum", "extra_info": row["extra_info"] | problem}
 
 
 def write_model(folder: Path, settings: Settings, held_out: list[list[int]]) -> dict:

@@ -68,6 +68,14 @@ def test_data_training_evaluation_and_report(tmp_path, capsys):
 
 
 @pytest.mark.combination
+def test_recipe_of_reasoning_gym(tmp_path):
+    run = smoke(tmp_path, "reasoning_gym/run_qwen2.5_1.5b.sh")
+    assert_in_effect(run, changed=0.05)
+    assert all(0 < step["critic/score/mean"] < 1 for step in run.steps)
+    assert any(name.startswith("val-core/reasoning_gym/chain_sum") for name in run.validation)
+
+
+@pytest.mark.combination
 def test_gtpo_recipe(tmp_path):
     run = smoke(tmp_path, "gtpo/run_qwen2.5_7b.sh")
     assert_in_effect(run, "gtpo", changed=0.05)
