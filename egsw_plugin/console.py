@@ -39,8 +39,8 @@ def refuse(command: str, why: object, code: int) -> int:
     return code
 
 
-def warn_once(message: str) -> None:
-    """Print a warning, the first time in this process."""
-    if message not in _warned and not _MUTED.get():
-        _warned.add(message)
+def warn_once(message: str, key: str | None = None) -> None:
+    """Print a warning, the first time in this process; `key` is what it is about, where its numbers may change."""
+    if (key or message) not in _warned and not _MUTED.get():
+        _warned.add(key or message)
         say(f"warning: {message}")

@@ -26,6 +26,10 @@ class TensorError(EGSWPluginError, ValueError):
     """A tensor that is missing, of another shape than the response mask, or outside its range."""
 
 
+class UndeclaredError(TensorError):
+    """A member reads what its requirements do not name."""
+
+
 class VaryingAdvantagesError(TensorError):
     """Advantages that vary within a response, where one for the whole response is needed."""
 

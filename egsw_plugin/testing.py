@@ -32,7 +32,7 @@ from .methods.rules import Losses, Rule, token_losses
 from .options import NoOptions, decode, encode, parse, walk
 
 WORDS = ("mean", "max", "min", "sum")  # one of which ends a metric's name
-ELSEWHERE = (*WORDS, "total")  # what else verl takes in a name for how to reduce it
+ELSEWHERE = ("max", "min", "sum", "total")  # by what else in a name verl would reduce it
 
 
 class _Doubled(Transform[NoOptions]):
@@ -60,9 +60,10 @@ def check(member: Member | type[Member] | str, options: Mapping[str, Any] | None
 
     Args:
         member: a member, its class, or its name (that of an entry point or PATH.py:OBJECT, too).
-        options: a section of its options to try as well.
+        options: a section of its options to try as well. What its own `refusals` name, the defaults where an option
+            must be set, is tried on top of these.
 
-    Returns: how many settings were tried; combinations that the options' own `refusals` name are left out.
+    Returns: how many settings were tried; combinations that are refused all the same are left out.
 
     Raises:
         CheckFailed: which one does not hold, and with which options.
@@ -73,21 +74,25 @@ def check(member: Member | type[Member] | str, options: Mapping[str, Any] | None
     """
     for one in _members(member):
         tried, left_out, used = 0, set[str](), set[str]()
-        for section, ordinary in [*settings_of(one, seed), *([(options, True)] if options else [])]:
-            parsed = parse(one.options_type, section, one.section)
-            if refusals := parsed.refusals():
-                why = f"{one.name} with {section or 'its defaults'}: refused: {'; '.join(map(': '.join, refusals))}"
-                _hold(bool(section) and section is not options, why)
-                left_out |= section.keys()
+        given = _flat(options or {})
+        for section, ordinary in [*settings_of(one, seed), *([(given, True)] if given else [])]:
+            chosen = _flat(section)
+            link = _link(one, chosen)
+            if given and link.resolved().options.refusals():
+                link = _link(one, given | chosen)
+            if refusals := link.resolved().options.refusals():
+                why = f"{one.name} with {chosen or 'its defaults'}: refused: {'; '.join(map(': '.join, refusals))}"
+                _hold(bool(chosen) and chosen != given, why)
+                left_out |= chosen.keys()
                 continue
-            used |= section.keys()
+            used |= chosen.keys()
             try:
                 if isinstance(one, PolicyLoss):
-                    _check_loss(one, parsed, ordinary, seed)
+                    _check_loss(one, link, ordinary, seed)
                 else:
-                    _check_estimating(one, parsed, ordinary, seed)
+                    _check_estimating(one, link, ordinary, seed)
             except CheckFailed as failure:
-                raise CheckFailed(f"{one.name} with {section or 'its defaults'}: {failure}") from None
+                raise CheckFailed(f"{one.name} with {chosen or 'its defaults'}: {failure}") from None
             tried += 1
         untried = ", ".join(sorted(left_out - used))
         _hold(not untried, f"{one.name}: all samples of {untried} are refused; give `options` that go together")
@@ -116,6 +121,19 @@ def settings_of(member: Member, seed: int = 0) -> list[tuple[dict[str, Any], boo
     return found
 
 
+def _link(member: Member, options: Mapping[str, Any]) -> Link[Any]:
+    """The member with options, by flat keys."""
+    return Link(member, parse(member.options_type, _nested(dict(options)), member.section), member.section)
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A section's options, those of sub-sections too, by keys such as overlong.enable."""
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
 def make_batch(seed: int, per_token: bool = False, **more: Any) -> Batch:
     """A batch as verl delivers them: groups that are no neighbours, holes, padding, a row without a policy token.
 
@@ -138,7 +156,7 @@ def make_batch(seed: int, per_token: bool = False, **more: Any) -> Batch:
         "base": torch.randn(rows, tokens, generator=generator) if per_token else base,
         "mask": mask,
         "group_ids": group_ids,
-        "success": success,
+        "judged": success,
         "outcome": success.float(),
         "entropy": entropy,
         "old_log_probs": 2 * uniform(rows, tokens).clamp(min=1e-4).log() * uniform(rows, tokens),
@@ -146,15 +164,14 @@ def make_batch(seed: int, per_token: bool = False, **more: Any) -> Batch:
     nats = given["old_log_probs"]
     given = {"rollout_log_probs": 1.1 * nats, "ref_log_prob": 0.9 * nats, "values": 0.3 * nats, **given}
     tensors = {name: given.pop(name) for name in TENSORS}
-    measured, judged = Rows.measure(given.pop("mask")), given.pop("success")
-    return Batch(advantages=given["base"], rows=measured, judged=judged, tensors=tensors, declared=True, **given)
+    measured = Rows.measure(given.pop("mask"))
+    return Batch(advantages=given["base"], rows=measured, tensors=tensors, declared=True, **given)
 
 
 # ------------------------------------------------------------------------------------------------- bases and transforms
 
 
-def _check_estimating(member: Member, options: Any, ordinary: bool, seed: int) -> None:
-    link = Link(member, options, member.section)
+def _check_estimating(member: Member, link: Link[Any], ordinary: bool, seed: int) -> None:
     kinds = [False] if isinstance(member, Base) or link.requirements.varying else [False, True]
     for per_token in kinds:
         batch = make_batch(seed, per_token)
@@ -244,6 +261,10 @@ def _check_result(link: Link, batch: Batch, result: Result, ordinary: bool) -> N
 def _check_name(metric: str) -> None:
     body, _, word = metric.rpartition("/")
     _hold(word in WORDS, f"metric {metric} must end in one of /{', /'.join(WORDS)}")
+    _check_body(metric, body)
+
+
+def _check_body(metric: str, body: str) -> None:
     for one in ELSEWHERE:
         fix = "by which verl would reduce it: rename the metric, the member or the option"
         _hold(one not in body.lower(), f"metric {metric} holds {one!r} before its end, {fix}")
@@ -259,8 +280,8 @@ def _degenerate(seed: int) -> Iterator[tuple[str, Batch]]:
     yield "no policy token", make_batch(seed, mask=torch.zeros(rows, tokens, dtype=torch.int64))
     none = torch.zeros(rows, 0)
     yield "no column", make_batch(seed, mask=none.long(), entropy=none, old_log_probs=none)
-    yield "no advantage", make_batch(seed, base=level, success=level[:, 0] > 0, outcome=level[:, 0])
-    yield "all successes", make_batch(seed, base=level, success=level[:, 0] == 0, outcome=level[:, 0] + 1)
+    yield "no advantage", make_batch(seed, base=level, judged=level[:, 0] > 0, outcome=level[:, 0])
+    yield "all successes", make_batch(seed, base=level, judged=level[:, 0] == 0, outcome=level[:, 0] + 1)
     yield "no uncertainty", make_batch(seed, entropy=torch.zeros_like(entropy), old_log_probs=torch.zeros_like(entropy))
     yield (
         "equal tokens",
@@ -274,8 +295,12 @@ def _degenerate(seed: int) -> Iterator[tuple[str, Batch]]:
 # -------------------------------------------------------------------------------------------------------- policy losses
 
 
-def _check_loss(member: PolicyLoss, options: Any, ordinary: bool, seed: int) -> None:
-    options = Link(member, options, member.section).resolved().options
+def _check_loss(member: PolicyLoss, link: Link[Any], ordinary: bool, seed: int) -> None:
+    options = link.resolved().options
+    try:
+        _ = link.requirements
+    except EGSWPluginError as error:
+        raise CheckFailed(f"refused: {error}") from error
     numbers = encode(options)
     _hold(encode(decode(member.options_type, numbers)) == numbers or any(map(math.isnan, numbers)), "options are lost")
     loss, given = functools.partial(_differentiated, member.rule(options), member.reads), _tokens(member, seed)
@@ -307,12 +332,13 @@ def _check_loss(member: PolicyLoss, options: Any, ordinary: bool, seed: int) -> 
         _check_metrics(part, result)
     unread, optional = member.needs.keys() - member.reads, member.reads - member.needs.keys()
     _hold(not unread, f"it needs {_names(unread)}, which its `reads` do not name")
-    try:
-        loss({name: x for name, x in given.items() if name not in optional})
-    except (AttributeError, KeyError, TypeError) as error:
-        why = f"{type(error).__name__}: {error}"
-        fix = "name in `needs` what it cannot do without"
-        raise CheckFailed(f"it fails where {_names(optional)} did not arrive ({why}): {fix}") from error
+    for absent in [optional, *({field} for field in optional), *(optional - {field} for field in optional)]:
+        try:
+            loss({name: x for name, x in given.items() if name not in absent})
+        except (AttributeError, KeyError, TypeError) as error:
+            why = f"{type(error).__name__}: {error}"
+            fix = "name in `needs` what it cannot do without"
+            raise CheckFailed(f"it fails where {_names(absent)} did not arrive ({why}): {fix}") from error
 
 
 def _check_metrics(part: Losses, whole: Losses) -> None:
@@ -321,6 +347,8 @@ def _check_metrics(part: Losses, whole: Losses) -> None:
     _hold(not lost, f"metrics: {', '.join(lost)} must be there in every micro-batch, without policy tokens or rows too")
     for name, value in part.metrics.items():
         _hold(name.startswith("actor/"), f"metric {name} must begin with actor/")
+        body, _, word = name.rpartition("/")
+        _check_body(name, body if word in WORDS else name)
         _hold(math.isfinite(value), f"metric {name} is {value} in some micro-batch")
 
 

@@ -547,7 +547,7 @@ def other_config(case):
 
 def odd_base(case):
     if case.method == "egsw":
-        base = case.rng.choice(["gae", "grpo_passk", "remax", "reinforce_plus_plus", "x"])
+        base = case.rng.choice(["gae", "grpo_passk", "rloo", "reinforce_plus_plus", "x"])
         case.config = "dict"
         case.options = {**case.options, "base": base}
         case.algorithm = {**case.algorithm, **case.rng.choice([{}, {"gamma": 0.9}, {"lam": 0.5}, {"gamma": "a"}])}
@@ -969,7 +969,7 @@ def run_section(options_type, section):
         if metadata["controllers"]:
             right = float | Controller
         elif None in samples:
-            right = float | tuple | None
+            right = (tuple if any(isinstance(sample, list | tuple) for sample in samples) else float) | None
         elif "auto" in samples:
             right = float | str
         if not isinstance(value, right) or (isinstance(value, float) and not math.isfinite(value)):

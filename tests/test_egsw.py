@@ -770,6 +770,11 @@ def test_a_share_out_of_reach_is_said_and_the_nearest_is_taken(capsys, monkeypat
     said = capsys.readouterr().out
     assert "effective share of 0.3; the nearest is 0.667, at 0.001" in said
     assert bool(result.isfinite().all())
+    # With other numbers it is said no second time.
+    rewards = torch.tensor([[1.0], [1.0], [0.0], [0.0]])
+    four = (rewards, torch.ones(4, 1, dtype=torch.int64), np.array(["a"] * 4, object), torch.full((4, 1), 0.5))
+    assert auto(four, 0.3)[0]["egsw/effective_share_reached/mean"] == pytest.approx(0.5)
+    assert capsys.readouterr().out == ""
     # Nothing differs, or nothing is there: the share is 1 at any temperature, and weights are 1.
     alike = (torch.ones(3, 1), *batch[1:])
     assert auto(alike, 0.9)[0]["egsw/effective_share_reached/mean"] == 1

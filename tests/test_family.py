@@ -20,14 +20,14 @@ import verl  # noqa: F401  (loads the plugin through its entry point, as a user'
 from batches import applied
 
 from egsw_plugin.controllers import Step
-from egsw_plugin.errors import BridgeError, MemberError, OptionError, TensorError
+from egsw_plugin.errors import BridgeError, MemberError, OptionError, TensorError, UndeclaredError
 from egsw_plugin.fields import Arrived, Field, arriving, merge
 from egsw_plugin.methods import LOSSES, MEMBERS, Registry, pages
-from egsw_plugin.methods.chain import Chain, Link, apply, read
-from egsw_plugin.methods.interface import Base, Change, PolicyLoss, Requirements, Transform
+from egsw_plugin.methods.chain import Chain, Link, apply, compile_for, read
+from egsw_plugin.methods.interface import Base, Change, PolicyLoss, Requirements, Success, Transform
 from egsw_plugin.methods.rules import Rule, token_losses, weight_field
-from egsw_plugin.options import NoOptions, Options, decode, encode, option
-from egsw_plugin.options.checks import flag, in_range, positive
+from egsw_plugin.options import NoOptions, Options, decode, documented, encode, option
+from egsw_plugin.options.checks import flag, in_range, optional, positive
 from egsw_plugin.testing import CheckFailed, check, make_batch
 from egsw_plugin.verl_adapter import startup
 from egsw_plugin.verl_adapter.step import TrainerStep, entered
@@ -184,7 +184,7 @@ def batch_by_hand(base, mask, entropy, outcome=None):
         base=torch.tensor(base),
         mask=mask,
         group_ids=ids,
-        success=outcome > 0.5,
+        judged=outcome > 0.5,
         outcome=outcome,
         entropy=entropy,
         old_log_probs=-entropy,
@@ -457,6 +457,14 @@ def test_refused_before_the_first_rollout(overrides, message):
         (
             ["algorithm.adv_estimator=grpo", f"{LOSS}=fipo", "+algorithm.credit.fipo.dual_clip=null", *OFF_POLICY],
             "drop has no effect with dual_clip=null",
+        ),
+        (
+            [
+                CHAIN,
+                "+algorithm.credit={base: success_sign, transforms: [sign_weight]}",
+                "reward.reward_model.enable=True",
+            ],
+            "scores are graded, and success_sign takes those above algorithm.credit.success_sign.threshold",
         ),
     ],
 )
@@ -790,6 +798,19 @@ def test_options_of_a_sub_section_that_are_not_declared(tmp_path, inner, message
         MEMBERS[f"{path}:M"]
 
 
+def test_an_option_that_is_not_declared_is_named_where_the_class_is_documented():
+    @dataclasses.dataclass(frozen=True)
+    class Part(Options):
+        inner: int = 2
+
+    @dataclasses.dataclass(frozen=True)
+    class Mine(Options):
+        part: Part = option(Part(), Part, "a part")
+
+    with pytest.raises(OptionError, match=r"^Part.inner=2: declare it as inner: ... = option\(DEFAULT"):
+        documented(Mine)
+
+
 def test_our_own_lists_have_no_name_twice_and_import_nothing():
     code = (
         "import sys; from egsw_plugin.methods import MEMBERS, LOSSES; print(len(list(MEMBERS)), 'torch' in sys.modules)"
@@ -973,6 +994,37 @@ class Refusing(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class Part(Options):
+    """A sub-section."""
+
+    kept: float = option(0.0, positive, "any")
+    lost: float = option(0.0, positive, "any")
+
+
+@dataclasses.dataclass(frozen=True)
+class RefusingBelow(Options):
+    """The same, of an option of a sub-section."""
+
+    part: Part = option(Part(), Part, "a part")
+
+    def refusals(self):
+        return [("part.lost", "leave it out")] if self.part.lost else []
+
+
+@dataclasses.dataclass(frozen=True)
+class ToBeSet(Options):
+    """One that has no default that works, and one that moves by default and is compared."""
+
+    first: float | None = option(None, optional(positive), "any")
+    low: float = option(
+        Step(target=0.3, initial=0.1), in_range(0, 1, inclusive=True), "x", controllers=(Step(target=0.3),)
+    )
+
+    def refusals(self):
+        return [("first", "set it above low")] if self.first is None or self.low > self.first else []
+
+
+@dataclasses.dataclass(frozen=True)
 class AlwaysRefusing(Refusing):
     """The defaults, too."""
 
@@ -984,6 +1036,8 @@ class AlwaysRefusing(Refusing):
     "options_type,message",
     [
         (Refusing, "faulty: all samples of first are refused; give `options`"),
+        (RefusingBelow, "faulty: all samples of part.lost are refused; give `options`"),
+        (ToBeSet, "faulty with its defaults: refused: first: set it above low"),
         (AlwaysRefusing, "faulty with its defaults: refused: second: set another option"),
     ],
 )
@@ -994,6 +1048,32 @@ def test_the_kit_passes_over_no_option(options_type, message):
         check(faulty)
     with pytest.raises(CheckFailed, match=r"egsw with {'weigh_kl': True}: refused: weigh_kl: .*channel=loss"):
         check(MEMBERS["egsw"], {"weigh_kl": True})
+
+
+def test_the_kit_tries_an_option_that_must_be_set():
+    own = Faulty(lambda batch: Change(batch.advantages))
+    own.options_type = ToBeSet
+    assert check(own, {"first": 2.0}) > 5
+
+
+def test_members_that_disagree_on_success_are_told_where_to_set_it_alike():
+    algorithm = {"gtpo": {"success": "acc"}, "credit": {"base": "gtpo", "transforms": ["judging"]}}
+    success = Requirements(success=Success())
+    body = {"name": "judging", "requirements": lambda self, options: success, "apply": lambda *_: None}
+    judging = Link(type("Judging", (Transform,), body)(), NoOptions(), "algorithm.credit.judging")
+    chain = read({**algorithm, "credit": {"base": "gtpo", "transforms": ["sign_weight"]}}, "egsw_plugin")
+    fix = "algorithm.credit.judging.success='score': a chain has one rule, and algorithm.gtpo.success is acc; set"
+    with pytest.raises(OptionError, match=fix):
+        _ = dataclasses.replace(chain, transforms=(judging,)).success
+
+
+@pytest.mark.parametrize("read_", [lambda b: b.success.unsqueeze(1), lambda b: b.entropy])
+def test_what_a_member_reads_undeclared_ends_the_run_before_its_first_step(read_):
+    own = Faulty(lambda b: Change(b.advantages * read_(b)), Requirements(per_token=True))
+    chain = Chain("own", "grpo", (Link(own, NoOptions(), "own"),))
+    with pytest.raises(UndeclaredError):
+        compile_for(chain)
+    compile_for(Chain("own", "grpo", (Link(Faulty(lambda b: 1 / 0), NoOptions(), "own"),)))
 
 
 def undefined_without_tokens(tokens):
@@ -1016,6 +1096,15 @@ def undefined_without_tokens(tokens):
             {"reads": frozenset({Field.WEIGHT})},
             "it fails where weight did not arrive .*: name in `needs`",
         ),
+        (
+            Rule(factor=lambda tokens: tokens.fields[Field.ANCHOR] if Field.WEIGHT in tokens.fields else None),
+            {"reads": frozenset({Field.WEIGHT, Field.ANCHOR})},
+            "it fails where anchor did not arrive",
+        ),
+        (Rule(metrics=lambda tokens: {"actor/total_gain": 1.0}), {}, "actor/total_gain holds 'total'"),
+        (Rule(metrics=lambda tokens: {"actor/domination/mean": 1.0}), {}, "actor/domination/mean holds 'min'"),
+        (Rule(), {"requirements": lambda self, options: Requirements(tensors=("nonsense",))}, "refused: .*'nonsense'"),
+        (Rule(metrics=lambda tokens: {"actor/gain": 1.0, "actor/gain/max": 1.0}), {}, None),
         (Rule(factor=weight_field), {"reads": frozenset({Field.WEIGHT})}, None),
     ],
 )

@@ -9,7 +9,6 @@ A member's own name as adv_estimator is the short form: a base alone, or a trans
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ import torch
 from .. import measure
 from ..console import muted
 from ..controllers import Controller
-from ..errors import MemberError, OptionError, TensorError
+from ..errors import MemberError, OptionError, TensorError, UndeclaredError
 from ..fields import Field, merge
 from ..kernels.rows import Rows, row_sums, spread_rows
 from ..options import Options, parse
@@ -119,8 +118,11 @@ class Chain:
         """
         rules = {link.requirements.success: link for link in self.links if link.requirements.success is not None}
         if len(rules) > 1:
-            names = " and ".join(link.name for link in rules.values())
-            raise OptionError(f"{CREDIT}.transforms", names, "they define success differently; use one of them")
+            (one, first), (other, second) = list(rules.items())[:2]
+            key = "threshold" if one.field == other.field else "success"
+            theirs, its = (rule.threshold if key == "threshold" else rule.field or "score" for rule in (one, other))
+            fix = f"a chain has one rule, and {first.section}.{key} is {theirs}; set them alike"
+            raise OptionError(f"{second.section}.{key}", its, fix)
         return next(iter(rules), Success())
 
     def resolved(self, values: Mapping[str, float] | None = None) -> Chain:
@@ -219,7 +221,11 @@ def apply(chain: Chain, batch: Batch[torch.Tensor | None]) -> Result:
 
 def compile_for(chain: Chain) -> None:
     """Apply the chain to three responses of the dtypes that a run has, so that its loops are compiled before the first
-    step; what fails here says nothing of a real batch."""
+    step.
+
+    Raises:
+        UndeclaredError: a member reads what it did not ask for. What else fails here says nothing of a real batch.
+    """
     mask = torch.ones(3, 2, dtype=torch.int64)
     level = torch.tensor([[1.0], [-1.0], [0.0]])
     batch = Batch(
@@ -231,8 +237,13 @@ def compile_for(chain: Chain) -> None:
         outcome=level.squeeze(1),
         tensors={name: -torch.ones(3, 2) if "log_prob" in name else torch.ones(3, 2) for name in chain.tensors},
     )
-    with contextlib.suppress(Exception), muted():
-        apply(chain, batch)
+    with muted():
+        try:
+            apply(chain, batch)
+        except UndeclaredError:
+            raise
+        except Exception:
+            pass
 
 
 def _checked(link: Link[Member[Any]], batch: Batch[Any], change: Change) -> Change:

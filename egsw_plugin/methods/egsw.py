@@ -189,7 +189,8 @@ class EGSW(Transform[EGSWOptions]):
         if abs(reached - share) > 0.01:
             warn_once(
                 f"algorithm.egsw.temperature=auto: in a batch no temperature from {LEAST:g} to {MOST:g} gives an "
-                f"effective share of {share:g}; the nearest is {reached:.3g}, at {temperature:g}"
+                f"effective share of {share:g}; the nearest is {reached:.3g}, at {temperature:g}",
+                key=f"algorithm.egsw.temperature=auto {share:g}",
             )
         return temperature, reached
 

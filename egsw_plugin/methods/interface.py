@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Generic
 import torch
 from typing_extensions import TypeVar
 
-from ..errors import TensorError
+from ..errors import UndeclaredError
 from ..fields import Field
 from ..kernels.rows import Rows
 from ..options import NoOptions, Options
@@ -99,7 +99,7 @@ class Batch(Generic[A_co]):
     def success(self) -> torch.Tensor:
         """Which rows are successes, bool [R], by the rule of `Requirements.success`."""
         if not self.declared:
-            raise TensorError(
+            raise UndeclaredError(
                 "batch.success: no member says what a success is; declare the options success: str = option(*SUCCESS) "
                 "and threshold: float = option(*THRESHOLD) of egsw_plugin.methods.interface, and "
                 "Requirements(success=Success.of(options.success, options.threshold))"
@@ -122,7 +122,7 @@ class Batch(Generic[A_co]):
 
     def _tensor(self, name: str) -> torch.Tensor:
         if name not in self.tensors:
-            raise TensorError(f"{name} was not asked for: name it in Requirements.tensors")
+            raise UndeclaredError(f"{name} was not asked for: name it in Requirements.tensors")
         tensor = self.tensors[name]
         return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
@@ -158,6 +158,15 @@ class Setting:
     value: Any
     text: str
     default: Any = False
+
+
+GRADED = Setting(
+    "reward.reward_model.enable",
+    True,
+    "reward.reward_model.enable=True: a reward model's scores are graded, and {name} takes those above "
+    "{section}.threshold for successes; set it to where right and wrong part, or {section}.success to a field of the "
+    "reward function that tells them apart",
+)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ..kernels.shaped import Shaped
 from ..kernels.shaping import Shaping
 from ..options import Options, documented, option
 from ..options.checks import entropy_range, flag, in_range, one_of, zero_or_magnitude
-from .interface import SUCCESS, THRESHOLD, Base, Batch, Change, Objective, Requirements, Setting, Success
+from .interface import GRADED, SUCCESS, THRESHOLD, Base, Batch, Change, Objective, Requirements, Setting, Success
 
 LARGEST = 1e38  # float32 holds it
 PAPER = "arXiv 2508.04349"
@@ -147,15 +147,6 @@ SETTINGS = (
         True,
         "critic.enable=True: {name} uses no critic; it would be fitted to advantages. Set it to False",
     ),
-)
-
-
-GRADED = Setting(
-    "reward.reward_model.enable",
-    True,
-    "reward.reward_model.enable=True: a reward model's scores are graded, and {name} takes those above "
-    "{section}.threshold for successes; set it to where right and wrong part, or {section}.success to a field of the "
-    "reward function that tells them apart",
 )
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from ..options import Options, documented, option
-from .interface import SUCCESS, THRESHOLD, Base, Batch, Change, Requirements, Success
+from .interface import GRADED, SUCCESS, THRESHOLD, Base, Batch, Change, Requirements, Success
 
 
 @documented
@@ -37,7 +37,8 @@ class SuccessSign(Base[SuccessSignOptions]):
 
     def requirements(self, options: SuccessSignOptions) -> Requirements:
         """What decides success."""
-        return Requirements(success=Success.of(options.success, options.threshold))
+        success = Success.of(options.success, options.threshold)
+        return Requirements(success=success, settings=() if success.field else (GRADED,))
 
     def advantages(self, options: SuccessSignOptions, batch: Batch) -> Change:
         """The sign of success."""

@@ -59,8 +59,11 @@ def documented(options_type: type[T]) -> type[T]:
 
 
 def walk(options_type: type[Options], prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
-    """Key, default and declaration of every option, those of sub-sections included."""
+    """Key, default and declaration of every option, those of sub-sections included; `OptionError` for one without."""
     for field in _fields(options_type):
+        if "check" not in field.metadata:
+            fix = f"declare it as {field.name}: ... = option(DEFAULT, CHECK, MEANING)"
+            raise OptionError(f"{options_type.__name__}.{field.name}", field.default, fix)
         if (part := _sub_section(field)) is not None:
             yield from walk(part, f"{prefix}{field.name}.")
         else:

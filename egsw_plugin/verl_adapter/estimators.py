@@ -273,7 +273,8 @@ def _warn_if_success_is_misjudged(base: Link[Base[Any]], batch: Batch[Any], resu
         warn_once(
             f"{base.name}: every advantage is 0 in this step, because no group holds a success and a failure, though "
             f"rewards differ (from {float(least):.4g} to {float(greatest):.4g}); a success is a score above "
-            f"{base.section}.threshold, or the field {base.section}.success above it"
+            f"{base.section}.threshold, or the field {base.section}.success above it",
+            key=f"{base.name} without a mixed group",
         )
 
 
