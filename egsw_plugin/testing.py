@@ -76,13 +76,14 @@ def check(member: Member | type[Member] | str, options: Mapping[str, Any] | None
         tried, left_out, used = 0, set[str](), set[str]()
         given = _flat(options or {})
         for section, ordinary in [*settings_of(one, seed), *([(given, True)] if given else [])]:
-            chosen = _flat(section)
+            chosen = tried_with = _flat(section)
             link = _link(one, chosen)
             if given and link.resolved().options.refusals():
-                link = _link(one, given | chosen)
+                tried_with = given | chosen
+                link = _link(one, tried_with)
+            said = f"{one.name} with {_nested(dict(tried_with)) or 'its defaults'}"
             if refusals := link.resolved().options.refusals():
-                why = f"{one.name} with {chosen or 'its defaults'}: refused: {'; '.join(map(': '.join, refusals))}"
-                _hold(bool(chosen) and chosen != given, why)
+                _hold(bool(chosen) and chosen != given, f"{said}: refused: {'; '.join(map(': '.join, refusals))}")
                 left_out |= chosen.keys()
                 continue
             used |= chosen.keys()
@@ -92,7 +93,7 @@ def check(member: Member | type[Member] | str, options: Mapping[str, Any] | None
                 else:
                     _check_estimating(one, link, ordinary, seed)
             except CheckFailed as failure:
-                raise CheckFailed(f"{one.name} with {chosen or 'its defaults'}: {failure}") from None
+                raise CheckFailed(f"{said}: {failure}") from None
             tried += 1
         untried = ", ".join(sorted(left_out - used))
         _hold(not untried, f"{one.name}: all samples of {untried} are refused; give `options` that go together")

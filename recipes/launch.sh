@@ -52,7 +52,7 @@ files_are_there() { # verl would miss one minutes later; of addresses and patter
 }
 missing() {
     local name=${1##*/} folder=${DATA_DIR:-}
-    [ "$1" = "$folder/$name" ] || fail "there is no $1; TRAIN_FILES and VAL_FILES name the data"
+    [ -n "$folder" ] && [ "$1" = "$folder/$name" ] || fail "there is no $1; TRAIN_FILES and VAL_FILES name the data"
     fail "there is no $1; make it: egsw-plugin data ${name%.parquet} --out $folder ... (README.md beside this\
  launcher has the whole command)"
 }
@@ -143,7 +143,6 @@ watched() { # COMMAND
     watcher=$!
     set +m
     for name in INT TERM HUP; do trap "kill -$name -- -$run 2> /dev/null || true" "$name"; done
-    trap "kill -STOP -- -$run -$watcher; kill -STOP $$; kill -CONT -- -$run -$watcher" TSTP # Ctrl-Z
     wait "$run" || code=$?
     while kill -0 "$run" 2> /dev/null; do code=0 && wait "$run" || code=$?; done # a signal had ended the wait
     kill -TERM -- "-$watcher" 2> /dev/null || true

@@ -1062,7 +1062,7 @@ def test_members_that_disagree_on_success_are_told_where_to_set_it_alike():
     body = {"name": "judging", "requirements": lambda self, options: success, "apply": lambda *_: None}
     judging = Link(type("Judging", (Transform,), body)(), NoOptions(), "algorithm.credit.judging")
     chain = read({**algorithm, "credit": {"base": "gtpo", "transforms": ["sign_weight"]}}, "egsw_plugin")
-    fix = "algorithm.credit.judging.success='score': a chain has one rule, and algorithm.gtpo.success is acc; set"
+    fix = "algorithm.gtpo.success='acc': a chain has one rule, and judging has success score; set them alike"
     with pytest.raises(OptionError, match=fix):
         _ = dataclasses.replace(chain, transforms=(judging,)).success
 

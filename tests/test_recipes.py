@@ -412,23 +412,6 @@ def test_through_a_pipe_only_steps_are_seen(started, logger):
         assert code in (7, 124) and "no STALL_LIMIT" not in said
 
 
-@pytest.mark.timeout(120)
-def test_a_launcher_that_is_stopped_stops_the_run(started):
-    launcher, log = started('for i in {1..5}; do echo "pid $$"; sleep 1; done; exit 7')
-    wait_for(lambda: "pid" in log.read_text())
-    run = int(log.read_text().split()[1])
-    launcher.send_signal(signal.SIGTSTP)
-    wait_for(lambda: state_of(run) == state_of(launcher.pid) == "T")
-    time.sleep(6)  # longer than STALL_LIMIT
-    launcher.send_signal(signal.SIGCONT)
-    assert launcher.wait(100) == 7
-    assert "STALL_LIMIT" not in log.read_text()
-
-
-def state_of(pid):
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
 @pytest.mark.parametrize("value", ["2h", "-1", "1.5", "00", "9" * 20])
 def test_a_stall_limit_that_is_none_is_refused(arguments_of, value):
     with pytest.raises(AssertionError, match=f"STALL_LIMIT={value}: a number of seconds, or 0 for no limit"):

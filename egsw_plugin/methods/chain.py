@@ -120,8 +120,10 @@ class Chain:
         if len(rules) > 1:
             (one, first), (other, second) = list(rules.items())[:2]
             key = "threshold" if one.field == other.field else "success"
+            if not hasattr(second.options, key):  # a member may fix its rule
+                (one, first), (other, second) = (other, second), (one, first)
             theirs, its = (rule.threshold if key == "threshold" else rule.field or "score" for rule in (one, other))
-            fix = f"a chain has one rule, and {first.section}.{key} is {theirs}; set them alike"
+            fix = f"a chain has one rule, and {first.name} has {key} {theirs}; set them alike"
             raise OptionError(f"{second.section}.{key}", its, fix)
         return next(iter(rules), Success())
 

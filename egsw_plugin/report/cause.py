@@ -288,7 +288,8 @@ def _full_disk_or_memory(log: _Log) -> Cause | None:
 def _stalled(log: _Log) -> Cause | None:
     """A run that hung is ended by its launcher, so that what says so comes of that."""
     said = [log.lines[n][1] for n in log.after(_STALLED.search)]
-    return Cause("native", said[:1] + _earlier(log)) if said else None
+    before = _show(log.real[-1], log.lines) if log.real else []
+    return Cause("native", said[:1] + before) if said else None
 
 
 def _end_of_the_driver(log: _Log) -> Cause | None:

@@ -172,13 +172,16 @@ _NEXT_VALUE = re.compile(rf"(?:,|;|\band\b|\bor\b)\s*{_FORMULA}\s*=\s*[-\d$\\]")
 _NUMBER = re.compile(r"\d|\\pi(?![A-Za-z])")
 _PERCENT = re.compile(r"\s*(?:\\?%|per ?cent\b)")
 # $10$, and $n$ must be odd. $7$ - $x$ must be odd. Not: $3$, and $4$ are the solutions. $7$ - $x$ is the rest.
-_NAME = r"\$\s*[A-Za-z\\][^$\d=<>]*\$"
+_NAME = r"\$\s*(?![ie]\b|\\pi)(?:[A-Za-z]|\\[a-z]+)(?:_\w|_\{\w+\})?\s*\$"
 _MODAL = "has|have|must|can|cannot|should|will|may"
 _CLAUSE = re.compile(
-    rf"\s*,\s*(?:and|or)\s*(?:{_NAME}\s+(?:is|are|was|were|denotes|stands|means|{_MODAL})|"
-    rf"{_FORMULA}\s+(?:(?:is|are)\s+not|radians))\b|\s+-+\s+{_NAME}\s+(?:{_MODAL})\b"
+    rf"\s*,\s*(?:and|or)\s*(?:{_NAME}\s+(?:is|was|divides|denotes|stands|means|{_MODAL})\b|"
+    rf"{_FORMULA}\s+(?:(?:is|are)\s+(?:not|rejected|extraneous|invalid|impossible)|gives|yields)\b)|"
+    rf"\s*,\s*or\s*(?:{_FORMULA}\s+(?:rad(?:ian)?s?|degrees?|per ?cent)\b|\$[^$]*\\%\s*\$)|"
+    rf"\s+-+\s+{_NAME}\s+(?:{_MODAL})\b"
 )
 _OR_DECIMAL = re.compile(r"\s*,\s*or\s*\$\s*(-?\d+\.(\d+))\s*\$[\s.]*$")
+_TRANSCENDENT = re.compile(r"\\(?:pi|sqrt|ln|log|sin|cos|tan)(?![a-z])")
 _QUOTIENT = re.compile(r"\\[dt]?frac\s*\{((?:[^{}]|\{\d+\})*)\}\s*\{\s*(\d+)\s*\}")
 _IRRATIONAL = re.compile(r"(-?)\s*(\d*)\s*(?:\\pi|\\sqrt\s*\{?\s*(\d+)\s*\}?)\s*(?:/\s*([1-9]\d*))?")
 _CHANGED_BEFORE = re.compile(
@@ -365,16 +368,17 @@ def as_latex(statement: str, named: bool = False) -> str:
 
 
 def _is_rounded(formula: str, decimal: str, places: str) -> bool:
-    r"""Whether a decimal is a multiple of pi, or of a root, to its last place.
+    r"""Whether a decimal may round a formula; of a multiple of pi, or of a root, it must equal it to its last place.
 
-    >>> _is_rounded(r"2\pi", "6.28", "28"), _is_rounded(r"-\frac{\sqrt{2}}{2}", "-0.71", "71")
+    >>> _is_rounded(r"2\pi", "6.28", "28"), _is_rounded(r"x = -\frac{\sqrt{2}}{2}", "-0.71", "71")
     (True, True)
-    >>> _is_rounded(r"2\pi", "6.27", "27"), _is_rounded("6", "6.0", "0")
-    (False, False)
+    >>> _is_rounded(r"2\pi", "6.27", "27"), _is_rounded("6", "6.0", "0"), _is_rounded(r"\ln 2", "0.69", "69")
+    (False, False, True)
     """
+    formula = formula.rpartition("=")[2].partition(r"\text")[0]
     found = _IRRATIONAL.fullmatch(_QUOTIENT.sub(r"\1/\2", formula).strip())
     if found is None:
-        return False
+        return bool(_TRANSCENDENT.search(formula))
     sign, factor, root, divisor = found.groups()
     value = float(factor or 1) * (math.pi if root is None else math.sqrt(float(root))) / float(divisor or 1)
     return abs((-value if sign else value) - float(decimal)) < 10.0 ** -len(places)

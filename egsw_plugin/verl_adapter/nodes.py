@@ -98,7 +98,7 @@ def _building(runtime_env: Mapping[str, Any]) -> float:
     if not any(map(runtime_env.get, OTHER_PYTHON)):
         return 0.0
     limit = (runtime_env.get("config") or {}).get("setup_timeout_seconds", 600)  # Ray's own, if none is set
-    return float(limit) if limit >= 0 else 7 * 24 * 3600.0  # -1: no limit
+    return float(limit) if limit >= 0 else 3600.0  # -1: no limit, but a node that hangs says nothing either
 
 
 def _fault(ray: Any, answer: Any, seconds: float) -> str | None:

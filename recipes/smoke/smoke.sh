@@ -8,7 +8,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
 # ---- user-adjustable -------------------------------------------------------------------------------
 OUT=${OUT:-$ROOT/outputs/smoke/$(echo "${RECIPE%.sh}" | tr / -)}
-ASSETS=${ASSETS:-$ROOT/outputs/assets/smoke}
+ASSETS=${ASSETS:-$ROOT/outputs/assets/boxed}
 TIME_LIMIT=${TIME_LIMIT:-600}      # seconds; a failed weight sync hangs
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 # ----------------------------------------------------------------------------------------------------
