@@ -1039,15 +1039,24 @@ def test_what_the_language_models_page_says_beyond_its_tables():
     curves = {name: success_curve(record) for name, record in runs.items()}
     starts = [100 * curve[0] for curve in curves.values()]
     assert f"({min(starts):.1f} to {max(starts):.1f} %; 256 responses each)" in page
-    grpo, egsw = ({seed: 100 * curves[f"{name}-seed{seed}"][60] for seed in (1, 2)} for name in ("grpo", "egsw"))
-    assert f"GRPO ends at {grpo[1]:.0f} % and EGSW at {egsw[1]:.0f}" in page.replace("\n ", "")
-    assert [round(egsw[seed] - grpo[seed]) for seed in (2, 1)] == [5, -1]
+    ends = {
+        name: {seed: 100 * curves[f"{name}-seed{seed}"][60] for seed in (1, 2)} for name in ("grpo", "egsw", "gtpo")
+    }
+    last = [f"{ends[name][1]:.0f}" for name in ends]
+    assert "GRPO ends at {} %, EGSW at {} and GTPO at {}".format(*last) in page
+    apart = {name: [round(ends[name][seed] - ends["grpo"][seed]) for seed in (2, 1)] for name in ("egsw", "gtpo")}
+    assert apart == {"egsw": [5, -1], "gtpo": [7, -2]}
     for cell, seed in (("egsw", 1), ("egsw", 2), ("gtpo", 2)):
         with_entropy, without = (runs[f"{name}-seed{seed}"] for name in (cell, f"{cell}_alpha0"))
         for measure in (final_success, mean_success, training_success):
             assert abs(measure(with_entropy) - measure(without)) < 0.03
     whole = [100 * training_success(record) for record in records]
     assert f"{min(whole):.0f} to {max(whole):.0f} % is right" in page
+    shares = {record.name: 100 * training_success(record) for record in records}
+    for seed, grpo in ((1, 39), (2, 37)):
+        ours = {cell: share for cell, share in shares.items() if cell.endswith(f"seed{seed}")}
+        assert max(ours, key=ours.get) == f"gtpo-seed{seed}" and round(ours[f"gtpo-seed{seed}"]) == 40
+        assert round(ours[f"grpo-seed{seed}"]) == grpo
     assert not any(row.get("actor/pg_clipfrac") for record in records for row in record.metrics.training)
     configuration = {record.name: record.configuration for record in records}["gtpo-seed2"]
     assert configuration["actor_rollout_ref.actor.clip_ratio_high"] == 0.28
