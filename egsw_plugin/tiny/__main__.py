@@ -98,9 +98,8 @@ def write_model(folder: Path, settings: Settings, held_out: list[list[int]]) -> 
 
 def make(out: Path, settings: Settings) -> bool:
     """Make the assets in ``out`` unless they are there for these settings; True if something was made."""
-    wanted = dataclasses.asdict(settings) | (
-        {"form": 2} if settings.boxed else {}
-    )  # 1 had no entries for reasoning-gym
+    # The first form had no entries for reasoning-gym.
+    wanted = dataclasses.asdict(settings) | ({"form": 2} if settings.boxed else {})
     done = out / DONE
     if done.exists() and json.loads(done.read_text())["settings"] == wanted:
         return False
