@@ -105,3 +105,28 @@ def test_vllm_keeps_its_kernels_unless_asked():
     os.environ.pop("VERL_PLATFORM", None)
     vllm.register()
     assert not {name for name in set(sys.modules) - before if name.startswith("vllm")}
+
+
+def test_vllms_processes_wait_for_each_other_without_a_core():
+    """A message 0.2 s after the last: one look, where vLLM's own way looks thousands of times."""
+    done = run(
+        "import threading, zmq\n"
+        "from egsw_plugin.cpu import vllm\n"
+        "vllm.register()\n"
+        "import vllm._custom_ops\n"
+        "assert not vllm._custom_ops._supports_onednn\n"
+        "from vllm.distributed.device_communicators.shm_broadcast import SpinCondition\n"
+        "context, address = zmq.Context(), 'inproc://notices'\n"
+        "writer, reader = (SpinCondition(is_reader, context, address) for is_reader in (False, True))\n"
+        "reader.wait(timeout_ms=10)\n"
+        "came = threading.Event()\n"
+        "threading.Timer(0.2, lambda: (came.set(), writer.notify())).start()\n"
+        "looks = 0\n"
+        "while not came.is_set():\n"
+        "    reader.record_read()\n"
+        "    reader.wait(timeout_ms=5000)\n"
+        "    looks += 1\n"
+        "print('LOOKS', looks)\n",
+        "cpu",
+    )
+    assert "LOOKS 1\n" in done.stdout, done.stdout + done.stderr
