@@ -266,12 +266,12 @@ def test_the_largest_reward():
 
 def test_a_field_counts_where_a_row_has_policy_tokens():
     rows = Rows.measure(torch.tensor([[1], [0]]))
-    assert checks.success_field("acc", {"acc": [1, None]}, rows)[0] == 1
+    assert checks.success_field("algorithm.gtpo.success", "acc", {"acc": [1, None]}, rows)[0] == 1
     with pytest.raises(TensorError, match="in row 0 it is None"):
-        checks.success_field("acc", {"acc": [None, 1]}, rows)
+        checks.success_field("algorithm.gtpo.success", "acc", {"acc": [None, 1]}, rows)
     for entries in ([1], [1, 1, 1]):
         with pytest.raises(TensorError, match=f"has {len(entries)} entries for 2 rows"):
-            checks.success_field("acc", {"acc": entries}, rows)
+            checks.success_field("algorithm.gtpo.success", "acc", {"acc": entries}, rows)
 
 
 # ---------------------------------------------------------------------------------------- numbers that stand twice

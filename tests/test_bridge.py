@@ -595,6 +595,29 @@ def test_of_a_step_in_mini_batches_the_first_is_recorded(stored, model, tmp_path
     assert capsys.readouterr().out.count("the first one is recorded") == 1
 
 
+def test_a_recorded_entropy_in_bfloat16_is_warned_of_where_no_method_reads_it(
+    stored, model, tmp_path, capsys, monkeypatch
+):
+    from egsw_plugin import console
+
+    monkeypatch.setattr(console, "_warned", set())
+    batch = stored(35)
+    ids = torch.zeros_like(batch.mask)
+    fields = {
+        "prompts": nested(ids[:, :3], [3] * len(ids)),
+        "responses": nested(ids, batch.lengths),
+        "entropy": nested(batch.entropy.bfloat16(), batch.lengths),
+    }
+    tq.kv_batch_put(keys=batch.keys, partition_id=PARTITION, fields=TensorDict(fields, batch_size=len(ids)))
+    overrides = ["algorithm.adv_estimator=grpo", "+algorithm.record.every=1", f"trainer.default_local_dir={tmp_path}"]
+    trainer = trainer_of(PPOTrainerSync, model, *overrides)
+    trainer.tokenizer, trainer.global_steps = Letters(), 1
+    trainer._compute_advantage(batch.batch, {})
+    trainer.egsw_plugin_recorder.flush()
+    said = capsys.readouterr().out
+    assert said.count("the entropy arrives in bfloat16") == 1 and "cannot be recorded" not in said
+
+
 @pytest.mark.parametrize("rollout_correction", [[], ["rollout_rs=token_k1", "rollout_rs_threshold=0.9_1.1"]])
 @pytest.mark.parametrize("name", ["grpo", "grpo_vectorized"])
 def test_the_proposal_for_verls_step_changes_no_result(stored, model, name, rollout_correction, monkeypatch):

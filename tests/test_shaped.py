@@ -355,8 +355,8 @@ class TestSuccess:
     @pytest.mark.parametrize(
         "info,message",
         [
-            (None, r"success=acc: reward_extra_info has no field of that name \(there is none\)"),
-            ({"score": [1] * 22}, r"no field of that name \(it has score\).*set success=score"),
+            (None, r"algorithm.gtpo.success=acc: reward_extra_info has no field of that name \(there is none\)"),
+            ({"score": [1] * 22}, r"no field of that name \(it has score\).*set algorithm.gtpo.success=score"),
             ({"acc": [1] * 3}, "3 entries for 22 rows"),
             ({"acc": [None] * 22}, r"in row \d+ it is None; it must be a finite number"),
             ({"acc": [math.nan] * 22}, "it must be a finite number"),

@@ -280,7 +280,7 @@ def test_what_is_as_it_should_be_gets_no_warning(warnings_of, overrides):
         ("algorithm.norm_adv_by_std_in_grpo=False", "has no effect on gtpo"),
         ("+algorithm.gtpo.overlong.gamma1=0.6", "no effect without overlong.enable=True"),
         ("+algorithm.gtpo={norm_set: none, std: sample}", "so std and eps have no effect"),
-        ("critic.enable=True", "gtpo uses no critic"),
+        ("critic.enable=True", "gtpo does not read its values; set critic.enable=False"),
         (OVERLONG, "set +algorithm.gtpo.success=acc"),
         ("reward.reward_model.enable=True", "scores are graded, and gtpo takes those above algorithm.gtpo.threshold"),
     ],
@@ -324,6 +324,12 @@ def test_egsw_over_a_sequence_ratio_is_warned_of(warnings_of, loss):
 )
 def test_what_can_work_is_not_refused(overrides):
     validate(EGSW, *overrides)
+
+
+def test_a_critic_that_nothing_reads_is_warned_of(warnings_of):
+    (warning,) = warnings_of(EGSW, "critic.enable=True")
+    assert warning.endswith("egsw does not read its values; set algorithm.egsw.base=gae, or critic.enable=False")
+    assert warnings_of(EGSW, "critic.enable=True", "+algorithm.egsw.base=gae") == []
 
 
 def test_options_of_an_estimator_that_is_not_chosen_are_warned_of(warnings_of):

@@ -142,11 +142,6 @@ SETTINGS = (
         "algorithm.norm_adv_by_std_in_grpo=False has no effect on {name}; see {section}.norm_set",
         default=True,
     ),
-    Setting(
-        "critic.enable",
-        True,
-        "critic.enable=True: {name} uses no critic; it would be fitted to advantages. Set it to False",
-    ),
 )
 
 

@@ -85,16 +85,16 @@ def within(name: str, tensor: torch.Tensor, response_mask: torch.Tensor) -> None
         )
 
 
-def success_field(name: str, info: Mapping[str, Sequence[Any]] | None, rows: Rows) -> torch.Tensor:
-    """A field of reward_extra_info as float64 [rows]; refuse one that is missing, or not a finite number, in a row that
-    has policy tokens."""
+def success_field(key: str, name: str, info: Mapping[str, Sequence[Any]] | None, rows: Rows) -> torch.Tensor:
+    """A field of reward_extra_info, which the option of that key names, as float64 [rows]; refuse one that is missing,
+    or not a finite number, in a row that has policy tokens."""
     if info is not None and not isinstance(info, Mapping):
         raise TensorError(f"reward_extra_info is a {type(info).__name__}; it must map names to one value a row")
     if not info or name not in info:
         there = f"it has {', '.join(sorted(map(str, info)))}" if info else "there is none"
         raise TensorError(
-            f"success={name}: reward_extra_info has no field of that name ({there}); have the reward function return "
-            "it in its dictionary, or set success=score"
+            f"{key}={name}: reward_extra_info has no field of that name ({there}); have the reward function return "
+            f"it in its dictionary, or set {key}=score"
         )
     try:
         values = torch.tensor([_number(value) for value in info[name]], dtype=torch.float64)
@@ -105,7 +105,7 @@ def success_field(name: str, info: Mapping[str, Sequence[Any]] | None, rows: Row
     bad = ~values.isfinite() & (rows.count.cpu() > 0)
     if bad.any():
         row = int(bad.nonzero()[0])
-        raise TensorError(f"success={name}: in row {row} it is {info[name][row]!r}; it must be a finite number")
+        raise TensorError(f"{key}={name}: in row {row} it is {info[name][row]!r}; it must be a finite number")
     return values
 
 
@@ -129,6 +129,15 @@ def per_token(name: str, tensor: torch.Tensor, response_mask: torch.Tensor) -> t
     return tensor.to(response_mask.device)
 
 
+def entropy_dtype(tensor: torch.Tensor) -> None:
+    """Warn once of an entropy in bfloat16."""
+    if tensor.dtype == torch.bfloat16:
+        warn_once(
+            "the entropy arrives in bfloat16, so that most tokens share a few values (steps of 0.004 to 0.03 nats at "
+            f"0.5 to 8 nats); for float32 {FLOAT32_ENTROPY}"
+        )
+
+
 def entropy(tensor: torch.Tensor, response_mask: torch.Tensor, vocabulary_size: int | None) -> None:
     """Refuse an entropy (nats) of a policy token that is not within [0, log(vocabulary_size)] up to rounding.
 
@@ -136,11 +145,7 @@ def entropy(tensor: torch.Tensor, response_mask: torch.Tensor, vocabulary_size: 
     """
     if tensor.numel() == 0:
         return
-    if tensor.dtype == torch.bfloat16:
-        warn_once(
-            "the entropy arrives in bfloat16, so that most tokens share a few values (steps of 0.004 to 0.03 nats at "
-            f"0.5 to 8 nats); for float32 {FLOAT32_ENTROPY}"
-        )
+    entropy_dtype(tensor)
     slack = ROUNDING[tensor.dtype]
     highest = math.inf if vocabulary_size is None else math.log(vocabulary_size)
     least, greatest = (float(bound) for bound in tensor.aminmax())

@@ -235,12 +235,19 @@ def _success(chain: Chain, call: Call) -> torch.Tensor:
     info = call.reward_extra_info
     if info is None and call.step is not None:
         info = call.step.reward_extra_info(rule.field)
-    return checks.success_field(rule.field, info, rows).to(rows.count.device) > rule.threshold
+    link = _judging(chain)
+    key = "success" if link is None or not hasattr(link.options, "success") else f"{link.section}.success"
+    return checks.success_field(key, rule.field, info, rows).to(rows.count.device) > rule.threshold
+
+
+def _judging(chain: Chain) -> Link | None:
+    """The first member that says what makes a response a success."""
+    return next((link for link in chain.links if link.requirements.success is not None), None)
 
 
 def _warn_if_graded(chain: Chain, score: torch.Tensor) -> None:
     """Of more than two scores, [rows], the threshold need not lie where the user would draw the line."""
-    link = next((link for link in chain.links if link.requirements.success is not None), None)
+    link = _judging(chain)
     if link is None or not len(score):
         return
     least, greatest = score.aminmax()

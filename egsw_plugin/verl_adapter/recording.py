@@ -20,7 +20,7 @@ from ..methods.chain import Link, Result
 from ..options import Options, documented, option, parse
 from ..options.checks import whole
 from ..records.store import FOLDER, Record, Recorder, weights_of
-from . import bases
+from . import bases, checks
 from .configuration import Sections, section
 from .step import TrainerStep
 
@@ -103,6 +103,8 @@ def _gather(step: TrainerStep, groups: int) -> dict[str, Any]:
         "weight": None if result is None else result.fields.get(Field.WEIGHT),
         "advantage": batch["advantages"],
     }
+    if "entropy" in stored:
+        checks.entropy_dtype(stored["entropy"])
     tokenizer = step.trainer.tokenizer
     prompts, responses = ([ids.tolist() for ids in stored[name].unbind()] for name in names[:2])
     success = scores > 0.5 if step.success is None else step.success

@@ -418,6 +418,7 @@ def _warnings(config: Any, plan: Plan) -> Iterator[str]:
             why = link.text(link.requirements.weaker_on_policy)
             yield f"{link.name}: each batch is one mini-batch and is seen once, so that the ratio is 1: {why}"
     yield from _opposed(plan)
+    yield from _idle_critic(config, plan)
     if plan.controlled and select(config, "trainer.save_freq", -1) <= 0:
         frequency, names = select(config, "trainer.save_freq", -1), ", ".join(plan.controlled)
         yield (
@@ -464,6 +465,16 @@ def _opposed(plan: Plan) -> Iterator[str]:
             f"{', '.join(sides[1])} gives rare or uncertain tokens more positive credit, {', '.join(sides[-1])} gives "
             "them less: they oppose each other"
         )
+
+
+def _idle_critic(config: Any, plan: Plan) -> Iterator[str]:
+    """A critic of which nothing is read."""
+    chain = plan.chain
+    if chain is None or chain.base == bases.GAE or "values" in chain.tensors:
+        return
+    if select(config, "critic.enable", False):
+        base = "" if isinstance(chain.base, Link) else f"{chain.base_key}={bases.GAE}, or "
+        yield f"critic.enable=True: {chain.name} does not read its values; set {base}critic.enable=False"
 
 
 def _other_sections(config: Any, plan: Plan) -> Iterator[str]:
