@@ -302,6 +302,38 @@ def test_entropy_above_the_logarithm_of_the_vocabulary_is_an_error(stored, model
         trainer_of(PPOTrainerSync, model)._compute_advantage(batch.batch, {})
 
 
+def test_a_model_that_transformers_does_not_know(stored, model, tmp_path, capsys):
+    """verl has other ways to read one; without the size of its vocabulary the entropy has no upper bound."""
+    (tmp_path / "config.json").write_text('{"model_type": "of_tomorrow"}')
+    batch, metrics = stored(5), {}
+    trainer_of(PPOTrainerSync, model)._compute_advantage(batch.batch, metrics)
+    assert metrics["egsw/changed/mean"] > 0.5
+    assert "the size of the vocabulary is not known" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rejecting", ["token_k1", "seq_mean_k1"])
+@pytest.mark.parametrize("name", ["egsw", "gtpo", "grpo_s"])
+def test_rejected_tokens_are_out_of_the_loss_and_move_no_others(stored, model, name, rejecting):
+    """verl's rollout correction takes them out of the mask before it asks for advantages."""
+    results = []
+    for correction in ([], [f"rollout_rs={rejecting}", "rollout_rs_threshold=0.9_1.1"]):
+        batch, metrics = stored(36, name=rejecting + str(len(results))), {}
+        third = torch.arange(len(batch.mask)).unsqueeze(1) % 3 == 0
+        away = batch.entropy > 0.5 if rejecting == "token_k1" else third.expand_as(batch.mask)
+        shifted = nested(-batch.entropy - 1 - 0.2 * away, batch.lengths)
+        fields = TensorDict({"rollout_log_probs": shifted}, batch_size=len(batch.keys))
+        tq.kv_batch_put(keys=batch.keys, partition_id=PARTITION, fields=fields)
+        overrides = [f"algorithm.rollout_correction.{override}" for override in correction]
+        trainer_of(PPOTrainerSync, model, f"algorithm.adv_estimator={name}", *overrides)._compute_advantage(
+            batch.batch, metrics
+        )
+        own = {key: value for key, value in metrics.items() if key.startswith(name)}
+        results.append(([batch.read(field) for field in ("advantages", "returns", "response_mask")], own))
+    ((advantages, returns, mask), metrics), ((fewer, others, left), same) = results
+    assert 0 < left.sum() < mask.sum() and metrics == same and metrics[f"{name}/changed/mean"] > 0
+    assert torch.equal(fewer, advantages * left) and torch.equal(others, returns * left)
+
+
 def test_entropy_of_other_lengths_is_an_error(stored, model):
     batch = stored(6)
     batch.batch.tags[3]["response_len"] += 1

@@ -87,6 +87,11 @@ EGSW = "algorithm.adv_estimator=egsw"
             "algorithm.egsw.denominator='all'",
             "reinforce_plus_plus's advantages vary within a response; use alive",
         ),
+        (
+            ["+algorithm.egsw={base: gtpo, denominator: all}"],
+            "algorithm.egsw.denominator='all'",
+            "gtpo's advantages vary within a response; use alive",
+        ),
         (["algorithm.norm_adv_by_std_in_grpo=1"], "algorithm.norm_adv_by_std_in_grpo=1", "use true or false"),
         (["algorithm.gamma='0.9'"], "algorithm.gamma='0.9'", "use a finite number, not text"),
         (
@@ -301,10 +306,19 @@ def test_a_reward_model_beside_a_field_that_decides_success_gets_no_warning(warn
     assert warnings_of("algorithm.adv_estimator=gtpo", *overrides) == []
 
 
-@pytest.mark.parametrize("loss", ["grpo_s", "gspo", "geo_mean"])
+@pytest.mark.parametrize("loss", ["grpo_s", "gspo"])
 def test_egsw_over_a_sequence_ratio_is_warned_of(warnings_of, loss):
     (warning,) = warnings_of(EGSW, f"{LOSS}={loss}")
     assert "one ratio a response" in warning
+    assert warnings_of(EGSW, f"{LOSS}={loss}", "+algorithm.egsw.granularity=trajectory") == []
+
+
+@pytest.mark.parametrize("name", ["egsw", "gtpo", "high_entropy", "ar"])
+def test_token_credit_that_a_loss_of_verls_averages_away_is_refused(name):
+    with pytest.raises(OptionError, match=f"{LOSS}='geo_mean'.*{name} gives each token its own, which is lost"):
+        validate(f"algorithm.adv_estimator={name}", f"{LOSS}=geo_mean")
+    validate(EGSW, "+algorithm.egsw.granularity=trajectory", f"{LOSS}=geo_mean")
+    validate("algorithm.adv_estimator=grpo_s", f"{LOSS}=geo_mean")
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ class EGSW(Transform[EGSWOptions]):
             responses=(2, alone) if options.scope == "group" else (1, ""),
             varying=("denominator", "alive") if options.denominator == "all" else None,
             fields=fields,
-            per_token=True,
+            per_token=options.granularity == "step",
             direction=(options.alpha > 0) - (options.alpha < 0),
         )
 

@@ -41,4 +41,5 @@ class GRPOS(ShapedBase[GRPOSOptions]):
     favours = "uncertain responses among successes get more reward; certain ones among failures get more blame"
     kernel = grpo_s
     coefficients = ("beta1", "beta2")
+    per_token = False
     objective = Objective(("grpo_s", "grpo_s_geometric"), "seq-mean-token-mean", PAPER)

@@ -41,4 +41,5 @@ class GTPO(ShapedBase[GTPOOptions]):
     )
     kernel = gtpo
     coefficients = ("alpha1", "alpha2")
+    per_token = True
     objective = Objective(("gtpo",), "token-mean", PAPER)

@@ -162,10 +162,16 @@ def _length_penalty(success: Success) -> Setting:
 
 
 class ShapedBase(Base[S]):
-    """A kernel of shaped rewards; `coefficients` are the names of its two reward coefficients."""
+    """A kernel of shaped rewards.
+
+    Attributes:
+        coefficients: names of its two reward coefficients.
+        per_token: whether tokens of one response get rewards of their own.
+    """
 
     kernel: ClassVar[Callable[..., Shaped]]
     coefficients: ClassVar[tuple[str, str]]
+    per_token: ClassVar[bool]
     objective: ClassVar[Objective]
 
     source = PAPER
@@ -180,6 +186,7 @@ class ShapedBase(Base[S]):
             tensors=("entropy",),
             success=success,
             responses=(2, alone) if options.unmixed == "drop" else (1, ""),
+            per_token=self.per_token,
             direction=1,
             objective=self.objective,
             settings=(*SETTINGS, _length_penalty(success), *([GRADED] if success.field is None else [])),

@@ -23,7 +23,8 @@ FLOATING = "float64, float32, float16, bfloat16"
 
 FLOAT32_ENTROPY = (
     "set actor_rollout_ref.model.use_remove_padding=True with "
-    "actor_rollout_ref.actor.entropy_from_logits_with_chunking=True, or "
+    "actor_rollout_ref.actor.entropy_from_logits_with_chunking=True, without fused kernels "
+    "(actor_rollout_ref.model.use_fused_kernels=False, which have it in the model's type), or "
     "'+actor_rollout_ref.actor.fsdp_config.mixed_precision={param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}'"
 )
 
@@ -102,11 +103,23 @@ def success_field(key: str, name: str, info: Mapping[str, Sequence[Any]] | None,
         raise TensorError(f"field {name} of reward_extra_info is not one value a row: {error}") from error
     if len(values) != len(rows.count):
         raise TensorError(f"field {name} of reward_extra_info has {len(values)} entries for {len(rows.count)} rows")
+    unanswered = [row for row, value in enumerate(info[name]) if value is None and _unanswered(info, row)]
+    if unanswered:
+        warn_once(
+            f"{key}={name}: some calls of the reward function failed or took too long and returned no such field: "
+            "these responses count as failures, as verl gives them a score of 0"
+        )
+        values[unanswered] = -torch.finfo(values.dtype).max
     bad = ~values.isfinite() & (rows.count.cpu() > 0)
     if bad.any():
         row = int(bad.nonzero()[0])
         raise TensorError(f"{key}={name}: in row {row} it is {info[name][row]!r}; it must be a finite number")
     return values
+
+
+def _unanswered(info: Mapping[str, Sequence[Any]], row: int) -> bool:
+    """Whether verl's rate_limited reward manager says so: it then returns none of the function's own fields."""
+    return any(len(info.get(name, ())) > row and bool(info[name][row]) for name in ("timeout", "error"))
 
 
 def _number(value: Any) -> float:

@@ -57,8 +57,9 @@ def _read(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     for override in overrides:
         if override.startswith("-") or ("=" not in override and not override.startswith("~")):
             fix = (
-                "after -- come hydra overrides (KEY=VALUE, +KEY=VALUE, ~KEY), --config-path and --config-name, or a command "
-                f"with {MAIN}; of a script that starts it: bash SCRIPT --cfg job > job.yaml, and --config job.yaml"
+                "after -- come hydra overrides (KEY=VALUE, +KEY=VALUE, ~KEY), --config-path and --config-name, or a "
+                f"command with {MAIN}; of a script that starts it: bash SCRIPT --cfg job > job.yaml, and --config "
+                "job.yaml"
             )
             raise OptionError("argument", override, fix)
     return places, overrides

@@ -95,15 +95,16 @@ def make_estimator(name: str) -> Callable[..., tuple[torch.Tensor, torch.Tensor]
             "values": values,
             "token_level_scores": token_level_scores,
         }
-        checks.rewards(token_level_rewards, response_mask)
-        uids = _index(index, len(response_mask), name)
+        mask = response_mask if step is None else step.response_mask(response_mask)
+        checks.rewards(token_level_rewards, mask)
+        uids = _index(index, len(mask), name)
         call = Call(
             rewards=token_level_rewards,
             index=uids,
-            group_ids=dense_group_ids(uids.tolist()).to(response_mask.device),
-            rows=Rows.measure(response_mask),
+            group_ids=dense_group_ids(uids.tolist()).to(mask.device),
+            rows=Rows.measure(mask),
             config=config,
-            tensors=_Tensors(passed, step, response_mask),
+            tensors=_Tensors(passed, step, mask),
             step=step,
             reward_extra_info=reward_extra_info,
         )
@@ -118,6 +119,9 @@ def make_estimator(name: str) -> Callable[..., tuple[torch.Tensor, torch.Tensor]
                 f"{name}: called outside of a trainer, so what it publishes for the policy loss ({names}) goes nowhere"
             )
         advantages = result.advantages.to(call.dtype)
+        if mask is not response_mask:  # rejected tokens
+            advantages = advantages.masked_fill(response_mask.eq(0), 0)
+            returns = None if returns is None else returns.masked_fill(response_mask.eq(0), 0)
         return advantages, advantages if returns is None else returns
 
     estimator.__name__ = estimator.__qualname__ = f"compute_{name}_advantage"

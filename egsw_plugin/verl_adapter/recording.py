@@ -97,7 +97,7 @@ def _gather(step: TrainerStep, groups: int) -> dict[str, Any]:
     names = ["prompts", "responses", "entropy"]
     stored = step.queue.kv_batch_get(keys=keys, partition_id=step.partition_id, select_fields=names)
     columns = {
-        "policy": batch["response_mask"].ne(0),
+        "policy": (batch["response_mask"] if step.mask is None else step.mask).ne(0),
         "old_log_prob": batch.get("old_log_probs"),
         "base": batch["advantages"] if result is None else _base(step, result, rewards),
         "weight": None if result is None else result.fields.get(Field.WEIGHT),

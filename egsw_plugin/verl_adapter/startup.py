@@ -214,6 +214,7 @@ def _refusals(config: Any, plan: Plan, loss: str, old_trainer: str | None) -> It
         yield from _old_trainer(config, plan, plan.chain.name, old_trainer)
         yield from _too_few_responses(config, plan.chain)
         yield from _base(config, plan.chain)
+        yield from _averaged(plan.chain, loss)
         _ = plan.chain.success  # which raises where members disagree
     yield from _options_of_the_loss(config, plan, loss, old_trainer)
     yield from _missing_tensors(config, plan)
@@ -312,8 +313,19 @@ def _base(config: Any, chain: Chain) -> Iterator[OptionError]:
             option, value = link.requirements.varying
             fix = f"{before}'s advantages vary within a response; use {value}"
             yield OptionError(f"{link.section}.{option}", getattr(link.options, option), fix)
-        if link.requirements.per_token:
+        if link.requirements.per_token and not link.requirements.fields:  # which act beside the advantages
             varying, before = True, link.name
+
+
+def _averaged(chain: Chain, loss: str) -> Iterator[OptionError]:
+    """verl's geo_mean gives all tokens of a response the mean of their advantages."""
+    telling = [link.name for link in chain.links if link.requirements.per_token]
+    if loss == "geo_mean" and telling:
+        fix = (
+            f"it averages the advantages over each response, and {', '.join(telling)} gives each token its own, which "
+            "is lost; use vanilla, or gspo for one ratio a response"
+        )
+        yield OptionError(LOSS_MODE, loss, fix)
 
 
 def _critic(config: Any, key: str) -> Iterator[OptionError]:

@@ -75,6 +75,19 @@ class TrainerStep:
         self.finished: str | None = None
         self.result: Result | None = None  # of our own estimator
         self.success: torch.Tensor | None = None  # as it judged, bool [rows]
+        self.mask: torch.Tensor | None = None  # that it measured the rows by, [rows, tokens]
+
+    def response_mask(self, given: torch.Tensor) -> torch.Tensor:
+        """The mask [rows, tokens] as the rollout left it; `given` lacks what verl's rollout correction rejects.
+
+        A rejected token is out of the loss, but the others keep their places, and a response what it is compared with:
+        so it is in verl's own GRPO.
+        """
+        rejecting = select(self.trainer.config, "algorithm.rollout_correction.rollout_rs") is not None
+        self.mask = self._fetch("response_mask") if rejecting else None
+        if self.mask is None:
+            self.mask = given
+        return self.mask
 
     def tensor(self, name: str) -> torch.Tensor | None:
         """Per-token tensor of exactly this step's rows, right-padded like verl's, or None."""
@@ -247,5 +260,12 @@ def _vocabulary_size(trainer: Any) -> int | None:
 
     model = trainer.config.actor_rollout_ref.model
     path = copy_to_local(select(model, "hf_config_path") or model.path, use_shm=bool(select(model, "use_shm", False)))
-    config = AutoConfig.from_pretrained(path, trust_remote_code=bool(select(model, "trust_remote_code", False)))
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=bool(select(model, "trust_remote_code", False)))
+    except Exception as error:  # verl has other ways to read a model that transformers does not know
+        warn_once(
+            f"the size of the vocabulary is not known, so no entropy is refused for being above its logarithm: "
+            f"{type(error).__name__}: {error}"
+        )
+        return None
     return getattr(config.get_text_config(), "vocab_size", None)
