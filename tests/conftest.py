@@ -3,6 +3,7 @@
 import os
 
 import hypothesis
+import kept_loops
 import pytest
 import torch
 
@@ -13,22 +14,10 @@ hypothesis.settings.register_profile("few", max_examples=15, deadline=None)
 
 
 def pytest_configure(config):
-    """Every test process would compile the loops anew, for half a minute: here, and only here, they are kept on disk.
-
-    numba asks whether the file has changed, in which all of them are; settings of numba's own it does not ask for.
-    """
-    if any(name.startswith("NUMBA_") for name in os.environ) or not hasattr(config, "cache"):
-        return
-    try:
-        import numba
-
-        from egsw_plugin.kernels import loops
-    except Exception:  # as without numba; what the package makes of that is tested
-        return
-    numba.config.CACHE_DIR = str(config.cache.mkdir("numba"))
-    for loop in vars(loops).values():
-        if hasattr(loop, "enable_caching"):
-            loop.enable_caching()
+    """Keep the compiled loops for all test processes, and for those of them that ask for it."""
+    if hasattr(config, "cache"):
+        os.environ[kept_loops.FOLDER] = str(config.cache.mkdir("numba"))
+    kept_loops.keep()
 
 
 def pytest_collection_finish(session):

@@ -1,5 +1,6 @@
 """A script that test_patches.py runs on a patched verl: all methods, in both trainers, without the bridge."""
 
+import kept_loops
 import torch
 import verl
 from hydra import compose, initialize_config_module
@@ -11,6 +12,7 @@ from egsw_plugin.verl_adapter import hooks, startup
 if __name__ == "__main__":  # pytest imports this file as well, in the process of other tests
     # Before verl's trainer is imported, which is when the bridge would be installed.
     hooks.install_in_trainer = lambda trainer_base: None
+    kept_loops.keep()
 
 import test_bridge
 

@@ -713,7 +713,7 @@ def test_a_trainer_with_an_advantage_step_of_its_own_is_warned_of(model, capsys,
 def test_a_step_depends_on_its_batch_alone(tmp_path):
     """So one after a resume is the one that an uninterrupted run would have made, to the bit."""
     before = (
-        "import torch, verl; from batches import random_batch; "
+        "import kept_loops, torch, verl; kept_loops.keep(); from batches import random_batch; "
         "from verl.trainer.ppo.core_algos import get_adv_estimator_fn; batch = random_batch(3)"
     )
     names = ("egsw", "gtpo", "grpo_s")

@@ -1,9 +1,11 @@
-"""The CPU support: absent unless asked for, complete when asked for; each case is a fresh process."""
+"""The CPU support: absent unless asked for, complete when asked for; each case is a process of its own."""
 
 import json
 import os
-import subprocess
 import sys
+
+import pytest
+from forks import forked
 
 PROBE = """
 import json, sys
@@ -30,72 +32,100 @@ print("REPORT", json.dumps({
 """
 
 
-def run(code: str, platform: str | None) -> subprocess.CompletedProcess:
-    """Run Python code in a fresh process with VERL_PLATFORM as given."""
-    environment = {k: v for k, v in os.environ.items() if k != "VERL_PLATFORM"}
+CASES = {
+    "complete": PROBE,
+    "platform": """
+from verl.utils.device import get_device_id, get_device_name, get_nccl_backend, get_torch_device
+assert (get_device_name(), get_device_id(), get_nccl_backend()) == ("cpu", "cpu", "gloo")
+device = get_torch_device()
+assert device == torch.cpu and not device.is_available()
+assert device.max_memory_allocated() == 0
+device.synchronize(); device.empty_cache()
+device.set_rng_state(device.get_rng_state())
+print("ANSWERED")
+""",
+    "process group": """
+import os
+os.environ["DIST_INIT_METHOD"] = "file://" + os.path.abspath("rendezvous")
+from verl.utils.distributed import initialize_global_process_group_ray
+initialize_global_process_group_ray()
+print("BACKEND", torch.distributed.get_backend())
+""",
+    "critic": """
+import transformers, verl.utils.model
+config = transformers.Qwen2Config(hidden_size=8, intermediate_size=8, num_hidden_layers=1, vocab_size=9,
+                                  num_attention_heads=1, num_key_value_heads=1, num_labels=1)
+transformers.Qwen2ForCausalLM(config).save_pretrained("model")
+model = verl.utils.model.load_valuehead_model("model", torch.float32, config, False)
+print("SHAPE", list(model(torch.ones(2, 3, dtype=torch.int64)).logits.shape))
+""",
+    "vLLM": """
+import threading, zmq
+from egsw_plugin.cpu import vllm
+vllm.register()
+import vllm._custom_ops
+assert not vllm._custom_ops._supports_onednn
+from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+context, address = zmq.Context(), "inproc://notices"
+writer, reader = (SpinCondition(is_reader, context, address) for is_reader in (False, True))
+reader.wait(timeout_ms=10)
+came = threading.Event()
+threading.Timer(0.2, lambda: (came.set(), writer.notify())).start()
+looks = 0
+while not came.is_set():
+    reader.record_read()
+    reader.wait(timeout_ms=5000)
+    looks += 1
+print("LOOKS", looks)
+""",
+}
+
+
+def with_platform(platform, folder, cases):
+    """What each case prints after `import verl`, with VERL_PLATFORM as given."""
+    environment = {name: value for name, value in os.environ.items() if name != "VERL_PLATFORM"}
     if platform is not None:
         environment["VERL_PLATFORM"] = platform
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    return forked("import torch, verl", cases, env=environment, cwd=folder)
 
 
-def probe(platform: str | None) -> dict:
-    """What `import verl` leaves behind in a fresh process."""
-    done = run(PROBE, platform)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.split("REPORT ")[1])
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    return with_platform(" CPU ", tmp_path_factory.mktemp("asked"), CASES)
 
 
-def test_inert_unless_asked():
-    report = probe(None)
+def report_of(output):
+    return json.loads(output.split("REPORT ")[1])
+
+
+def test_inert_unless_asked(tmp_path):
+    report = report_of(with_platform(None, tmp_path, {"complete": PROBE})["complete"])
     assert "cpu" not in report["platforms"]
     assert report["patched"] == []
     assert report["loaded"] == []
 
 
-def test_complete_when_asked():
-    report = probe("cpu")
+def test_complete_when_asked(asked):
+    report = report_of(asked["complete"])
     assert "cpu" in report["platforms"]
     assert report["patched"] == ["process group", "offload", "attention", "value model", "poll"]
 
 
-def test_platform_answers_verl():
-    done = run(
-        "import torch, verl\n"
-        "from verl.utils.device import get_device_id, get_device_name, get_nccl_backend, get_torch_device\n"
-        "assert (get_device_name(), get_device_id(), get_nccl_backend()) == ('cpu', 'cpu', 'gloo')\n"
-        "device = get_torch_device()\n"
-        "assert device == torch.cpu and not device.is_available()\n"
-        "assert device.max_memory_allocated() == 0\n"
-        "device.synchronize(); device.empty_cache()\n"
-        "device.set_rng_state(device.get_rng_state())\n",
-        " CPU ",
-    )
-    assert done.returncode == 0, done.stderr
+def test_platform_answers_verl(asked):
+    assert "ANSWERED" in asked["platform"]
 
 
-def test_a_worker_can_join_its_process_group(tmp_path):
-    done = run(
-        "import os, torch, verl\n"
-        f"os.environ['DIST_INIT_METHOD'] = 'file://{tmp_path}/rendezvous'\n"
-        "from verl.utils.distributed import initialize_global_process_group_ray as join\n"
-        "join()\n"
-        "print('BACKEND', torch.distributed.get_backend())\n",
-        "cpu",
-    )
-    assert "BACKEND cpu:gloo\n" in done.stdout, done.stderr
+def test_a_worker_can_join_its_process_group(asked):
+    assert "BACKEND cpu:gloo\n" in asked["process group"]
 
 
-def test_a_critic_can_be_loaded(tmp_path):
-    done = run(
-        "import torch, transformers, verl, verl.utils.model\n"
-        "config = transformers.Qwen2Config(hidden_size=8, intermediate_size=8, num_hidden_layers=1, vocab_size=9,\n"
-        "                                  num_attention_heads=1, num_key_value_heads=1, num_labels=1)\n"
-        f"transformers.Qwen2ForCausalLM(config).save_pretrained({str(tmp_path)!r})\n"
-        f"model = verl.utils.model.load_valuehead_model({str(tmp_path)!r}, torch.float32, config, False)\n"
-        "print('SHAPE', list(model(torch.ones(2, 3, dtype=torch.int64)).logits.shape))\n",
-        "cpu",
-    )
-    assert "SHAPE [2, 3, 1]" in done.stdout, done.stderr
+def test_a_critic_can_be_loaded(asked):
+    assert "SHAPE [2, 3, 1]" in asked["critic"]
+
+
+def test_vllms_processes_wait_for_each_other_without_a_core(asked):
+    """A message 0.2 s after the last: one look, where vLLM's own way looks thousands of times."""
+    assert "LOOKS 1\n" in asked["vLLM"]
 
 
 def test_vllm_keeps_its_kernels_unless_asked():
@@ -105,28 +135,3 @@ def test_vllm_keeps_its_kernels_unless_asked():
     os.environ.pop("VERL_PLATFORM", None)
     vllm.register()
     assert not {name for name in set(sys.modules) - before if name.startswith("vllm")}
-
-
-def test_vllms_processes_wait_for_each_other_without_a_core():
-    """A message 0.2 s after the last: one look, where vLLM's own way looks thousands of times."""
-    done = run(
-        "import threading, zmq\n"
-        "from egsw_plugin.cpu import vllm\n"
-        "vllm.register()\n"
-        "import vllm._custom_ops\n"
-        "assert not vllm._custom_ops._supports_onednn\n"
-        "from vllm.distributed.device_communicators.shm_broadcast import SpinCondition\n"
-        "context, address = zmq.Context(), 'inproc://notices'\n"
-        "writer, reader = (SpinCondition(is_reader, context, address) for is_reader in (False, True))\n"
-        "reader.wait(timeout_ms=10)\n"
-        "came = threading.Event()\n"
-        "threading.Timer(0.2, lambda: (came.set(), writer.notify())).start()\n"
-        "looks = 0\n"
-        "while not came.is_set():\n"
-        "    reader.record_read()\n"
-        "    reader.wait(timeout_ms=5000)\n"
-        "    looks += 1\n"
-        "print('LOOKS', looks)\n",
-        "cpu",
-    )
-    assert "LOOKS 1\n" in done.stdout, done.stdout + done.stderr

@@ -179,7 +179,10 @@ KERNEL_TESTS = ("test_loops.py", "test_egsw.py", "test_shaped.py")
 @pytest.mark.parametrize(
     "setting,chosen",
     [
-        ("NUMBA_BOUNDSCHECK", "compiled and (equals or loop or sums or measured or blocks)"),
+        (
+            "NUMBA_BOUNDSCHECK",
+            "compiled and (equal or sums or measured or blocks or columns or one_value or exponential)",
+        ),
         ("NUMBA_DISABLE_JIT", "compiled and (sums or measured or blocks or holes)"),
     ],
 )

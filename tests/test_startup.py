@@ -649,7 +649,8 @@ def test_loops_are_compiled_as_the_trainer_is_built():
     before = f"""
 import sys, torch
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-import verl
+import kept_loops, verl
+kept_loops.keep()
 from batches import random_batch
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 from forks import forked
