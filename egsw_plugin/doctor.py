@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .versions import INSTALL_VERL, SUPPORTED_PYTHON, SUPPORTED_VERL, TRIED_VERL
+from .versions import INSTALL_VERL, SUPPORTED_PYTHON, SUPPORTED_VERL, TRIED_VERL, installed
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 GROUP, ENTRY = "verl.plugins", "egsw_plugin.entry"
@@ -143,9 +143,9 @@ def verl_version() -> Result:
     from packaging.specifiers import SpecifierSet
 
     found = f"{verl.__version__} ({Path(verl.__file__).parent})"
-    installed = _version("verl")
-    if installed is not None and installed != verl.__version__:
-        found += f"; the installed package is {installed}, but another folder comes before it on the path"
+    there = installed("verl")
+    if there is not None and there != verl.__version__:
+        found += f"; the installed package is {there}, but another folder comes before it on the path"
     if SpecifierSet(SUPPORTED_VERL).contains(verl.__version__, prereleases=True):
         if verl.__version__ not in TRIED_VERL:
             found += f"; not tried with this plugin (tried: {', '.join(TRIED_VERL)}), so see the checks of its parts"
@@ -155,7 +155,7 @@ def verl_version() -> Result:
 
 def package_version(package: str) -> Result:
     """A package's version against what verl and this plugin say that they need."""
-    found, needed = _version(package), _needed(package)
+    found, needed = installed(package), _needed(package)
     wanted = f"{package}{needed or ''}"
     if found is None:
         return _failed("not installed", f"pip install '{wanted}'")
@@ -168,7 +168,7 @@ def package_version(package: str) -> Result:
 
 def engine() -> Result:
     """What generates the responses: verl needs one of its engines."""
-    found = {name: version for name in ENGINES if (version := _version(name)) is not None}
+    found = {name: version for name in ENGINES if (version := installed(name)) is not None}
     if not found:
         return _failed(
             f"none of {', '.join(ENGINES)}", f"install the one that you train with: {ENGINES[0]}, for example"
@@ -183,14 +183,7 @@ def compiled_kernels() -> Result:
     loops, failure = compiled.attempt()
     if loops is None:
         return Result("", SKIPPED, f"{failure}; the advantage step runs in torch, to the same result and slower")
-    return _ok(f"compiled by numba {_version('numba')}")
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return _ok(f"compiled by numba {installed('numba')}")
 
 
 def _needed(package: str) -> Any:
@@ -202,7 +195,7 @@ def _needed(package: str) -> Any:
         return None  # verl's own dependency: where it is missing, verl is, and that is reported
     wanted = None
     for distribution in ("verl", "egsw-plugin"):
-        if _version(distribution) is None:
+        if installed(distribution) is None:
             continue
         for line in importlib.metadata.requires(distribution) or ():
             requirement = Requirement(line)

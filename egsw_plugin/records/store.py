@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..console import one_line, warn_once
 from ..errors import DataError
 from ..writing import replacing
+
+if TYPE_CHECKING:
+    import torch
 
 FOLDER = "records"
 # Of every token of a response, those of a tool or an environment included; entropy and weight may be missing.
@@ -48,6 +49,8 @@ class Record:
         columns = [row[name] for row in self.rows]
         if any(column is None for column in columns):
             return None
+        import torch  # here, since commands that look at no tensor read records as well
+
         dtype = torch.int64 if name == "policy" else torch.float32
         return torch.nn.utils.rnn.pad_sequence([torch.tensor(x, dtype=dtype) for x in columns], batch_first=True)
 

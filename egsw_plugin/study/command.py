@@ -12,7 +12,6 @@ from .grid import Grid, read_grid
 from .page import figures_of, fill, whole_page
 from .record import read_finished_runs, run_name
 from .tables import tables
-from .text import tables_beside
 
 
 def run(path: Path, out: Path, quick: bool, only: list[str] | None, seeds: list[int] | None, extra: list[str]) -> int:
@@ -68,6 +67,8 @@ def _write(grid: Grid, runs: Path, page: Path | None, out: Path) -> list[Path]:
             f"{', ...' if len(missing) > 6 else ''}",
             file=sys.stderr,
         )
+    from .text import tables_beside  # with torch
+
     made = tables(grid, records) | tables_beside(runs)
     target = page or out / "study.md"
     try:

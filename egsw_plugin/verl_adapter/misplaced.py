@@ -24,7 +24,7 @@ from ..methods.chain import check_keys, check_options
 from ..methods.places import CHAIN, CREDIT, OWN, Guess, Place, best, either, guesses, leaves, whose
 from ..options import show
 from ..options.spelling import alike, close
-from .configuration import Sections
+from .configuration import Sections, is_set
 
 SECTIONS = ("egsw", "gtpo", "grpo_s")  # which members have directly under `algorithm`
 OURS = (*SECTIONS, "credit", "record")
@@ -124,7 +124,7 @@ def _refusal(added: Added, chosen: Collection[str], plain: Mapping) -> str:
         if first[0].use and first[0].group not in chosen and first[0].use not in settings:
             settings.append(first[0].use)
         if not first[0].section:
-            plus = "" if _has(plain, first[0].key) else "+"
+            plus = "" if is_set(plain, first[0].key) else "+"
             settings.append(f"{plus}{first[0].key}={_written(value)}")
     else:
         return _words(added, likely, chosen) + (f" Set {' '.join(settings)}" if settings else "")
@@ -271,11 +271,3 @@ def _fields_of(target: str | None) -> Collection[str]:
         return getattr(importlib.import_module(module), name).__dataclass_fields__
     except (ImportError, AttributeError):
         return ()
-
-
-def _has(plain: Mapping[str, Any], key: str) -> bool:
-    for part in key.split("."):
-        if not isinstance(plain, Mapping) or part not in plain:
-            return False
-        plain = plain[part]
-    return True

@@ -68,7 +68,7 @@ def install(config_module: Any) -> None:
     def validate_config(config: Any, *args: Any, **kwargs: Any) -> Any:
         plan = check(config)
         result = verl_validate(config, *args, **kwargs)
-        if plan is not None and _needs_workers(plan):
+        if plan is not None and plan.links:  # without, a worker that lacks the plugin changes nothing
             nodes.check_nodes_once_ray_is_up()
         return result
 
@@ -86,8 +86,8 @@ def check_trainer(config: Any, trainer: str, old_trainer: str | None = None) -> 
     plan = check(config, old_trainer)
     if plan is None:
         return
-    if _needs_workers(plan) or takes_part(config) is not None:
-        needed = (contract.CORE, trainer, contract.LOSSES) if _needs_workers(plan) else (trainer,)
+    if plan.links or takes_part(config) is not None:
+        needed = (contract.CORE, trainer, contract.LOSSES) if plan.links else (trainer,)
         if broken := contract.broken(*needed):
             raise BridgeError(
                 f"{ESTIMATOR}={get(config, 'algorithm').adv_estimator}: this verl ({verl.__version__}) is not as "
@@ -99,7 +99,7 @@ def check_trainer(config: Any, trainer: str, old_trainer: str | None = None) -> 
                 f"verl {verl.__version__} has what egsw-plugin {__version__} needs by name, but was not tried with it; "
                 f"tried were {', '.join(TRIED_VERL)}"
             )
-    if _needs_workers(plan):
+    if plan.links:
         nodes.check_nodes()
     for conflict in (*MEMBERS.conflicts(), *LOSSES.conflicts()):
         warn_once(conflict)
@@ -122,11 +122,6 @@ def takes_part(config: Any) -> Plan | None:
     plan = plan_of(config)
     nothing = not plan.links and plan.chain is None and recording.options_of(config.algorithm) is None
     return None if nothing else plan
-
-
-def _needs_workers(plan: Plan) -> bool:
-    """Whether the run is another one where a worker lacks the plugin."""
-    return bool(plan.links) or plan.loss is not None
 
 
 def _described(chain: Chain) -> str:
