@@ -452,6 +452,15 @@ def test_refused_before_the_first_rollout(overrides, message):
         ),
         ([CHAIN, "+algorithm.credit={transforms: [repo_r, ar]}"], "they oppose each other"),
         (["algorithm.adv_estimator=archer", GENERIC, KL, *ON_POLICY], "the bounds of the clip have no effect"),
+        (
+            [
+                "algorithm.adv_estimator=batch_kl_cov",
+                GENERIC,
+                *ON_POLICY,
+                "actor_rollout_ref.rollout.agent.agent_loop_config_path=mine.yaml",
+            ],
+            "unless sessions of your agent loop have several outputs",
+        ),
         (["algorithm.adv_estimator=repo_r"], "no checkpoint is written, so that repo_r.zeta cannot be resumed"),
         (["algorithm.adv_estimator=stare", "+algorithm.credit.stare.M=0.5"], "M has no effect with variant=O1"),
         (

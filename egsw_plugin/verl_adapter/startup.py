@@ -220,7 +220,8 @@ def _refusals(config: Any, plan: Plan, loss: str, old_trainer: str | None) -> It
     yield from _fields(config, plan, loss)
     if plan.loss is not None:
         yield from _options_that_cannot_travel(plan.loss)
-    yield from _nothing_on_policy(config, plan)
+    if not _own_agent_loop(config):
+        yield from _nothing_on_policy(config, plan)
 
 
 def _old_trainer(config: Any, plan: Plan, name: str, trainer: str | None) -> Iterator[OptionError]:
@@ -401,6 +402,12 @@ def _nothing_on_policy(config: Any, plan: Plan) -> Iterator[OptionError]:
             yield OptionError(MINI_BATCH, value, fix)
 
 
+def _own_agent_loop(config: Any) -> bool:
+    """Whether sessions may have several outputs, and with them a batch more mini-batches than the configuration says."""
+    names = ("agent_loop_config_path", "agent_loop_manager_class")
+    return any(select(config, f"actor_rollout_ref.rollout.agent.{name}") for name in names)
+
+
 def _on_policy(config: Any) -> bool:
     """Whether the policy that a loss compares with is always the one that is updated."""
     mini, batch = select(config, MINI_BATCH), select(config, "data.train_batch_size")
@@ -424,6 +431,9 @@ def _warnings(config: Any, plan: Plan) -> Iterator[str]:
         if link.requirements.weaker_on_policy and _on_policy(config):
             why = link.text(link.requirements.weaker_on_policy)
             yield f"{link.name}: each batch is one mini-batch and is seen once, so that the ratio is 1: {why}"
+    if _own_agent_loop(config):
+        for error in _nothing_on_policy(config, plan):
+            yield f"{error} (unless sessions of your agent loop have several outputs, which make more mini-batches)"
     yield from _opposed(plan)
     yield from _idle_critic(config, plan)
     if plan.controlled and select(config, "trainer.save_freq", -1) <= 0:
