@@ -403,7 +403,7 @@ def _nothing_on_policy(config: Any, plan: Plan) -> Iterator[OptionError]:
 
 
 def _own_agent_loop(config: Any) -> bool:
-    """Whether sessions may have several outputs, and with them a batch more mini-batches than the configuration says."""
+    """Whether sessions may have several outputs, and so a batch more mini-batches than the configuration says."""
     names = ("agent_loop_config_path", "agent_loop_manager_class")
     return any(select(config, f"actor_rollout_ref.rollout.agent.{name}") for name in names)
 
