@@ -342,7 +342,7 @@ def test_what_can_work_is_not_refused(overrides):
 
 def test_a_critic_that_nothing_reads_is_warned_of(warnings_of):
     (warning,) = warnings_of(EGSW, "critic.enable=True")
-    assert warning.endswith("egsw does not read its values; set algorithm.egsw.base=gae, or critic.enable=False")
+    assert warning.endswith("egsw does not read its values; set +algorithm.egsw.base=gae, or critic.enable=False")
     assert warnings_of(EGSW, "critic.enable=True", "+algorithm.egsw.base=gae") == []
 
 
