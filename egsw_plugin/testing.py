@@ -248,7 +248,8 @@ def _check_result(link: Link, batch: Batch, result: Result, ordinary: bool) -> N
         _hold(bool(real.isfinite().all()), f"field {field.value} is not finite")
         _hold(tensor.grad_fn is None, f"a gradient through {field.value}")
         _hold(field is Field.ENTROPY_COEF or not bool((real < 0).any()), f"field {field.value} is below 0")
-    if not link.requirements.per_token and result.base.shape[1] == 1 and mask.shape[1]:
+    alike = isinstance(link.member, Base) or result.base.shape[1] == 1
+    if not link.requirements.per_token and alike and mask.shape[1]:
         first = result.advantages.gather(1, mask.long().argmax(1, keepdim=True))
         level = (result.advantages - first).masked_fill(~mask, 0)
         _hold(

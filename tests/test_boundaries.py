@@ -269,9 +269,11 @@ def test_a_field_counts_where_a_row_has_policy_tokens():
     assert checks.success_field("algorithm.gtpo.success", "acc", {"acc": [1, None]}, rows)[0] == 1
     with pytest.raises(TensorError, match="in row 0 it is None"):
         checks.success_field("algorithm.gtpo.success", "acc", {"acc": [None, 1]}, rows)
-    answered = {"acc": [None, 1], "timeout": [True, None]}  # of verl's rate_limited reward manager
-    assert checks.success_field("algorithm.gtpo.success", "acc", answered, rows)[0] < 0
-    for other in ({"timeout": [None, True]}, {"timeout": [False, None]}, {"error": []}, {"error": ["", None]}):
+    # verl's rate_limited reward manager; an assertion without words is an error of no text.
+    for other in ({"timeout": [True, None]}, {"error": ["", None]}, {"acc": [None, None], "error": ["out", "out"]}):
+        assert checks.success_field("algorithm.gtpo.success", "acc", {"acc": [None, 1]} | other, rows)[0] < 0
+    assert checks.success_field("algorithm.gtpo.success", "acc", {"timeout": [True, None]}, rows)[0] < 0
+    for other in ({"timeout": [None, True]}, {"timeout": [False, None]}, {"error": []}, {"error": [None, "out"]}):
         with pytest.raises(TensorError, match="in row 0 it is None"):
             checks.success_field("algorithm.gtpo.success", "acc", {"acc": [None, 1]} | other, rows)
     for entries in ([1], [1, 1, 1]):

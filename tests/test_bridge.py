@@ -334,6 +334,24 @@ def test_rejected_tokens_are_out_of_the_loss_and_move_no_others(stored, model, n
     assert torch.equal(fewer, advantages * left) and torch.equal(others, returns * left)
 
 
+def test_a_base_that_reads_the_mask_sees_it_without_rejected_tokens(stored, model):
+    """As verl's own estimator of that name."""
+    results = []
+    for name in ("reinforce_plus_plus", "egsw"):
+        batch = stored(37, name="base of " + name)
+        shifted = nested(-batch.entropy - 1 - 0.2 * (batch.entropy > 0.5), batch.lengths)
+        fields = TensorDict({"rollout_log_probs": shifted}, batch_size=len(batch.keys))
+        tq.kv_batch_put(keys=batch.keys, partition_id=PARTITION, fields=fields)
+        overrides = [f"algorithm.adv_estimator={name}", "algorithm.gamma=0.9"]
+        overrides += ["+algorithm.egsw={base: reinforce_plus_plus, alpha: 0.0, temperature: 1e30}"]
+        overrides += ["algorithm.rollout_correction.rollout_rs=token_k1"]
+        overrides += ["algorithm.rollout_correction.rollout_rs_threshold=0.9_1.1"]
+        trainer_of(PPOTrainerSync, model, *overrides)._compute_advantage(batch.batch, {})
+        results.append([batch.read(field) for field in ("advantages", "returns", "response_mask")])
+    for verls, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, verls, rtol=1e-5, atol=1e-6)
+
+
 def test_entropy_of_other_lengths_is_an_error(stored, model):
     batch = stored(6)
     batch.batch.tags[3]["response_len"] += 1

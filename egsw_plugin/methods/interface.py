@@ -190,8 +190,10 @@ class Requirements:
         success: what makes a response a success, without which there is no `batch.success`.
         responses: least number of responses to a prompt, and why it takes so many.
         varying: the option because of which advantages must not vary within a response, and the value to set.
-        fields: what it publishes, with the option that asks for it ("" if it always does).
-        per_token: advantages or weights differ from token to token, which a ratio of the whole response would blur.
+        fields: what it publishes, with the option that asks for it ("" if it always does). Start-up takes a member with
+            fields for one that leaves the advantages alone.
+        per_token: advantages or weights differ from token to token: a ratio of the whole response would blur them, and
+            what asks for one advantage a response (EGSW's denominator=all, verl's geo_mean) is refused behind it.
         direction: 1 if rare or uncertain tokens get more positive credit, -1 if they get less, 0 if neither.
         off_policy: why it does nothing where every batch is one mini-batch, seen once ("" if it does something).
         weaker_on_policy: which part of it does nothing there ("" if none).

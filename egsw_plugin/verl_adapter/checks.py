@@ -91,6 +91,8 @@ def success_field(key: str, name: str, info: Mapping[str, Sequence[Any]] | None,
     or not a finite number, in a row that has policy tokens."""
     if info is not None and not isinstance(info, Mapping):
         raise TensorError(f"reward_extra_info is a {type(info).__name__}; it must map names to one value a row")
+    if info and name not in info and all(_unanswered(info, row) for row in rows.count.nonzero().squeeze(1).tolist()):
+        info = {**info, name: [None] * len(rows.count)}
     if not info or name not in info:
         there = f"it has {', '.join(sorted(map(str, info)))}" if info else "there is none"
         raise TensorError(
@@ -119,7 +121,8 @@ def success_field(key: str, name: str, info: Mapping[str, Sequence[Any]] | None,
 
 def _unanswered(info: Mapping[str, Sequence[Any]], row: int) -> bool:
     """Whether verl's rate_limited reward manager says so: it then returns none of the function's own fields."""
-    return any(len(info.get(name, ())) > row and bool(info[name][row]) for name in ("timeout", "error"))
+    timeout, error = (info[name][row] if len(info.get(name, ())) > row else None for name in ("timeout", "error"))
+    return bool(timeout) or error is not None
 
 
 def _number(value: Any) -> float:

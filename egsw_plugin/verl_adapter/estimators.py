@@ -45,12 +45,17 @@ def register_one(core_algos: Any, name: str) -> None:
 
 @dataclass(frozen=True)
 class Call:
-    """What verl passed to an estimator, checked: rewards [rows, tokens], one uid and one dense group id a row."""
+    """What verl passed to an estimator, checked: rewards [rows, tokens], one uid and one dense group id a row.
+
+    rows: as the rollout left them. kept: the mask without what verl's rollout correction rejected, which its own
+    estimators see.
+    """
 
     rewards: torch.Tensor
     index: np.ndarray
     group_ids: torch.Tensor
     rows: Rows
+    kept: torch.Tensor
     config: Any
     tensors: _Tensors
     step: TrainerStep | None
@@ -103,6 +108,7 @@ def make_estimator(name: str) -> Callable[..., tuple[torch.Tensor, torch.Tensor]
             index=uids,
             group_ids=dense_group_ids(uids.tolist()).to(mask.device),
             rows=Rows.measure(mask),
+            kept=response_mask,
             config=config,
             tensors=_Tensors(passed, step, mask),
             step=step,
@@ -152,7 +158,7 @@ def _estimate(chain: Chain, call: Call) -> tuple[Result, torch.Tensor | None, to
     checks.scores("token_level_rewards", call.reward, compared)
     base = returns = None
     if not isinstance(chain.base, Link):
-        arguments = (call.tensors, call.rewards, rows.mask, call.index, call.group_ids, call.config, chain.base_key)
+        arguments = (call.tensors, call.rewards, call.kept, call.index, call.group_ids, call.config, chain.base_key)
         base, returns = bases.advantages(chain.base, *arguments, call.reward, sessions)
     tensors = _gather(chain, call)
     values = None

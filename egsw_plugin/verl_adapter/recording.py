@@ -89,6 +89,7 @@ def record(step: TrainerStep) -> None:
 def _gather(step: TrainerStep, groups: int) -> dict[str, Any]:
     """Copies of what `_record` needs of the chosen rows."""
     batch, result = step.data.batch, step.result
+    mask = batch["response_mask"] if step.mask is None else step.mask  # the second is of our own estimators
     uids = [str(uid) for uid in step.data.non_tensor_batch["uid"]]
     rewards, scores = (batch[name].sum(1) for name in ("token_level_rewards", "token_level_scores"))
     real = [row for row, tag in enumerate(step.tags) if not tag.get("is_padding", False)]
@@ -97,11 +98,11 @@ def _gather(step: TrainerStep, groups: int) -> dict[str, Any]:
     names = ["prompts", "responses", "entropy"]
     stored = step.queue.kv_batch_get(keys=keys, partition_id=step.partition_id, select_fields=names)
     columns = {
-        "policy": (batch["response_mask"] if step.mask is None else step.mask).ne(0),
+        "policy": mask.ne(0),
         "old_log_prob": batch.get("old_log_probs"),
-        "base": batch["advantages"] if result is None else _base(step, result, rewards),
+        "base": batch["advantages"] if result is None else _base(step, result, rewards, mask),
         "weight": None if result is None else result.fields.get(Field.WEIGHT),
-        "advantage": batch["advantages"],
+        "advantage": batch["advantages"] if result is None else result.advantages,
     }
     if "entropy" in stored:
         checks.entropy_dtype(stored["entropy"])
@@ -137,12 +138,12 @@ def _text(tokenizer: Any, token: int) -> str:
     return twice[len(alone) :] if twice.startswith(alone) else alone
 
 
-def _base(step: TrainerStep, result: Result, rewards: torch.Tensor) -> torch.Tensor:
+def _base(step: TrainerStep, result: Result, rewards: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The base's advantages; of a method that makes its own from the rewards, GRPO's, with which one compares it."""
     if step.plan is None or step.plan.chain is None or not isinstance(step.plan.chain.base, Link):
         return result.base
     batch, index = step.data.batch, step.data.non_tensor_batch["uid"]
-    rows = Rows.measure(batch["response_mask"])
+    rows = Rows.measure(mask)
     tensors = (batch["token_level_rewards"], rows.mask, index, dense_group_ids(index))
     return bases.advantages("grpo", {}, *tensors, step.trainer.config.algorithm, KEY, rewards, step.sessions(rows))[0]
 

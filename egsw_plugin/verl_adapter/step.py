@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..console import warn_once
+from ..console import one_line, warn_once
 from ..controllers import FILE, Controllers
 from ..errors import BridgeError, TensorError
 from ..fields import Field
@@ -264,8 +264,8 @@ def _vocabulary_size(trainer: Any) -> int | None:
         config = AutoConfig.from_pretrained(path, trust_remote_code=bool(select(model, "trust_remote_code", False)))
     except Exception as error:  # verl has other ways to read a model that transformers does not know
         warn_once(
-            f"the size of the vocabulary is not known, so no entropy is refused for being above its logarithm: "
-            f"{type(error).__name__}: {error}"
+            "the size of the vocabulary is not known, so no entropy is refused for being above its logarithm: "
+            f"{type(error).__name__}: {one_line(str(error))}"
         )
         return None
     return getattr(config.get_text_config(), "vocab_size", None)
