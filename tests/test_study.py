@@ -1046,7 +1046,7 @@ def test_what_the_language_models_page_says_beyond_its_tables():
     assert "GRPO ends at {} %, EGSW at {} and GTPO at {}".format(*last) in page
     apart = {name: [round(ends[name][seed] - ends["grpo"][seed]) for seed in (2, 1)] for name in ("egsw", "gtpo")}
     assert apart == {"egsw": [5, -1], "gtpo": [7, -2]}
-    for cell, seed in (("egsw", 1), ("egsw", 2), ("gtpo", 2)):
+    for cell, seed in itertools.product(("egsw", "gtpo"), (1, 2)):
         with_entropy, without = (runs[f"{name}-seed{seed}"] for name in (cell, f"{cell}_alpha0"))
         for measure in (final_success, mean_success, training_success):
             assert abs(measure(with_entropy) - measure(without)) < 0.03
