@@ -91,7 +91,8 @@ def success_field(key: str, name: str, info: Mapping[str, Sequence[Any]] | None,
     or not a finite number, in a row that has policy tokens."""
     if info is not None and not isinstance(info, Mapping):
         raise TensorError(f"reward_extra_info is a {type(info).__name__}; it must map names to one value a row")
-    if info and name not in info and all(_unanswered(info, row) for row in rows.count.nonzero().squeeze(1).tolist()):
+    alive = rows.count.nonzero().squeeze(1).tolist()
+    if info and name not in info and alive and all(_unanswered(info, row) for row in alive):
         info = {**info, name: [None] * len(rows.count)}
     if not info or name not in info:
         there = f"it has {', '.join(sorted(map(str, info)))}" if info else "there is none"

@@ -49,6 +49,7 @@ ENTROPY_COEFF = "actor_rollout_ref.actor.entropy_coeff"
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
 RESPONSES = "actor_rollout_ref.rollout.n"
 BYPASS = "algorithm.rollout_correction.bypass_mode"
+AGENT_LOOP = "actor_rollout_ref.rollout.agent.agent_loop_config_path"
 TASK_REWARDS = "distillation.distillation_loss.use_task_rewards"
 COMPUTED_WITH = {  # tensors that verl computes with one of these settings alone
     "rollout_log_probs": ("actor_rollout_ref.rollout.calculate_log_probs",),
@@ -220,7 +221,7 @@ def _refusals(config: Any, plan: Plan, loss: str, old_trainer: str | None) -> It
     yield from _fields(config, plan, loss)
     if plan.loss is not None:
         yield from _options_that_cannot_travel(plan.loss)
-    if not _own_agent_loop(config):
+    if not select(config, AGENT_LOOP):  # sessions of one's own may have several outputs, and a batch more mini-batches
         yield from _nothing_on_policy(config, plan)
 
 
@@ -402,12 +403,6 @@ def _nothing_on_policy(config: Any, plan: Plan) -> Iterator[OptionError]:
             yield OptionError(MINI_BATCH, value, fix)
 
 
-def _own_agent_loop(config: Any) -> bool:
-    """Whether sessions may have several outputs, and so a batch more mini-batches than the configuration says."""
-    names = ("agent_loop_config_path", "agent_loop_manager_class")
-    return any(select(config, f"actor_rollout_ref.rollout.agent.{name}") for name in names)
-
-
 def _on_policy(config: Any) -> bool:
     """Whether the policy that a loss compares with is always the one that is updated."""
     mini, batch = select(config, MINI_BATCH), select(config, "data.train_batch_size")
@@ -431,7 +426,7 @@ def _warnings(config: Any, plan: Plan) -> Iterator[str]:
         if link.requirements.weaker_on_policy and _on_policy(config):
             why = link.text(link.requirements.weaker_on_policy)
             yield f"{link.name}: each batch is one mini-batch and is seen once, so that the ratio is 1: {why}"
-    if _own_agent_loop(config):
+    if select(config, AGENT_LOOP):
         for error in _nothing_on_policy(config, plan):
             yield f"{error} (unless sessions of your agent loop have several outputs, which make more mini-batches)"
     yield from _opposed(plan)
