@@ -72,7 +72,7 @@ def weighting(
     - changed/mean: share of the policy tokens of mixed groups that the weights change (EGSW: the advantage; GTPO and
       GRPO-S: the reward).
     - effective_share/mean: (sum w)^2 / sum w^2 over what weights are compared over, divided by their number; mean.
-    - weight/max, weight/min: over policy tokens.
+    - weight/max, weight/min: over policy tokens. These three are absent in a step that compares no weights.
     - sign_flip/mean: share of the policy tokens of mixed groups whose advantage has the opposite sign to GRPO's.
     - negative_success/mean, positive_failure/mean: share of the policy tokens of mixed groups' successes (failures)
       whose advantage is below (above) 0.
@@ -83,16 +83,21 @@ def weighting(
     taking_part = count > 0
     in_mixed = mixed[batch.group_ids] & taking_part
     flipped = torch.where(sign > 0, result.negative, torch.where(sign < 0, result.positive, 0))
+    tally, compared = result.tally, {}
+    if tally.columns:
+        compared = {
+            "effective_share/mean": tally.share_total / tally.columns,
+            "weight/max": tally.weight_max,
+            "weight/min": tally.weight_min,
+        }
     return {
-        "changed/mean": _share(result.tally.changed, count, in_mixed),
-        "effective_share/mean": result.tally.share_total / max(result.tally.columns, 1),
-        "weight/max": result.tally.weight_max,
-        "weight/min": result.tally.weight_min,
+        "changed/mean": _share(tally.changed, count, in_mixed),
+        **compared,
         "sign_flip/mean": _share(flipped, count, in_mixed),
         "negative_success/mean": _share(result.negative, count, in_mixed & success),
         "positive_failure/mean": _share(result.positive, count, in_mixed & ~success),
         "mixed_groups/mean": ratio(mixed.sum(), _existing(batch, len(mixed)).sum()),
-        **_entropies(batch, result.tally.entropy_total, taking_part),
+        **_entropies(batch, tally.entropy_total, taking_part),
     }
 
 

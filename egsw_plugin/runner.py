@@ -18,13 +18,14 @@ from statistics import fmean
 from typing import Any
 
 from .report.cause import clean, find_cause
+from .report.metrics import CHANGED, ENTROPY, LENGTH, REWARD, find_metric, is_training, parse_row
 from .report.metrics import EFFECTIVE_SHARE as SHARE
-from .report.metrics import ENTROPY, LENGTH, REWARD, find_metric, is_training, parse_row
 from .report.summary import format_seconds
 from .report.write import OUTPUTS as REPORT_OUTPUTS
 
 TIME_LIMIT_EXIT = 124
-OUTPUTS = ("metrics.jsonl", "train.log", "validation", "checkpoints", "inspect.html", *REPORT_OUTPUTS)
+OUTPUTS = ("metrics.jsonl", "train.log", "validation", "checkpoints", "tensorboard", *REPORT_OUTPUTS)
+MORE_OUTPUTS = ("metrics.*.jsonl", "inspect*.html")  # earlier parts; pages of the run and as other methods
 COMMAND = "command.txt"
 VARIABLES = ("METHOD", "ADV", "SEED", "MODEL_PATH", "TRAIN_FILES", "VAL_FILES", "EXAMPLES", "MACHINE", "STUDY_CONFIG")
 PLACES = ("DATA_DIR", "ASSETS")  # folders, from which launchers derive the others
@@ -168,8 +169,9 @@ class _Screen:
         for label, name, digits in (("reward", REWARD, 3), ("entropy", ENTROPY, 3), ("length", LENGTH, 1)):
             if name in row:
                 parts.append(f"{label} {row[name]:.{digits}f}")
-        if (share := find_metric(row, SHARE)) is not None:
-            parts.append(f"effective share {share:.2f}")
+        for label, name in (("changed", CHANGED), ("effective share", SHARE)):  # that the method acts
+            if (value := find_metric(row, name)) is not None:
+                parts.append(f"{label} {value:.2f}")
         (first, since), (last, now) = self.times[0], self.times[-1]
         if total and last > first and last < total:  # needs two steps: the first one pays for warming up
             parts.append(f"{format_seconds((total - last) * (now - since) / (last - first))} left")
@@ -396,7 +398,7 @@ def _set_aside(out: Path) -> None:
                 (out / name).rename(out / f"{stem}.{part}.{suffix}")
         return
     previous = out / "previous"
-    for name in [*OUTPUTS, *(part.name for part in out.glob("metrics.*.jsonl"))]:
+    for name in [*OUTPUTS, *(path.name for pattern in MORE_OUTPUTS for path in out.glob(pattern))]:
         if (out / name).exists():
             previous.mkdir(exist_ok=True)
             if (previous / name).is_dir():  # a folder replaces an empty folder only

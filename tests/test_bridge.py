@@ -215,6 +215,20 @@ def test_each_trainer_mode_gets_the_entropy_of_its_rows(stored, model, cls):
     assert metrics["egsw/entropy/mean"] == pytest.approx(float(batch.entropy[own].mean()), rel=1e-5)
 
 
+@pytest.mark.parametrize("number,share", [(6, 0.0), (7, 1.0)])
+def test_groups_that_lack_responses_are_counted(stored, model, capsys, monkeypatch, number, share):
+    """Each of three has six; rows that pad the batch are no group."""
+    from egsw_plugin import console
+
+    monkeypatch.setattr(console, "_warned", set())
+    metrics = {}
+    trainer = trainer_of(PPOTrainerSync, model, f"actor_rollout_ref.rollout.n={number}")
+    trainer._compute_advantage(stored(23).batch, metrics)
+    assert metrics["credit/incomplete_groups/mean"] == share
+    warning = "3 of 3 groups have fewer responses than actor_rollout_ref.rollout.n=7"
+    assert (warning in capsys.readouterr().out) == bool(share)
+
+
 def test_weights_are_stored_for_the_policy_loss(stored, model):
     batch = stored(2)
     trainer = trainer_of(PPOTrainerSync, model, "+algorithm.egsw.channel=loss", f"{LOSS}=egsw")

@@ -220,8 +220,8 @@ X = ("traceback", "ValueError: x")
 MEMORY = ("traceback", "torch.OutOfMemoryError")
 HANG = """\
 /r/launch.sh: line 156: 28360 Killed                  "$@"
-run_tiny.sh: ended: for STALL_LIMIT=7200 seconds nothing was printed, and nothing added to /o/metrics.jsonl (3 lines), \
-as where a weight sync has failed.
+run_tiny.sh: ended: for STALL_LIMIT=7200 seconds nothing was added to metrics.jsonl, validation/ or checkpoints/ in /o,\
+ as where a weight sync has failed.
 """
 
 LOGS = {  # the log, the kind of its cause, and what the first line or two must say
@@ -504,7 +504,7 @@ LOGS = {  # the log, the kind of its cause, and what the first line or two must 
         "traceback",
         "out of shared memory",
     ),
-    "a hang that its launcher kills": (HANG, "native", "ended: for STALL_LIMIT=7200 seconds nothing was printed"),
+    "a hang that its launcher kills": (HANG, "native", "ended: for STALL_LIMIT=7200 seconds nothing was added to"),
     "why it hung": (
         of("WorkerDict pid=812", RAISED.format("ValueError: x")) + HANG,
         "native",

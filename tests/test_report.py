@@ -324,6 +324,24 @@ def test_summary_against_numbers_worked_by_hand(tmp_path):
     assert "12 steps in 0:24, 2 s a step (median)" in text
 
 
+def test_summary_says_where_a_run_that_collapsed_was_best(tmp_path):
+    """Rewards 1 to 10 and back to 2; five steps around the highest, 8 9 10 9 8, are the best."""
+    rewards = [*range(1, 11), *range(9, 1, -1)]
+    rows = [row(n, reward) for n, reward in enumerate(rewards, 1)]
+    text = summarise(read_metrics(write_metrics(tmp_path / "m.jsonl", rows)))
+    assert "The reward rose: 3 to 4 (+1). It was highest, 8.8, at steps 8-12." in text
+    assert "highest" not in summarise(read_metrics(write_metrics(tmp_path / "m.jsonl", rows[:11])))
+    lower = [row(n, reward) for n, reward in enumerate([-1] * 5 + [0] * 5 + [-2] * 10, 1)]
+    assert "highest, 0, at steps 6-10" in summarise(read_metrics(write_metrics(tmp_path / "m.jsonl", lower)))
+
+
+def test_weights_that_change_nothing_are_not_read(tmp_path):
+    weights = {"gtpo/effective_share/mean": 0.7, "gtpo/weight/max": 3.0, "gtpo/weight/min": 0.1}
+    rows = [row(n, 0.5, **weights, **{"gtpo/changed/mean": changed}) for n, changed in ((1, 0), (2, 0.5))]
+    first, second = read_metrics(write_metrics(tmp_path / "m.jsonl", rows)).training
+    assert not weights.keys() & first.keys() and weights.keys() <= second.keys()
+
+
 def test_summary_of_few_steps_never_compares_a_step_with_itself(tmp_path):
     three = read_metrics(write_metrics(tmp_path / "m.jsonl", [row(1, 0.5), row(2, 0.9), row(3, 0.25)]))
     assert "|  | step 1 | step 3 | change |" in summarise(three)

@@ -76,7 +76,8 @@ def is_gone(pid: int, seconds: float = 20) -> bool:
 
 
 def test_a_good_run_shows_stages_and_one_line_a_step(launch, tmp_path, capfd):
-    script = STARTUP + "for n in (1, 2, 3):\n    step(n, **{'egsw/effective_share/mean': 0.934})\n    time.sleep(0.5)\n"
+    acts = "**{'egsw/effective_share/mean': 0.934, 'egsw/changed/mean': 0.5}"
+    script = STARTUP + f"for n in (1, 2, 3):\n    step(n, {acts})\n    time.sleep(0.5)\n"
     assert launch(script) == 0
     shown = capfd.readouterr().out
     stages = [
@@ -91,7 +92,8 @@ def test_a_good_run_shows_stages_and_one_line_a_step(launch, tmp_path, capfd):
     ]
     places = [shown.find(stage) for stage in stages[1:]]
     assert -1 not in places and places == sorted(places)
-    assert "step 1/3  reward 0.100  entropy 0.310  length 14.2  effective share 0.93\n" in shown  # no time left yet
+    first = "step 1/3  reward 0.100  entropy 0.310  length 14.2  changed 0.50  effective share 0.93\n"
+    assert first in shown  # no time left yet
     assert "step 2/3  reward 0.200" in shown and " left\n" in shown
     assert shown.count("[egsw] on: temperature 0.5") == 1
     assert "TaskRunnerV1" in (tmp_path / "out/train.log").read_text() and "TaskRunnerV1" not in shown
@@ -123,6 +125,7 @@ def test_outputs_of_an_earlier_run_are_moved_away_and_nothing_else(launch, tmp_p
     out.mkdir()
     (out / "metrics.jsonl").write_text('{"step": 99, "data": {"critic/score/mean": 9.0}}\n')
     (out / "notes.txt").write_text("mine")
+    (out / "inspect-gtpo.html").write_text("a page of its tokens")
     for place in (out, out / "previous"):  # what the run before that one left is replaced
         (place / "validation").mkdir(parents=True)
         (place / "validation" / f"{place.name}.jsonl").write_text("")
@@ -130,6 +133,7 @@ def test_outputs_of_an_earlier_run_are_moved_away_and_nothing_else(launch, tmp_p
     assert "99" not in capfd.readouterr().out
     assert [path.name for path in (out / "previous/validation").iterdir()] == ["out.jsonl"]
     assert not (out / "validation").exists()
+    assert (out / "previous/inspect-gtpo.html").exists() and not (out / "inspect-gtpo.html").exists()
     assert "99" in (out / "previous/metrics.jsonl").read_text()
     assert (out / "notes.txt").read_text() == "mine"
 

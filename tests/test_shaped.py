@@ -448,6 +448,11 @@ class TestMetrics:
         assert metrics["gtpo/negative_success/mean"] == share(lambda p: advantages[p] < 0, won)
         assert metrics["gtpo/positive_failure/mean"] == share(lambda p: advantages[p] > 0, lost)
         assert metrics["gtpo/mixed_groups/mean"] == pytest.approx(len(mixed) / len(outcomes))
+        alike = torch.full_like(entropy, 0.7).tolist()
+        equal = reference.gtpo(alike, mask.tolist(), index, success.tolist(), **options)
+        moved = sum(abs(advantage - equal[place]) for place, advantage in advantages.items())
+        sizes = [sum(map(abs, values.values())) for values in (advantages, equal)]
+        assert metrics["gtpo/entropy_shift/mean"] == pytest.approx(moved / max(sizes), rel=1e-6) and moved > 0
         everywhere = [float(entropy[place]) for place in advantages]
         assert metrics["gtpo/entropy/mean"] == pytest.approx(sum(everywhere) / len(everywhere))
         columns = {}
@@ -486,8 +491,30 @@ class TestMetrics:
     @pytest.mark.parametrize("name", NAMES)
     def test_no_weight_on_the_entropy_shows(self, name):
         metrics = metrics_of(name, random_batch(43), **{COEFFICIENTS[name][1]: 0})
-        assert metrics[f"{name}/changed/mean"] == 0
+        assert metrics[f"{name}/changed/mean"] == metrics[f"{name}/entropy_shift/mean"] == 0
+        assert {metrics[f"{name}/{of}"] for of in ("effective_share/mean", "weight/max", "weight/min")} == {1}
         assert metrics[f"{name}/mixed_groups/mean"] > 0
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_the_shift_grows_with_the_weight_on_the_entropy(self, name):
+        """To first order in proportion to it: what a change of the weight does is seen, as in no measure of w alone."""
+        shifts = [
+            metrics_of(name, random_batch(43), **{COEFFICIENTS[name][1]: weight})[f"{name}/entropy_shift/mean"]
+            for weight in (1e-3, 2e-3, 0.1)
+        ]
+        assert shifts[1] == pytest.approx(2 * shifts[0], rel=0.01) and shifts[0] < shifts[2] / 50
+
+    def test_the_shift_of_grpo_s_equals_the_loop(self):
+        rewards, mask, index, entropy = random_batch(42, prompts=9, responses=4)
+        success = (rewards.sum(1) > 0.5).tolist()
+        found, equal = (
+            reference.grpo_s(h.tolist(), mask.tolist(), index, success) for h in (entropy, torch.ones_like(entropy))
+        )
+        length = mask.sum(1).tolist()
+        moved = sum(n * abs(a - b) for n, a, b in zip(length, found, equal, strict=True))
+        sizes = [sum(n * abs(a) for n, a in zip(length, side, strict=True)) for side in (found, equal)]
+        metrics = metrics_of("grpo_s", (rewards, mask, index, entropy))
+        assert metrics["grpo_s/entropy_shift/mean"] == pytest.approx(moved / max(sizes), rel=1e-5) and moved > 0
 
     @pytest.mark.parametrize("name", NAMES)
     def test_entropy_clip_and_length_penalty_are_counted(self, name):
@@ -512,18 +539,12 @@ class TestMetrics:
             assert not result[:2, 1:].any()
             assert result[:, 0].all()
 
-    def test_without_weight_on_the_entropy_failures_are_measured_too(self):
-        batch = random_batch(47)
-        with_weight, without = metrics_of("gtpo", batch), metrics_of("gtpo", batch, alpha2=0)
-        for key in ("effective_share/mean", "weight/max", "weight/min"):
-            assert with_weight[f"gtpo/{key}"] == without[f"gtpo/{key}"]
-
     @pytest.mark.parametrize("name", NAMES)
     def test_of_a_batch_without_success(self, name):
         rewards, mask, index, entropy = random_batch(45)
         metrics = metrics_of(name, (torch.zeros_like(rewards), mask, index, entropy))
         assert metrics[f"{name}/changed/mean"] == metrics[f"{name}/mixed_groups/mean"] == 0
-        assert f"{name}/entropy_success/mean" not in metrics
+        assert f"{name}/entropy_success/mean" not in metrics and f"{name}/effective_share/mean" not in metrics
         assert all(math.isfinite(value) for value in metrics.values())
 
 

@@ -117,6 +117,53 @@ def test_refused_with_key_value_and_fix(overrides, key, fix):
     assert fix in str(caught.value)
 
 
+MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
+SEVEN = ["actor_rollout_ref.rollout.n=7", "data.train_batch_size=128", f"{MINI_BATCH}=128"]
+DYNAMIC = ["actor_rollout_ref.actor.use_dynamic_bsz=True", "critic.use_dynamic_bsz=True"]
+ULYSSES = "ulysses_sequence_parallel_size"
+SPLIT = [f"actor_rollout_ref.actor.{ULYSSES}=2", "actor_rollout_ref.model.use_remove_padding=True"]
+
+
+@pytest.mark.parametrize(
+    "overrides,fix",
+    [
+        (
+            [*SEVEN, "trainer.n_gpus_per_node=6"],
+            f"{MINI_BATCH}=128: 128 prompts of actor_rollout_ref.rollout.n=7 are 896 rows, which 6 workers "
+            "(trainer.nnodes=1 times trainer.n_gpus_per_node=6) cannot share equally; set it to a multiple of 6, or "
+            "trainer.n_gpus_per_node to 1 or 2 or 4 or 7 or 8",
+        ),
+        ([*SEVEN, "trainer.nnodes=3"], "which 24 workers (trainer.nnodes=3 times trainer.n_gpus_per_node=8)"),
+        ([*SEVEN, *SPLIT, "trainer.n_gpus_per_node=6"], "which 3 workers"),
+        (
+            [*SEVEN, "trainer.n_gpus_per_node=8", "critic.enable=True", "critic.ppo_mini_batch_size=4"],
+            "critic.ppo_mini",
+        ),
+    ],
+)
+def test_a_mini_batch_that_workers_cannot_share_is_refused(overrides, fix):
+    """verl's own validation lets it pass with dynamic batches, and fails in the first update."""
+    for estimator in (EGSW, "algorithm.adv_estimator=grpo"):
+        with pytest.raises(OptionError) as caught:
+            validate(estimator, *DYNAMIC, *overrides)
+        assert fix in str(caught.value)
+        validate(estimator, *DYNAMIC, *overrides, "trainer.val_only=True")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.n_gpus_per_node=7"],
+        ["trainer.n_gpus_per_node=8", *SPLIT],
+        ["trainer.n_gpus_per_node=14", *SPLIT],
+        ["trainer.n_gpus_per_node=14", SPLIT[1], f"actor_rollout_ref.actor.fsdp_config.{ULYSSES}=2"],
+        ["trainer.n_gpus_per_node=8", "critic.enable=False", "critic.ppo_mini_batch_size=4"],
+    ],
+)
+def test_a_mini_batch_that_workers_can_share_is_not_refused(overrides):
+    validate(EGSW, *SEVEN, *DYNAMIC, *overrides)
+
+
 @pytest.mark.parametrize("name", ["EGSW", "egws", "eqsw"])
 def test_a_misspelt_estimator_is_refused(name):
     with pytest.raises(OptionError, match=f"algorithm.adv_estimator='{name}'.*did you mean 'egsw'"):

@@ -9,6 +9,7 @@ Shape letters: R rows, T tokens.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch.nn.functional import hardshrink
@@ -78,17 +79,15 @@ def grpo_s(
     if gamma1 is not None:
         penalty = overlong_penalty(rows.count, success, group_ids, taking_part, gamma1)
         level, penalised = level + penalty, penalty < 0
-    scale, offset = normalize(
-        normalization,
-        level,
-        taking_part,
-        entries,
-        entries.square(),
-        success,
-        torch.zeros_like(group_ids) if norm_scope == "batch" else group_ids,
-        taking_part,
-    )
+    if not bool(slope.any()):
+        tally.unused()
+    scopes = torch.zeros_like(group_ids) if norm_scope == "batch" else group_ids
+    normal = partial(normalize, normalization, level, taking_part)
+    scale, offset = normal(entries, entries.square(), success, scopes, taking_part)
+    zeros = torch.zeros_like(entries)
+    _, equal = normal(zeros, zeros, success, scopes, taking_part)
     advantage = entries * scale + offset
     values = torch.where(rows.count > 0, advantage, 0).to(dtype).unsqueeze(1)
     negative, positive = rows.count * (advantage < 0), rows.count * (advantage > 0)
-    return Shaped(values, taking_part, tally, negative, positive, clipped, penalised)
+    sums = (rows.count * x.abs().double() for x in (advantage - equal, advantage, equal))
+    return Shaped(values, taking_part, tally, negative, positive, clipped, penalised, *sums)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,19 +87,17 @@ def gtpo(
     if gamma1 is not None:
         penalty = overlong_penalty(rows.count, success, group_ids, taking_part, gamma1)
         level, penalised = level + penalty, penalty < 0
-    scale, offset = normalize(
-        normalization,
-        level,
-        rows.count,
-        entries.total * slope,
-        entries.square * slope.square(),
-        success,
-        torch.zeros_like(group_ids) if norm_scope == "batch" else group_ids,
-        taking_part,
-    )
+    scopes = torch.zeros_like(group_ids) if norm_scope == "batch" else group_ids
+    normal = partial(normalize, normalization, level, rows.count)
+    scale, offset = normal(entries.total * slope, entries.square * slope.square(), success, scopes, taking_part)
+    zeros = torch.zeros_like(entries.total)
+    _, equal = normal(zeros, zeros, success, scopes, taking_part)
     entries.tally.changed *= slope != 0
-    values, negative, positive = sets.write(entries, slope * scale, offset, result_dtype)
-    return Shaped(values, taking_part, entries.tally, negative, positive, entries.clipped, penalised)
+    if not bool(slope.any()):
+        entries.tally.unused()
+    values, negative, positive, moved, size = sets.write(entries, slope * scale, offset, equal, result_dtype)
+    sums = (moved, size, equal.abs() * rows.count)
+    return Shaped(values, taking_part, entries.tally, negative, positive, entries.clipped, penalised, *sums)
 
 
 @dataclass
@@ -165,17 +164,20 @@ class _Sets:
         return entries
 
     def write(
-        self, entries: _Entries, scale: torch.Tensor, offset: torch.Tensor, dtype: torch.dtype
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """e * scale + offset, given both [R], at policy tokens, [R, T] of `dtype`; how many of a row are below and
-        above 0, int64 [R]."""
-        scale, offset = scale.to(entries.dtype), offset.to(entries.dtype)
+        self, entries: _Entries, scale: torch.Tensor, offset: torch.Tensor, equal: torch.Tensor, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A = e * scale + offset, given both [R], at policy tokens, [R, T] of `dtype`; how many of a row are below and
+        above 0, int64 [R]; the sums of |A - equal| and |A| over a row, float64 [R]."""
+        scale, offset, equal = (x.to(entries.dtype) for x in (scale, offset, equal))
         if (loops := compiled.loops_for(self.entropy)) is None:
-            values = self._entries(entries) * scale.unsqueeze(1) + offset.unsqueeze(1)
-            values = self.rows.places(torch.where(self.taking_part.unsqueeze(1), values, 0))
-            return values.to(dtype), (values < 0).sum(1), (values > 0).sum(1)
+            alive = self.rows.alive & self.taking_part.unsqueeze(1)
+            values = torch.where(alive, self._entries(entries) * scale.unsqueeze(1) + offset.unsqueeze(1), 0)
+            moved = torch.where(alive, values - equal.unsqueeze(1), 0).abs().sum(1, dtype=torch.float64)
+            size = values.abs().sum(1, dtype=torch.float64)
+            return self.rows.places(values).to(dtype), (values < 0).sum(1), (values > 0).sum(1), moved, size
         values = compiled.zeros(self.rows.mask.shape, dtype)
         negative, positive = self.rows.count.new_zeros(2, len(scale))
+        moved, size = torch.zeros(2, len(scale), dtype=torch.float64)
         entropy, layout, success, options, work, columns = self._arguments(loops, entries, self.taking_part)
         loops.write_entries(
             entropy,
@@ -184,13 +186,16 @@ class _Sets:
             options,
             scale.numpy(),
             offset.numpy(),
+            equal.numpy(),
             work,
             columns,
             compiled.flat(values),
             negative.numpy(),
             positive.numpy(),
+            moved.numpy(),
+            size.numpy(),
         )
-        return values, negative, positive
+        return values, negative, positive, moved, size
 
     def _arguments(
         self, loops: ModuleType, entries: _Entries, which: torch.Tensor

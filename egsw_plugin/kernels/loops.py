@@ -495,13 +495,17 @@ def write_entries(
     options: Entries,
     scale: np.ndarray,
     offset: np.ndarray,
+    equal: np.ndarray,
     work: np.ndarray,
     columns: np.ndarray,
     out: np.ndarray,
     negative: np.ndarray,
     positive: np.ndarray,
+    moved: np.ndarray,
+    size: np.ndarray,
 ) -> None:
-    """e * scale + offset at each policy token, and how many of a row are below and above 0."""
+    """A = e * scale + offset at each policy token; how many of a row are below and above 0; its sums of |A - equal| and
+    |A|."""
     zero = options.one - options.one
     place, out_place = np.zeros(layout.counts.size, np.int64), np.zeros(layout.counts.size, np.int64)
     unused, ignored = np.zeros(layout.counts.size), np.zeros(layout.counts.size, np.int64)
@@ -516,10 +520,15 @@ def write_entries(
                 row, v = rows[i], work[0, i]
                 n = alive(row, first, width, layout.counts)
                 below = above = np.int32(0)
+                far = whole = zero
                 for k in range(n):
                     v[k] = v[k] * scale[row] + offset[row]
                     below += np.int32(v[k] < zero)
                     above += np.int32(v[k] > zero)
+                    far += abs(v[k] - equal[row])
+                    whole += abs(v[k])
                 negative[row] += below
                 positive[row] += above
+                moved[row] += far
+                size[row] += whole
                 out_place[row] = store(v, row, layout, out_place[row], n, out)

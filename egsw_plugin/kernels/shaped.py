@@ -17,6 +17,7 @@ class Shaped:
     rows with policy tokens whose group is not dropped. tally: of the weights; entropy_total is before entropy_clip, and
     a column of GRPO-S is a group. negative, positive: int64 [R], policy tokens whose advantage is below and above 0.
     clipped: int64 [R], policy tokens that entropy_clip changes. penalised: bool [R], responses with a length penalty.
+    moved, size, equal: float64 [R], sums over policy tokens of |A - B|, |A| and |B|, where B is A with equal entropies.
     """
 
     values: torch.Tensor
@@ -26,3 +27,6 @@ class Shaped:
     positive: torch.Tensor
     clipped: torch.Tensor
     penalised: torch.Tensor
+    moved: torch.Tensor
+    size: torch.Tensor
+    equal: torch.Tensor

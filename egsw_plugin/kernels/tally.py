@@ -45,6 +45,13 @@ class Tally:
     def weight_min(self) -> float:
         return float(self.numbers[3]) if self.columns else 0.0
 
+    def unused(self) -> None:
+        """No coefficient gives the weights that were added a part in anything: as if each were 1."""
+        self.changed = torch.zeros_like(self.changed)
+        self.numbers[0] = self.numbers[1]
+        if self.columns:
+            self.numbers[2:] = 1.0
+
     def add(self, weights: torch.Tensor, alive: torch.Tensor, key: torch.Tensor, sets: int) -> None:
         """Add the weights [R, C] of the rows that are alive in each column, bool [R, C]; a row's set is key, [R]."""
         weights = torch.where(alive, weights, 0)

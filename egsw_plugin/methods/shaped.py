@@ -222,11 +222,15 @@ class ShapedBase(Base[S]):
     def _metrics(self, result: Shaped, batch: Batch) -> dict[str, float]:
         """Those of `measure.weighting`, where a mixed group holds a success and a failure, and
 
+        - entropy_shift/mean: how far the entropy moves the advantages, the sum over policy tokens of |A - B| over that
+          of |A| or |B|, whichever is larger, where B is A with equal entropies.
         - entropy_clipped/mean: share of the policy tokens whose entropy `entropy_clip` changes.
         - overlong/mean: share of the responses that take part which the length penalty GROP touches.
         """
+        size = max(result.size.sum(), result.equal.sum())
         mixed = mixed_groups(batch.group_ids, batch.success, batch.rows.count > 0)
         return measure.weighting(result, batch, mixed, measure.outcome_sign(batch)) | {
+            "entropy_shift/mean": measure.ratio(result.moved.sum(), size),
             "entropy_clipped/mean": measure.ratio(result.clipped.sum(), batch.rows.count.sum()),
             "overlong/mean": measure.ratio(result.penalised.sum(), result.taking_part.sum()),
         }

@@ -6,13 +6,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from .metrics import EFFECTIVE_SHARE, ENTROPY, LENGTH, REWARD, find_metric
+from .metrics import EFFECTIVE_SHARE, ENTROPY, GRADIENT, LENGTH, MIXED, REWARD, find_metric
 
 _PANELS = [
     ("Training reward", "mean reward", REWARD, "tab:blue"),
     ("Response length", "mean length (tokens)", LENGTH, "tab:green"),
     ("Policy entropy", "mean entropy (nats)", ENTROPY, "tab:orange"),
     ("Effective share of the weights", "effective share (fraction)", EFFECTIVE_SHARE, "tab:purple"),
+    ("Groups with an advantage", "mixed groups (fraction)", MIXED, "tab:olive"),
+    ("Gradient", "norm", GRADIENT, "tab:red"),
 ]
 
 
@@ -37,7 +39,7 @@ def spread(runs: list[list[dict]], name: str) -> list[tuple[int, float, float, f
 
 
 def draw_curves(lines: dict[str, list[list[dict]]], path: Path) -> None:
-    """Writes a PNG with four panels over the training steps: reward, response length, entropy, effective share.
+    """Writes a PNG with `_PANELS` over the training steps.
 
     Args:
         lines: for each line its label and the rows of its runs: the line is their mean, the band min to max.
@@ -46,9 +48,9 @@ def draw_curves(lines: dict[str, list[list[dict]]], path: Path) -> None:
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    figure = empty_figure(9, 6)
+    figure = empty_figure(13, 6)
     handles: dict[str, Any] = {}
-    for axes, panel in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
+    for axes, panel in zip(figure.subplots(2, 3).flat, _PANELS, strict=True):
         handles |= _draw(axes, panel, lines)
     _name_lines(figure, handles, lines)
     figure.savefig(path, dpi=120)

@@ -13,6 +13,9 @@ ENTROPY = "actor/entropy"
 LENGTH = "response_length/mean"
 EFFECTIVE_SHARE = "/effective_share/mean"
 CHANGED = "/changed/mean"
+OF_WEIGHTS = (EFFECTIVE_SHARE, "/weight/max", "/weight/min")
+MIXED = "/mixed_groups/mean"
+GRADIENT = "actor/grad_norm"
 STEP_TIME = "timing_s/step"
 _LARGEST = 1e100  # more is damage, and sums of it overflow
 _VALIDATION = re.compile(r"val-core/(.+)/[^/]+/(?:mean|maj|best)@\d+(?:/\w+)?")
@@ -28,7 +31,8 @@ class Metrics:
 
 
 def parse_row(line: str) -> dict:
-    """One line of the file as a flat row; only finite numbers are kept (verl writes null for NaN).
+    """One line of the file as a flat row; only finite numbers are kept (verl writes null for NaN), and what a method
+    says of its weights only where they change something: groups without advantages, or coefficients of 0, use none.
 
     Raises:
         ValueError: the line is damaged or is not a row of metrics.
@@ -42,6 +46,13 @@ def parse_row(line: str) -> dict:
     if (step := step_number(record.get("step"))) is None:
         raise ValueError("not a row of metrics")
     values = {k: v for k, v in record["data"].items() if k != "step" and finite_number(v) is not None}
+    for member in [
+        name.removesuffix(CHANGED) for name, value in values.items() if name.endswith(CHANGED) and not value
+    ]:
+        # Of a step without mixed groups 0 once stood for none; with unmixed=keep weights act there.
+        if values.get(member + MIXED) != 0 or not values.get(member + EFFECTIVE_SHARE):
+            for name in OF_WEIGHTS:
+                values.pop(member + name, None)
     return {"step": step, **values}
 
 
@@ -156,7 +167,7 @@ def _gaps(rows: list[dict]) -> list[str]:
             f"{count} training step(s) without a row in the metrics: step {some(chain.from_iterable(absent))} "
             "(a run that dies after saving a step and before logging it goes on with the next one)"
         )
-    for name in (REWARD, LENGTH, ENTROPY, EFFECTIVE_SHARE):
+    for name in (REWARD, LENGTH, ENTROPY, GRADIENT):
         steps = [row["step"] for row in rows if find_metric(row, name) is None]
         if steps and len(steps) < len(rows):
             notes.append(f"{name.strip('/')}: no finite number at {len(steps)} step(s): step {some(steps)}")

@@ -18,7 +18,8 @@ def summarise(metrics: Metrics, span: int = 5) -> str:
     named = {**_BASICS, **{name: name for name in _method_metrics(rows)}}
     lines = [_line(label, name, first, last) for label, name in named.items()]
     shown = table(["", _steps(first), _steps(last), "change"], lines)
-    return f"{shown}\n\n{_gain(_mean(first, REWARD), _mean(last, REWARD))}\n{_time(rows)}\n"
+    gain = _gain(_mean(first, REWARD), _mean(last, REWARD))
+    return f"{shown}\n\n{gain}{_best(rows, span)}\n{_time(rows)}\n"
 
 
 def format_seconds(seconds: float) -> str:
@@ -72,6 +73,15 @@ def _gain(first: float | None, last: float | None) -> str:
         return "The run logged no reward."
     verb = "rose" if last > first else "fell" if last < first else "did not change"
     return f"The reward {verb}: {first:.4g} to {last:.4g} ({last - first:+.4g})."
+
+
+def _best(rows: list[dict], span: int) -> str:
+    """Where the reward was highest, if that is not where the run ended."""
+    means = [(_mean(rows[start : start + span], REWARD), start) for start in range(len(rows) - span + 1)]
+    best, start = max(((mean, start) for mean, start in means if mean is not None), default=(0.0, len(rows)))
+    if len(rows) < 3 * span or start > len(rows) - 2 * span:
+        return ""
+    return f" It was highest, {best:.4g}, at {_steps(rows[start : start + span])}."
 
 
 def _time(rows: list[dict]) -> str:

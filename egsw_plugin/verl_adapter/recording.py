@@ -125,6 +125,7 @@ def _gather(step: TrainerStep, groups: int) -> dict[str, Any]:
         "weighed": result is not None,
         "about": {
             "egsw_plugin": __version__,
+            "groups": len({uids[row] for row in real}),
             "algorithm": section(step.trainer.config, "algorithm"),
             "model": str(step.trainer.config.actor_rollout_ref.model.path),
             "special_ids": sorted(getattr(tokenizer, "all_special_ids", ())),

@@ -11,6 +11,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from math import gcd
 from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
@@ -47,6 +48,17 @@ KL_LOSS = "actor_rollout_ref.actor.use_kl_loss"
 CALCULATE_ENTROPY = "actor_rollout_ref.actor.calculate_entropy"
 ENTROPY_COEFF = "actor_rollout_ref.actor.entropy_coeff"
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
+CRITIC_MINI_BATCH = "critic.ppo_mini_batch_size"
+# Keys of the number of GPUs over which FSDP splits a sequence: a key of verl's older form, where above 1, goes first.
+SPLIT = {
+    MINI_BATCH: (
+        "actor_rollout_ref.actor.ulysses_sequence_parallel_size",
+        "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size",
+    ),
+    CRITIC_MINI_BATCH: ("critic.fsdp.ulysses_sequence_parallel_size",),
+}
+STRATEGY = {MINI_BATCH: "actor_rollout_ref.actor.strategy", CRITIC_MINI_BATCH: "critic.strategy"}
+NODES, GPUS = "trainer.nnodes", "trainer.n_gpus_per_node"
 RESPONSES = "actor_rollout_ref.rollout.n"
 BYPASS = "algorithm.rollout_correction.bypass_mode"
 AGENT_LOOP = "actor_rollout_ref.rollout.agent.agent_loop_config_path"
@@ -221,6 +233,8 @@ def _refusals(config: Any, plan: Plan, loss: str, old_trainer: str | None) -> It
     yield from _fields(config, plan, loss)
     if plan.loss is not None:
         yield from _options_that_cannot_travel(plan.loss)
+    if old_trainer is None and select(config, "trainer.use_v1", True):
+        yield from _unequal_shares(config)
     if not select(config, AGENT_LOOP):  # sessions of one's own may have several outputs, and a batch more mini-batches
         yield from _nothing_on_policy(config, plan)
 
@@ -386,6 +400,34 @@ def _options_that_cannot_travel(loss: Link[Any]) -> Iterator[OptionError]:
         encode(loss.resolved().options)
     except OptionError as error:
         yield OptionError(f"{loss.section}.{error.key}", error.value, error.fix)
+
+
+def _unequal_shares(config: Any) -> Iterator[OptionError]:
+    """Each data-parallel worker takes as many rows of a mini-batch; with dynamic batches verl asserts it only in its
+    first update, after a whole rollout."""
+    if select(config, "trainer.val_only", False):
+        return
+    critic = select(config, "critic.enable")
+    critic = select(config, ESTIMATOR) == bases.GAE if critic is None else critic
+    for key in (MINI_BATCH, CRITIC_MINI_BATCH) if critic else (MINI_BATCH,):
+        if select(config, STRATEGY[key]) not in ("fsdp", "fsdp2"):
+            continue  # others have their own number of data-parallel workers
+        splits = [select(config, one, 1) for one in SPLIT[key]]
+        prompts, responses, nodes, gpus = (select(config, one) for one in (key, RESPONSES, NODES, GPUS))
+        if not all(isinstance(number, int) and number > 0 for number in (prompts, responses, nodes, gpus, *splits)):
+            continue  # verl's to refuse
+        split = next((number for number in splits if number > 1), 1)
+        rows, workers = prompts * responses, nodes * gpus // split
+        if nodes * gpus % split or rows % workers == 0:
+            continue
+        whole = [str(n) for n in range(1, 2 * gpus) if nodes * n % split == 0 and rows % (nodes * n // split) == 0]
+        parallel = f", over sequence parallelism of {split}" if split > 1 else ""
+        fix = (
+            f"{prompts} prompts of {RESPONSES}={responses} are {rows} rows, which {workers} workers ({NODES}={nodes} "
+            f"times {GPUS}={gpus}{parallel}) cannot share equally; set it to a multiple of "
+            f"{workers // gcd(workers, responses)}"
+        )
+        yield OptionError(key, prompts, fix + (f", or {GPUS} to {' or '.join(whole)}" if whole else ""))
 
 
 def _nothing_on_policy(config: Any, plan: Plan) -> Iterator[OptionError]:

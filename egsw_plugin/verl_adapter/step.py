@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,8 +150,27 @@ class TrainerStep:
         """Take the metrics of an estimator's chain, and what it publishes for the policy loss."""
         self.finished, self.result, self.success = name, result, success
         self.metrics.update(result.metrics)
+        self.metrics["credit/incomplete_groups/mean"] = self._incomplete_groups()
         for field, tensor in result.fields.items():
             self._publish(field, tensor)
+
+    def _incomplete_groups(self) -> float:
+        """Share of the groups that lack responses; verl says nothing of these beyond its log, and goes on without."""
+        real = [
+            key.rsplit("_", 2)[:2] for key, tag in zip(self.keys, self.tags, strict=True) if not tag.get("is_padding")
+        ]
+        sizes = Counter(uid for uid, _ in set(map(tuple, real)))
+        wanted = select(self.trainer.config, "actor_rollout_ref.rollout.n")
+        small = sum(size < wanted for size in sizes.values())
+        if small:
+            warn_once(
+                f"{small} of {len(sizes)} groups have fewer responses than actor_rollout_ref.rollout.n={wanted}: verl "
+                "goes on without those whose reward function or agent loop failed, and without groups that lost all. "
+                "Look for `Error in _run_prompt` in the log, unless your prompts bring numbers of their own "
+                "(__rollout_n__); credit/incomplete_groups/mean counts them in each step",
+                key="incomplete groups",
+            )
+        return small / len(sizes) if sizes else 0.0
 
     def publish_loss_options(self, batch: Any) -> None:
         """Send the policy loss's options along with `batch`: its workers have no `algorithm` section.
