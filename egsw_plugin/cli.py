@@ -126,7 +126,9 @@ def _parser() -> argparse.ArgumentParser:
         "(+algorithm.record.every=10). Exit code: 2 for wrong arguments.",
     )
     inspect.add_argument("run", type=Path, metavar="RUN", help="a run's folder, its records, or one file of them")
-    inspect.add_argument("--out", type=Path, metavar="FILE", help="default: inspect.html in RUN")
+    inspect.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: inspect.html in RUN; with --method inspect-NAME.html"
+    )
     inspect.add_argument("--step", type=_positive_int, metavar="N", help="show this step alone (default: all)")
     inspect.add_argument("--method", metavar="NAME", help="as this method would have it (default: what was recorded)")
     inspect.add_argument(
@@ -141,7 +143,9 @@ def _parser() -> argparse.ArgumentParser:
         "prints a table. Exit code: 2 for wrong arguments.",
     )
     whatif.add_argument("run", type=Path, metavar="RUN", help="a run's folder, its records, or one file of them")
-    whatif.add_argument("--method", default="egsw", metavar="NAME", help="as adv_estimator has it (default: egsw)")
+    whatif.add_argument(
+        "--method", metavar="NAME", help="as adv_estimator has it (default: the run's, with its options; else egsw)"
+    )
     whatif.add_argument(
         "--set", action="append", default=[], metavar="OPTION=VALUE,...", help="values of an option of it; repeat it"
     )

@@ -11,7 +11,7 @@ import shutil
 
 import pytest
 import torch
-from test_records import record_of
+from test_records import gtpo_run, record_of
 
 from egsw_plugin.cli import main
 from egsw_plugin.kernels.groups import dense_group_ids
@@ -191,8 +191,21 @@ def test_colours_say_where_a_token_stands(opened):
 def test_weights_of_0_and_1_alone_are_coloured(opened):
     driver = opened(record_of(3), chain=whatif.chain_of("high_entropy"), seen="high_entropy")
     driver.execute_script("setColour('weight')")
-    assert driver.find_element("id", "legend").text.split() == ["0.5", "2", "(white:", "1)"]
+    legend = driver.find_element("id", "legend").text.split()
+    assert legend == ["0.5", "2", "(white:", "1;", "underlined:", "below", "0)"]
     assert {kinds for _, kinds, _ in spans_of(driver, 0)} >= {"d0"}
+
+
+@needs_browser
+def test_a_weight_that_turns_the_sign_is_underlined(opened):
+    driver = opened(record_of(3), chain=whatif.chain_of("gtpo", {"alpha2": 3.0}), seen="gtpo")
+    driver.execute_script("setColour('weight')")
+    drawn = [span for column in range(4) for span in spans_of(driver, column)]
+    values = driver.execute_script(
+        "return columns.slice(0, 4).flatMap(({numbers: n}) => [...n.weight].map((w, i) => n.policy[i] ? w : 1))"
+    )
+    assert ["turned" in kinds for _, kinds, _ in drawn] == [w is not None and w < 0 for w in values]
+    assert any(w is not None and w < 0 for w in values)
 
 
 @needs_browser
@@ -389,6 +402,12 @@ def test_charts_hold_the_records_numbers():
     largest = max(h for row in record.rows for h, own in zip(row["entropy"], row["policy"], strict=True) if own)
     assert step["extremes"][0]["tokens"][0]["value"] == pytest.approx(largest)
     course = next(c for c in step["courses"] if c["title"] == "entropy")
+    for outcome, right in (("success", True), ("failure", False)):
+        lengths = [sum(row["policy"]) for row in record.rows if row["success"] is right]
+        for low, high, few in zip(course["edges"], course["edges"][1:], course["few"][outcome], strict=False):
+            reach = sum(any(low <= place < high for place in range(length)) for length in lengths)
+            assert few == (reach < 3)
+    assert len(course["edges"]) == max(sum(row["policy"]) for row in record.rows) + 1  # a bin for each place of a few
     first = [
         next(h for h, own in zip(row["entropy"], row["policy"], strict=True) if own)
         for row in record.rows
@@ -397,17 +416,42 @@ def test_charts_hold_the_records_numbers():
     assert course["success"][0] == pytest.approx(sum(first) / len(first))
 
 
+def test_the_entropys_part_is_shown_where_the_run_can_be_made_again(tmp_path):
+    """The advantage less that with alpha2 = 0, of which nothing is left where entropies are all the same."""
+    record = gtpo_run(tmp_path, alpha2=0.3)
+    step = first_step([record], "x")
+    assert "part" in step["colours"] and "alpha2=0.3" in step["method"]
+    without = whatif.seen_as(record, whatif.chain_of("gtpo", {"alpha2": 0}))
+    parts = {
+        (row["session"], t): a - b
+        for row, other in zip(record.rows, without, strict=True)
+        for t, (a, b, own) in enumerate(zip(row["advantage"], other["advantage"], row["policy"], strict=True))
+        if own
+    }
+    raised, lowered = step["extremes"]
+    assert raised["title"] == "Raised most by the entropy" and lowered["title"] == "Lowered most by the entropy"
+    assert raised["tokens"][0]["value"] == pytest.approx(max(parts.values()), rel=1e-3)
+    assert lowered["tokens"][0]["value"] == pytest.approx(min(parts.values()), rel=1e-3)
+    # Of a batch that is normalised as one, half cannot give the same advantages.
+    some = list(dict.fromkeys(row["uid"] for row in record.rows))[:2]
+    half = Record([row for row in record.rows if row["uid"] in some], record.about)
+    assert "part" not in first_step([half], "x")["colours"]
+    # Nor can weights that another chain has published.
+    other = Record([{**row, "weight": [2.0] * len(row["ids"])} for row in record.rows], record.about)
+    assert "part" not in first_step([other], "x")["colours"]
+
+
 def first_step(*arguments):
     """The numbers of a page's first step."""
     return json.loads(re.search(r'id="data">(.*?)</script>', inspect.page(*arguments), re.DOTALL)[1])["steps"][0]
 
 
-@pytest.mark.parametrize("method,options", [("high_entropy", {}), ("sign_weight", {"positive": 0.0, "negative": 1.0})])
-def test_weights_of_0_and_1_alone_have_ends_and_extremes(method, options):
-    step = first_step([record_of(3)], "x", whatif.chain_of(method, options), method)
-    assert step["limits"]["weight"] == pytest.approx(math.log(2))
+def test_weights_of_0_and_1_alone_have_ends_and_extremes():
+    for method, options in (("high_entropy", {}), ("sign_weight", {"positive": 0.0, "negative": 1.0})):
+        step = first_step([record_of(3)], "x", whatif.chain_of(method, options), method)
+        assert step["limits"]["weight"] == pytest.approx(math.log(2))
     values = {end["title"]: end["tokens"][0]["value"] for end in step["extremes"]}
-    assert values == {"Largest weight": 1, "Smallest weight": 0}
+    assert values == {"Largest weight": 1, "Smallest weight": 0}  # of one that no entropy moves
 
 
 def test_a_step_of_one_weight_and_one_without_a_number():
@@ -447,8 +491,8 @@ def test_the_command(tmp_path, capsys):
     for step in (10, 20):
         store.write_record(record_of(step, step), tmp_path / "records")
     assert main(["inspect", str(tmp_path), "--step", "20", "--method", "gtpo", "--set", "alpha2=0.2"]) == 0
-    assert "inspect.html: 1 steps" in capsys.readouterr().out
-    assert "as gtpo alpha2=0.2 would have it" in (tmp_path / "inspect.html").read_text()
+    assert "inspect-gtpo.html: 1 steps" in capsys.readouterr().out
+    assert "as gtpo alpha2=0.2 would have it" in (tmp_path / "inspect-gtpo.html").read_text()
     assert main(["inspect", str(tmp_path), "--out", str(tmp_path / "new" / "page.html")]) == 0
     assert "adv_estimator=grpo" in (tmp_path / "new" / "page.html").read_text()
 

@@ -275,6 +275,7 @@ def test_measures_against_loops():
     chain = whatif.chain_of("egsw", {"alpha": 0.7, "temperature": 1.5})
     found = whatif.measure(chain, [record])
     shares, weights, moved, size, credit = [], [], 0.0, 0.0, []
+    shifted = without = 0.0
     for uid in {row["uid"] for row in record.rows}:
         group = [row for row in record.rows if row["uid"] == uid]
         own = [[t for t, bit in enumerate(row["policy"]) if bit] for row in group]
@@ -287,11 +288,17 @@ def test_measures_against_loops():
             for (row, t), x in zip(there, w, strict=True):
                 moved, size = moved + abs(row["base"][t] * (x - 1)), size + abs(row["base"][t])
                 credit.append((row["entropy"][t], abs(row["base"][t] * x)))
+            # Without the entropy: as if alpha were 0.
+            raw = [math.exp(row["base"][t] / 1.5) for row, t in there]
+            for (row, t), x, y in zip(there, w, raw, strict=True):
+                equal = row["base"][t] * len(raw) * y / sum(raw)
+                shifted, without = shifted + abs(row["base"][t] * x - equal), without + abs(equal)
     bound = np.quantile([h for h, _ in credit], 0.8)
     expected = {
         "effective_share": sum(shares) / len(shares),
         "weight_max": max(weights),
         "weight_min": min(weights),
+        "entropy_shift": 100 * shifted / max(without, sum(a for _, a in credit)),
         "sign_flip": 0.0,
         "uncertain": 100 * sum(a for h, a in credit if h >= bound) / sum(a for _, a in credit),
         "distance": moved / size,
@@ -303,7 +310,7 @@ def test_weights_that_are_all_1_leave_the_base():
     for chain in (whatif.chain_of("grpo"), whatif.chain_of("egsw", {"alpha": 0.0, "temperature": 1e30})):
         found = whatif.measure(chain, [record_of(4), record_of(5)])
         assert (found["effective_share"], found["weight_max"], found["weight_min"]) == (1, 1, 1)
-        assert (found["distance"], found["sign_flip"]) == (0, 0)
+        assert (found["distance"], found["sign_flip"], found["entropy_shift"]) == (0, 0, 0)
 
 
 def failed(record):
@@ -512,6 +519,63 @@ def test_a_grid_without_effective_shares_has_no_picture_and_leaves_no_old_one(tm
     assert "no whatif.png: entropy_advantage has no effective share" in capsys.readouterr().out
     assert main(arguments) == 0 and picture.exists()
     assert main([*arguments, "--set", "alpha=1"]) == 0 and not picture.exists()
+
+
+def gtpo_run(folder, seed=9, groups=5, **options):
+    """The record of a run of GTPO with these options, as its trainer would have written it."""
+    section = {"adv_estimator": "gtpo", "gtpo": {"success": "acc", "threshold": 0.3, **options}, "gamma": 1.0}
+    plain = record_of(seed, 10)
+    chain = whatif.chain_of("gtpo", options)
+    rows = [{name: row[name] for name in plain.rows[0]} for row in whatif.seen_as(plain, chain)]
+    record = Record(rows, {"algorithm": section, "groups": groups})
+    store.write_record(record, folder / "records")
+    return record
+
+
+def test_the_method_and_the_options_are_those_of_the_run(tmp_path, capsys):
+    """Success is as it was judged, whatever field and threshold said so."""
+    record = gtpo_run(tmp_path, alpha2=0.3, norm_set="joint")
+    assert main(["whatif", str(tmp_path), "--set", "alpha2=0.3,0.1", "--out", str(tmp_path)]) == 0
+    assert "groups" not in capsys.readouterr().out
+    with (tmp_path / "whatif.csv").open() as file:
+        ran, same, other = csv.DictReader(file)
+    assert ran.pop("method") == "gtpo, as it ran" and same.pop("method") == other.pop("method") == "gtpo"
+    assert (ran.pop("alpha2"), same.pop("alpha2")) == ("", "0.3")
+    assert ran == same and float(other["entropy_shift"]) < float(same["entropy_shift"])
+    expected = whatif.measure(whatif.chain_of("gtpo", {"alpha2": 0.1, "norm_set": "joint"}), [record])
+    assert float(other["distance"]) == expected["distance"]
+    assert main(["whatif", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("\n") == 3
+    assert main(["whatif", str(tmp_path), "--method", "grpo_s", "--against", "gtpo"]) == 0
+    table = capsys.readouterr().out
+    assert "as it ran" not in table and "| grpo_s |" in table and "| gtpo |" in table
+
+
+def test_options_of_the_run_in_the_other_place(tmp_path, capsys):
+    """In algorithm.NAME or in algorithm.credit.NAME; what is given takes the place of both."""
+    section = {"adv_estimator": "egsw", "credit": {"egsw": {"alpha": 2.0}}, "egsw": {"temperature": 1.5}}
+    record = Record(record_of(9, 10).rows, {"algorithm": section})
+    store.write_record(record, tmp_path / "records")
+    assert main(["whatif", str(tmp_path), "--set", "alpha=0.5,2", "--out", str(tmp_path)]) == 0
+    with (tmp_path / "whatif.csv").open() as file:
+        ran, other, same = csv.DictReader(file)
+    expected = whatif.measure(whatif.chain_of("egsw", {"alpha": 0.5, "temperature": 1.5}), [record])
+    assert float(other["distance"]) == expected["distance"] != float(ran["distance"]) == float(same["distance"])
+
+
+def test_what_controllers_have_moved_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(console, "_warned", set())
+    store.write_record(Record(record_of(9, 10).rows, {"algorithm": {"adv_estimator": "repo"}}), tmp_path / "records")
+    assert main(["whatif", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "| repo, as it began |" in said and "records do not hold what controllers made of repo." in said
+
+
+def test_groups_that_were_not_recorded_are_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(console, "_warned", set())
+    gtpo_run(tmp_path, groups=32)
+    assert main(["whatif", str(tmp_path), "--set", "alpha2=0,0.1"]) == 0
+    assert capsys.readouterr().out.count("step 10 has 5 of its batch's 32 groups") == 1
 
 
 def test_a_target_that_is_not_reached_is_said(tmp_path, capsys):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,14 @@ from typing import Any
 import numpy as np
 
 from ..content_policy import content_policy
-from ..errors import DataError, OptionError
-from ..methods.chain import Chain
+from ..errors import DataError, EGSWPluginError, OptionError
+from ..methods.chain import Chain, read
 from . import whatif
 from .store import Record, read_records
 
-COLUMNS = ("old_log_prob", "entropy", "base", "weight", "advantage")
+COLUMNS = ("old_log_prob", "entropy", "base", "weight", "advantage", "part")  # the last is the entropy's of the credit
 BINS, PLACES = 30, 40  # of histograms, and of the curves by place
+FEW = 3  # responses whose mean says little
 EXTREMES, BEFORE, AFTER = 12, 10, 6  # tokens listed at each end, and their context
 # Black text can be read on each of them, and a colour-blind person can tell the ends apart.
 LOW, MIDDLE, HIGH = (224, 130, 20), (250, 250, 250), (86, 146, 216)
@@ -80,16 +83,15 @@ def _palette() -> str:
 
 def _step(record: Record, chain: Chain | None, seen: str, vocabulary: dict) -> dict[str, Any]:
     """What the page knows of a step: its groups, best responses first, and what is drawn of all of them."""
-    rows = list(record.rows if chain is None else whatif.seen_as(record, chain))
+    rows = list(_as_it_ran(record) if chain is None else whatif.seen_as(record, chain))
     groups = [_best_first(rows, uid) for uid in dict.fromkeys(row["uid"] for row in rows)]
     places = [(g, r, row) for g, group in enumerate(groups) for r, row in enumerate(group)]
     tokens = _Tokens([row for *_, row in places])
-    colours = [name for name in ("entropy", "weight", "advantage", "change", "surprisal") if name in tokens.of]
+    colours = [name for name in ("entropy", "weight", "part", "advantage", "change", "surprisal") if name in tokens.of]
     drawn = [name for name in ("entropy", "weight") if name in tokens.of]
-    algorithm = record.about.get("algorithm", {})
     return {
         "number": record.step,
-        "method": f"as {seen} would have it" if seen else f"adv_estimator={algorithm.get('adv_estimator', '?')}",
+        "method": f"as {seen} would have it" if seen else _described(record),
         "colours": colours,
         "limits": {name: tokens.limit(name) for name in colours},
         "histograms": [tokens.histogram(name) for name in drawn],
@@ -104,6 +106,39 @@ def _step(record: Record, chain: Chain | None, seen: str, vocabulary: dict) -> d
             for group in groups
         ],
     }
+
+
+def _described(record: Record) -> str:
+    """Estimator and its options, as the run had them; the estimator alone where this process does not know it."""
+    algorithm = record.about.get("algorithm", {})
+    text = f"adv_estimator={algorithm.get('adv_estimator', '?')}"
+    with suppress(EGSWPluginError):
+        if name := whatif.method_that_ran([record]):
+            for link in read(algorithm, name).links:
+                text += f" · {'' if link.name == name else link.name + ' '}{link.options.describe()}"
+    return text
+
+
+def _as_it_ran(record: Record) -> Sequence[Mapping[str, Any]]:
+    """The record's rows, with how much of the credit is the entropy's where its advantages can be made again: a record
+    may lack groups of a batch that is normalised as one, a member, or the values of controllers."""
+    rows = [{**row, "part": None} for row in record.rows]
+    with suppress(EGSWPluginError):
+        if name := whatif.method_that_ran([record]):
+            again = whatif.seen_as(record, whatif.chain_of(name, None, record.about.get("algorithm")))
+            if all(_alike(row, own) for row, own in zip(rows, again, strict=True)):
+                return [{**row, "part": own["part"]} for row, own in zip(rows, again, strict=True)]
+    return rows
+
+
+def _alike(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Advantages up to rounding, and weights, which may be published instead, up to that of a quotient."""
+    bounds = {"advantage": 1e-5, "weight": 1e-3}
+    return all(
+        np.allclose(row[name], other[name], rtol=1e-3, atol=bound, equal_nan=True)
+        for name, bound in bounds.items()
+        if row[name] is not None
+    )
 
 
 def _best_first(rows: Sequence[Mapping[str, Any]], uid: str) -> list[Mapping[str, Any]]:
@@ -173,29 +208,37 @@ class _Tokens:
         return {"title": name, "unit": " nats" if name == "entropy" else "", "edges": edges.tolist(), **parts}
 
     def course(self, name: str) -> dict[str, Any]:
-        """Means by place in the response, of successes and of failures; None where no token is."""
+        """Means by place in the response, of successes and of failures; None where no token is. few: which are of fewer
+        than `FEW` responses."""
         values = self.of[name]
-        edges = np.linspace(0, int(self.place.max(initial=0)) + 1, PLACES + 1)
-        where = np.clip(np.searchsorted(edges, self.place, "right") - 1, 0, PLACES - 1)
-        means = {}
+        longest = int(self.place.max(initial=0)) + 1
+        bins = min(PLACES, longest)
+        edges = np.linspace(0, longest, bins + 1)
+        where = np.clip(np.searchsorted(edges, self.place, "right") - 1, 0, bins - 1)
+        means, few = {}, {}
         for outcome, which in (("success", self.success), ("failure", ~self.success)):
             own = which & np.isfinite(values)
-            number = np.bincount(where[own], minlength=PLACES)
-            total = np.bincount(where[own], values[own], PLACES)
+            number = np.bincount(where[own], minlength=bins)
+            total = np.bincount(where[own], values[own], bins)
             means[outcome] = [float(t / n) if n else None for t, n in zip(total, number, strict=True)]
-        return {"title": name, "edges": edges.tolist(), **means}
+            there = np.unique(np.stack([where[own], self.response[own]]), axis=1)[0]
+            few[outcome] = (np.bincount(there, minlength=bins) < FEW).tolist()
+        return {"title": name, "edges": edges.tolist(), "few": few, **means}
 
 
 def _extremes(tokens: _Tokens, places: Sequence[tuple[int, int, Mapping[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """The tokens of the largest and of the smallest weights; without weights that differ, of the largest entropies."""
-    weighed = "weight" in tokens.of and (tokens.limit("weight") or 0) > 0
-    name = "weight" if weighed else "entropy"
+    """The tokens whose advantage the entropy raises and lowers most; if that is not known, those of the largest and of
+    the smallest weights; without weights that differ, of the largest entropies."""
+    differing = [name for name in ("part", "weight") if name in tokens.of and (tokens.limit(name) or 0) > 0]
+    name = differing[0] if differing else "entropy"
     if name not in tokens.of:
         return
     values = tokens.of[name]
     there = np.flatnonzero(np.isfinite(values))
     order = there[np.argsort(values[there], kind="stable")]
-    ends = [(f"Largest {name}", order[::-1])] + ([("Smallest weight", order)] if weighed else [])
+    titles = {"part": ["Raised most by the entropy", "Lowered most by the entropy"]}
+    titles |= {"weight": ["Largest weight", "Smallest weight"], "entropy": ["Largest entropy"]}
+    ends = zip(titles[name], (order[::-1], order), strict=False)
     for title, end in ends:
         listed = []
         for n in end[:EXTREMES]:
@@ -230,8 +273,9 @@ def run(
 
     Args:
         place: where records are, see `read_records`.
-        out: the page (default: inspect.html in that folder, or beside that file).
-        method, given: as which method would have it, and its options as KEY=VALUE.
+        out: the page (default: inspect.html in that folder, or beside that file; of a method inspect-METHOD.html).
+        method, given: as which method would have it, and its options as KEY=VALUE; of the run's own method the others
+            are the run's.
         step: of the one record to show; None for all.
 
     Raises:
@@ -239,7 +283,7 @@ def run(
         OptionError: a method or option that is not there.
         OSError: the page cannot be written.
     """
-    records = whatif.of_step(read_records(place), step, place)
+    records = read_records(place, step)
     options = {}
     for key, values in whatif.options_of(given).items():
         if len(values) != 1:
@@ -248,9 +292,11 @@ def run(
         options[key] = values[0]
     if options and method is None:
         raise OptionError("--set", " ".join(given), "say whose options these are, with --method")
-    chain = None if method is None else whatif.chain_of(method, options)
+    ran = whatif.ran_of(records) if method is not None else None
+    chain = None if method is None else whatif.chain_of(method, options, ran)
     text = page(records, place.resolve().name, chain, " ".join([method or "", *given]).strip())
-    out = out or (place if place.is_dir() else place.parent) / "inspect.html"
+    other = "" if method is None else "-" + re.sub(r"[^\w.-]+", "-", method)
+    out = out or (place if place.is_dir() else place.parent) / f"inspect{other}.html"
     if out.is_dir():
         raise DataError(f"--out {out} is a folder; name a file")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -91,8 +91,9 @@ def write_record(record: Record, folder: Path) -> Path:
     return path
 
 
-def read_records(place: Path) -> list[Record]:
-    """The records of a run (its folder, its checkpoints' folder, or the folder of records) or one file, by step.
+def read_records(place: Path, step: int | None = None) -> list[Record]:
+    """The records of a run (its folder, its checkpoints' folder, or the folder of records) or one file, by step; of one
+    step alone, if it is given.
 
     Raises:
         DataError: there are none, a file is not one or not whole, or they are of several runs.
@@ -105,7 +106,19 @@ def read_records(place: Path) -> list[Record]:
         raise DataError(f"{place} has no records; a run writes them with +algorithm.record.every=10")
     if len(folders := sorted({str(path.parent) for path in paths})) > 1:
         raise DataError(f"{place} has records of {len(folders)} runs; choose one, such as {folders[0]}")
-    return [_read(path) for path in paths]
+    steps = {path: _step(path) for path in paths}
+    records = [_read(path) for path in paths if step is None or steps[path] in (None, step)]
+    chosen = [record for record in records if step in (None, record.step)]
+    if not chosen:
+        there = ", ".join(str(number) for number in [*filter(None, steps.values())] or [r.step for r in records])
+        raise DataError(f"{place} has no record of step {step}; it has {there}")
+    return chosen
+
+
+def _step(path: Path) -> int | None:
+    """What the name of the file says."""
+    named = re.fullmatch(r"step_(\d+)", path.stem)
+    return int(named[1]) if named else None
 
 
 def _below(place: Path) -> Iterator[Path]:
@@ -166,8 +179,8 @@ def _wrong(table: Any, path: Path) -> str | None:
         if pc.list_flatten(table[name]).null_count:
             return f"has a gap in a row of {name}"
     steps = set(table["step"].to_pylist())
-    named = re.fullmatch(r"step_(\d+)", path.stem)
-    if len(steps) > 1 or (named and steps != {int(named[1])}):
+    named = _step(path)
+    if len(steps) > 1 or (named is not None and steps != {named}):
         return f"has rows of step {', '.join(map(str, sorted(steps)))}"
     return None
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from .. import markdown
-from ..console import say, warn_once
-from ..errors import DataError, MemberError, OptionError
+from ..console import muted, say, warn_once
+from ..errors import DataError, EGSWPluginError, MemberError, OptionError
 from ..fields import Field
 from ..kernels.egsw import LEAST, MOST
 from ..kernels.groups import dense_group_ids
@@ -35,6 +35,7 @@ MEASURES = {
     "effective_share": "effective share",
     "weight_max": "weight, max",
     "weight_min": "weight, min",
+    "entropy_shift": "of the credit moved by the entropy (%)",
     "sign_flip": "signs flipped (%)",
     "uncertain": f"of the credit on the {UNCERTAIN:.0%} most uncertain tokens (%)",
     "distance": "distance to the base",
@@ -76,10 +77,11 @@ def batch_of(record: Record) -> Batch:
     )
 
 
-def chain_of(method: str, options: Mapping[str, Any] | None = None) -> Chain:
+def chain_of(method: str, options: Mapping[str, Any] | None = None, ran: Mapping[str, Any] | None = None) -> Chain:
     """The chain that adv_estimator=`method` is, with these options of the member; "grpo" is the recorded base itself.
 
-    An option of an option's own section is written with a dot, such as overlong.enable.
+    An option of an option's own section is written with a dot, such as overlong.enable. `ran` is the `algorithm`
+    section of a run: if its estimator is `method`, the options are its own where none are given.
 
     Raises:
         OptionError: no such method or option, or one that records have fixed.
@@ -87,10 +89,14 @@ def chain_of(method: str, options: Mapping[str, Any] | None = None) -> Chain:
     options = dict(options or {})
     if options and method in ("grpo", CHAIN):
         given = " ".join(f"{key}={value}" for key, value in options.items())
-        raise OptionError("--set", given, f"{method} has no options")
+        raise OptionError("--set", given, f"{method} has no options; say whose these are with --method")
     if method == "grpo":
         return Chain("grpo", "grpo")
-    chain = read(_section(method, _nested(options)) if options else {}, method)
+    nested = _nested(options)
+    algorithm = _section(method, nested) if options else {}
+    if ran and ran.get("adv_estimator") == method:
+        algorithm = _over(_without(_without_success(ran), method, nested), algorithm)
+    chain = read(algorithm, method)
     if "base" in options:
         raise OptionError("--set", f"base={options['base']}", "the record's base is used; leave it out")
     if chain.success.field is not None:
@@ -106,6 +112,59 @@ def _section(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
         *outer, name = MEMBERS[method].section.split(".")[1:]
         return {outer[0]: {name: options}} if outer else {name: options}
     return {}
+
+
+def _without_success(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section without what names the field of success: records hold success as the run judged it."""
+    judged = ("success", "threshold") if section.get("success") not in (None, "score") else ()
+    inner = {key: value for key, value in section.items() if key not in judged}
+    return {key: _without_success(value) if isinstance(value, Mapping) else value for key, value in inner.items()}
+
+
+def _without(section: dict[str, Any], method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A section without the options of `method` that are given, in either of the two places where they may stand."""
+    kept = {key: value for key, value in section.items() if key != method}
+    if isinstance(own := section.get(method), Mapping):
+        kept[method] = {key: value for key, value in own.items() if key not in given or isinstance(value, Mapping)}
+    if isinstance(credit := section.get("credit"), Mapping):
+        kept["credit"] = _without(dict(credit), method, given)
+    return kept
+
+
+def _over(section: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A section with what is given in the place of its own.
+
+    >>> _over({"gtpo": {"alpha1": 1, "alpha2": 0.1}, "gamma": 1}, {"gtpo": {"alpha2": 0.3}})
+    {'gtpo': {'alpha1': 1, 'alpha2': 0.3}, 'gamma': 1}
+    """
+    inner = {
+        key: _over(section[key], value)
+        for key, value in given.items()
+        if isinstance(value, Mapping) and isinstance(section.get(key), Mapping)
+    }
+    return {**section, **given, **inner}
+
+
+def method_that_ran(records: Sequence[Record]) -> str | None:
+    """The estimator of the recorded run, if it is of this package or one that is registered with it."""
+    name = records[0].about.get("algorithm", {}).get("adv_estimator")
+    return name if isinstance(name, str) and (name == CHAIN or name in MEMBERS) else None
+
+
+def ran_of(records: Sequence[Record]) -> Mapping[str, Any]:
+    """The `algorithm` section of the recorded run; says what these records cannot show of a batch."""
+    sections = [record.about.get("algorithm", {}) for record in records]
+    if any(section != sections[0] for section in sections):
+        warn_once(f"the run changed its algorithm section on the way; that of step {records[0].step} is taken for all")
+    for record in records:
+        there, of = len({row["uid"] for row in record.rows}), record.about.get("groups", 0)
+        if there < of:
+            warn_once(
+                f"step {record.step} has {there} of its batch's {of} groups: what a method takes over the batch (the "
+                "mean and deviation of GTPO's rewards, thresholds) is taken over these, and differs from the run's",
+                key="groups missing",
+            )
+    return sections[0]
 
 
 def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,8 +208,9 @@ def _mean(numbers: Sequence[float]) -> float:
     return sum(numbers) / len(numbers)
 
 
-def _apply(chain: Chain, record: Record) -> tuple[Batch, Result]:
-    """The record as a batch, and what the chain makes of it."""
+def _apply(chain: Chain, record: Record) -> tuple[Batch, Result, torch.Tensor]:
+    """The record as a batch, what the chain makes of it, and the credit [R, T] if all policy tokens had one entropy and
+    one probability; NaN where the chain cannot say."""
     batch = batch_of(record)
     for name in chain.tensors:
         if name not in batch.tensors:
@@ -161,12 +221,26 @@ def _apply(chain: Chain, record: Record) -> tuple[Batch, Result]:
     result = apply(chain, batch)
     if unseen := ", ".join(field.value for field in result.fields if field is not Field.WEIGHT):
         warn_once(f"{chain.name} acts in the policy loss ({unseen}), which is not seen here")
-    return batch, result
+    there = batch.rows.policy
+    alike = {name: torch.full_like(tensor, float(tensor[there].mean())) for name, tensor in batch.tensors.items()}
+    with muted():
+        try:
+            equal = _credit(apply(chain, dataclasses.replace(batch, tensors=alike)))
+        except EGSWPluginError:
+            equal = torch.full_like(batch.rows.mask, math.nan, dtype=torch.float32)
+    return batch, result, equal
+
+
+def _credit(result: Result) -> torch.Tensor:
+    """Advantages, [R, T], times the weights that are published for the policy loss."""
+    return result.advantages * result.fields.get(Field.WEIGHT, 1.0)
 
 
 def seen_as(record: Record, chain: Chain) -> list[dict[str, Any]]:
-    """The record's rows with the weights and advantages that the chain gives them, and success as it judges."""
-    batch, result = _apply(chain, record)
+    """The record's rows with the weights and advantages that the chain gives them, success as it judges, and in `part`
+    how much of weight times advantage is the entropy's."""
+    batch, result, equal = _apply(chain, record)
+    part = _credit(result) - equal
     published = result.fields.get(Field.WEIGHT)
     rows = []
     for number, row in enumerate(record.rows):
@@ -174,22 +248,26 @@ def seen_as(record: Record, chain: Chain) -> list[dict[str, Any]]:
         advantage = result.advantages[number, :length].tolist()
         weight = None if published is None else published.expand(shape)[number, :length].tolist()
         own = {"weight": weights_of(weight, row["base"], advantage), "advantage": advantage}
+        own["part"] = part[number, :length].tolist()
         rows.append({**row, **own, "success": bool(batch.judged[number])})
     return rows
 
 
 def _measure(chain: Chain, record: Record) -> dict[str, float]:
     """`MEASURES` of one record; NaN where there is nothing to measure."""
-    batch, result = _apply(chain, record)
+    batch, result, equal = _apply(chain, record)
     own = chain.links[-1].name if chain.links else ""
     there = batch.rows.policy
     base = batch.base.expand(there.shape)[there].double()
-    weight = result.fields.get(Field.WEIGHT, torch.ones(1, 1)).expand(there.shape)[there]
-    after = result.advantages[there].double() * weight
-    credit = dict.fromkeys(("sign_flip", "distance", "uncertain"), math.nan)
+    after = _credit(result)[there].double()
+    credit = dict.fromkeys(("sign_flip", "distance", "uncertain", "entropy_shift"), math.nan)
     if bool(base.any()):
         credit["sign_flip"] = 100 * float((after * base < 0).double().mean())
         credit["distance"] = float((after - base).abs().sum() / base.abs().sum())
+    without = equal[there].double()
+    if bool(after.any() | without.any()):
+        larger = torch.maximum(after.abs().sum(), without.abs().sum())
+        credit["entropy_shift"] = 100 * float((after - without).abs().sum() / larger)
     if (entropy := batch.tensors.get("entropy")) is not None and bool(after.any()):
         values = entropy[there]
         if bool(values.isfinite().all()):
@@ -198,8 +276,6 @@ def _measure(chain: Chain, record: Record) -> dict[str, float]:
             credit["uncertain"] = 100 * float(after[values >= bound].abs().sum() / after.abs().sum())
     names = {"effective_share": "effective_share/mean", "weight_max": "weight/max", "weight_min": "weight/min"}
     weights = {name: result.metrics.get(f"{own}/{metric}", math.nan) for name, metric in names.items()}
-    if weights["effective_share"] == 0:  # which stands for no weights to compare: no group is mixed
-        weights = dict.fromkeys(names, math.nan)
     if not chain.links:
         weights = dict.fromkeys(names, 1.0)
     return weights | credit
@@ -214,16 +290,27 @@ class Line:
     measures: Mapping[str, float]
 
 
-def grid(method: str, options: Mapping[str, Sequence[Any]], records: Sequence[Record]) -> list[Line]:
-    """A line for every combination of the options' values."""
+def grid(
+    method: str,
+    options: Mapping[str, Sequence[Any]],
+    records: Sequence[Record],
+    ran: Mapping[str, Any] | None = None,
+) -> list[Line]:
+    """A line for every combination of the options' values; `ran` is as of `chain_of`."""
     lines = []
     for values in itertools.product(*options.values()):
         chosen = dict(zip(options, values, strict=True))
-        lines.append(Line(method, chosen, measure(chain_of(method, chosen), records)))
+        lines.append(Line(method, chosen, measure(chain_of(method, chosen, ran), records)))
     return lines
 
 
-def search(method: str, options: Mapping[str, Sequence[Any]], share: float, records: Sequence[Record]) -> list[Line]:
+def search(
+    method: str,
+    options: Mapping[str, Sequence[Any]],
+    share: float,
+    records: Sequence[Record],
+    ran: Mapping[str, Any] | None = None,
+) -> list[Line]:
     """For every combination of the options' values, the temperature at which the effective share is `share`.
 
     It grows with the temperature, so the search halves an interval of its logarithm. Where the share is out of reach,
@@ -235,7 +322,7 @@ def search(method: str, options: Mapping[str, Sequence[Any]], share: float, reco
 
         def at(logarithm: float, chosen: Any = chosen) -> Line:
             with_it = chosen | {"temperature": float(f"{math.exp(logarithm):.6g}")}
-            return Line(method, with_it, measure(chain_of(method, with_it), records))
+            return Line(method, with_it, measure(chain_of(method, with_it, ran), records))
 
         low, high = math.log(LEAST), math.log(MOST)
         for _ in range(30):
@@ -292,7 +379,7 @@ def heat_map(lines: Sequence[Line], name: str, path: Path) -> None:
 
 def run(
     place: Path,
-    method: str = "egsw",
+    method: str | None = None,
     given: Sequence[str] = (),
     target: str | None = None,
     against: Sequence[str] = (),
@@ -303,8 +390,9 @@ def run(
 
     Args:
         place: where records are, see `read_records`.
-        method: as adv_estimator has it.
-        given: its options as KEY=VALUE,VALUE; for egsw without any, `GRID`.
+        method: as adv_estimator has it; None for that of the run, and egsw if it is not one of ours.
+        given: its options as KEY=VALUE,VALUE; for egsw without any, `GRID`. Of the run's own method the others are
+            those of the run; of another one, the defaults.
         target: effective_share=NUMBER, to search the temperature.
         against: other methods, at their defaults.
         step: of the one record to look at; None for all.
@@ -314,22 +402,32 @@ def run(
         DataError: records that are not there, or not whole.
         OptionError: a method, option or target that is not there.
     """
-    records = of_step(read_records(place), step, place)
-    options = options_of(given)
+    records = read_records(place, step)
+    options, ran, its = options_of(given), ran_of(records), method_that_ran(records)
+    method = method or its or "egsw"
+    before = []
+    if its is not None and its == method:
+        chain, how = chain_of(its, None, ran), "as it ran"
+        if chain.controlled:
+            names = ", ".join(chain.controlled)
+            warn_once(f"records do not hold what controllers made of {names}: they have their first value here")
+            how = "as it began"
+        before = [Line(f"{its}, {how}", {}, measure(chain, records))]
     if target is None:
         options = options or ({key: list(values) for key, values in GRID.items()} if method == "egsw" else {})
-        lines = grid(method, options, records)
+        lines = grid(method, options, records, ran) if options or not before else []
     else:
         if "temperature" in options:
             raise OptionError("--set", " ".join(given), "--target searches the temperature: leave it out")
         if not options and method == "egsw":
             options = {"alpha": list(GRID["alpha"])}
-        lines = _reach(method, options, target, records)
+        lines = _reach(method, options, target, records, ran)
     others = [Line(other, {}, measure(chain_of(other), records)) for other in against]
+    shown = [*before, *lines, *others]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        write_csv([*lines, *others], out / "whatif.csv")
-        (out / "whatif.md").write_text(table([*lines, *others]) + "\n", encoding="utf-8")
+        write_csv(shown, out / "whatif.csv")
+        (out / "whatif.md").write_text(table(shown) + "\n", encoding="utf-8")
         picture = out / "whatif.png"
         picture.unlink(missing_ok=True)  # one of an earlier table
         if len(options) == 2 and len(lines) > 1 and target is None:
@@ -337,10 +435,12 @@ def run(
                 say(f"no {picture.name}: {method} has no effective share")
             else:
                 heat_map(lines, "effective_share", picture)
-    return [*lines, *others]
+    return shown
 
 
-def _reach(method: str, options: dict[str, list[Any]], target: str, records: Sequence[Record]) -> list[Line]:
+def _reach(
+    method: str, options: dict[str, list[Any]], target: str, records: Sequence[Record], ran: Mapping[str, Any]
+) -> list[Line]:
     name, _, text = target.partition("=")
     try:
         share = float(text)
@@ -350,10 +450,10 @@ def _reach(method: str, options: dict[str, list[Any]], target: str, records: Seq
         fix = "write effective_share=NUMBER, above 0 and at most 1, which grows with the temperature"
         raise OptionError("--target", target, fix)
     try:
-        chain_of(method, {"temperature": 1.0})
+        chain_of(method, {"temperature": 1.0}, ran)
     except OptionError:
         raise OptionError("--target", target, f"{method} has no temperature to search") from None
-    lines = search(method, options, share, records)
+    lines = search(method, options, share, records, ran)
     for line in lines:
         if not abs(line.measures[name] - share) <= 0.005:
             say(f"{target} is not reached; the nearest is {line.measures[name]:.3g}")
@@ -373,15 +473,6 @@ def options_of(given: Sequence[str]) -> dict[str, list[Any]]:
             raise OptionError("--set", text, f"{key} comes twice; write {key}=VALUE,VALUE")
         options[key] = values
     return options
-
-
-def of_step(records: Sequence[Record], step: int | None, place: Path) -> list[Record]:
-    """The records of a step, or all of them. Raises `DataError` if there are none."""
-    chosen = [record for record in records if step in (None, record.step)]
-    if not chosen:
-        there = ", ".join(str(record.step) for record in records)
-        raise DataError(f"{place} has no record of step {step}; it has {there}")
-    return chosen
 
 
 def values_of(text: str) -> tuple[str, list[Any]]:

@@ -41,6 +41,7 @@ const CLASSES = 8; // on each side of the middle, or from 0 up
 const COLOURS = {
   entropy: { title: "entropy", unit: "nats", diverging: false },
   weight: { title: "weight", unit: "", diverging: true, middle: 1 },
+  part: { title: "the entropy's part", unit: "", diverging: true, middle: 0 },
   advantage: { title: "advantage", unit: "", diverging: true, middle: 0 },
   change: { title: "change against the base", unit: "", diverging: true, middle: 0 },
   surprisal: { title: "-log-probability", unit: "nats", diverging: false },
@@ -111,8 +112,11 @@ function fill(chunk) {
 
 function dye(span, numbers, i) {
   const kinds = [];
-  if (numbers.policy[i]) kinds.push(classOf(state.colour, valueOf(state.colour, numbers, i), step().limits[state.colour]));
-  else kinds.push("tool");
+  if (numbers.policy[i]) {
+    const value = valueOf(state.colour, numbers, i);
+    kinds.push(classOf(state.colour, value, step().limits[state.colour]));
+    if (COLOURS[state.colour].middle === 1 && value < 0) kinds.push("turned");
+  } else kinds.push("tool");
   if (data.special[numbers.tokens[i]]) kinds.push("special");
   if (state.current && state.current.i === i && columns[state.current.column].numbers === numbers) kinds.push("current");
   span.className = kinds.join(" ");
@@ -139,9 +143,11 @@ function chunksOf(column, numbers) {
   return chunks;
 }
 
+const HINT = at("readout").textContent;
 function showGroup() {
   observer.disconnect();
   state.current = null;
+  at("readout").textContent = HINT;
   at("group").value = state.group;
   at("prompt").lastElementChild.textContent = promptText(group().prompt);
   columns = group().responses.map((response) => ({ response, numbers: numbersOf(response) }));
@@ -182,7 +188,7 @@ function showLegend() {
   at("legend").setAttribute("aria-label", words || `${title}, from ${number(low)} to ${number(high)}${end}`);
   if (words) at("legend").replaceChildren(words);
   else {
-    const centre = diverging ? ` (white: ${middle})` : "";
+    const centre = diverging ? ` (white: ${middle}${middle === 1 ? "; underlined: below 0" : ""})` : "";
     at("legend").replaceChildren(number(low), make("span", {}, ...swatches), number(high) + end + centre);
   }
 }
@@ -203,6 +209,7 @@ function read(column, i) {
     }
     parts.push(` · base ${number(numbers.base[i])} · advantage ${number(numbers.advantage[i])}`);
     parts.push(` · change ${number(numbers.change[i])}`);
+    if (numbers.part) parts.push(` · the entropy's part ${number(numbers.part[i])}`);
   }
   at("readout").replaceChildren(...parts, ` · response ${Number(column) + 1} (${response.success ? "success" : "failure"})`);
 }
@@ -230,17 +237,20 @@ function choose(column, i, scroll = true) {
 
 const WIDTH = 320;
 const HEIGHT = 150;
-const MARGIN = 28;
-function chart(caption, from, to, bottom, top, unit) {
+const MARGIN = 34;
+function chart(caption, from, to, bottom, top, unit, last = "") {
   const svg = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": caption });
   const x = (value) => MARGIN + ((value - from) / (to - from || 1)) * (WIDTH - MARGIN - 8);
   const y = (value) => HEIGHT - 20 - ((value - bottom) / (top - bottom || 1)) * (HEIGHT - 32);
   svg.append(drawn("line", { class: "axis", x1: MARGIN, x2: WIDTH - 8, y1: HEIGHT - 20, y2: HEIGHT - 20 }));
   for (const [value, anchor] of [[from, "start"], [(from + to) / 2, "middle"], [to, "end"]]) {
-    svg.append(drawn("text", { x: x(value), y: HEIGHT - 6, "text-anchor": anchor }, number(value) + (anchor === "end" ? unit : "")));
+    const more = anchor === "end" ? unit + last : "";
+    svg.append(drawn("text", { x: x(value), y: HEIGHT - 6, "text-anchor": anchor }, number(value) + more));
   }
+  let digits = 2; // as many as tell the ends apart
+  while (digits < 6 && bottom !== top && bottom.toPrecision(digits) === top.toPrecision(digits)) digits++;
   for (const value of [bottom, top]) {
-    svg.append(drawn("text", { x: MARGIN - 3, y: y(value) + 4, "text-anchor": "end" }, String(Number(value.toPrecision(2)))));
+    svg.append(drawn("text", { x: MARGIN - 3, y: y(value) + 4, "text-anchor": "end" }, String(Number(value.toPrecision(digits)))));
   }
   return { svg, x, y, figure: make("figure", {}, make("figcaption", {}, caption), svg) };
 }
@@ -248,7 +258,7 @@ function chart(caption, from, to, bottom, top, unit) {
 function histogram({ title, unit, edges, success, failure }) {
   const top = Math.max(...success, ...failure, 1e-9);
   const { svg, x, y, figure } = chart(`${title}: successes (blue), failures (orange), % of their tokens`,
-    edges[0], edges[edges.length - 1], 0, 100 * top, unit);
+    edges[0], edges[edges.length - 1], 0, 100 * top, unit, " or more");
   for (const [name, parts] of [["success", success], ["failure", failure]]) {
     parts.forEach((part, i) => {
       const height = y(0) - y(100 * part);
@@ -258,14 +268,24 @@ function histogram({ title, unit, edges, success, failure }) {
   return figure;
 }
 
-function course({ title, edges, success, failure }) {
+function course({ title, edges, success, failure, few }) {
   const all = [...success, ...failure].filter((v) => v !== null);
   if (!all.length) return [];
-  const { svg, x, y, figure } = chart(`mean ${title} by place in the response: successes (blue), failures (orange, dashed)`,
+  const { svg, x, y, figure } = chart(`mean ${title} by place in the response: successes (blue), failures (orange, dashed); faint: of fewer than 3 responses`,
     edges[0], edges[edges.length - 1], Math.min(...all), Math.max(...all), " tokens");
   for (const [name, means] of [["success", success], ["failure", failure]]) {
     const points = means.map((mean, i) => mean === null ? null : `${x((edges[i] + edges[i + 1]) / 2)},${y(mean)}`);
-    svg.append(drawn("polyline", { class: `line of-${name}`, points: points.filter((p) => p !== null).join(" ") }));
+    // Piece by piece: nothing is drawn over places without a token, and what few responses reach is faint.
+    for (let from = 0; from < points.length; from++) {
+      if (points[from] === null) continue;
+      let to = from;
+      while (to + 1 < points.length && points[to + 1] !== null && few[name][to + 1] === few[name][from]) to++;
+      const joined = to + 1 < points.length && points[to + 1] !== null ? to + 1 : to;
+      const piece = points.slice(from, joined + 1);
+      if (piece.length === 1) piece.push(piece[0]);
+      svg.append(drawn("polyline", { class: `line of-${name}${few[name][from] ? " few" : ""}`, points: piece.join(" ") }));
+      from = to;
+    }
   }
   return [figure];
 }
