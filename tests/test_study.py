@@ -19,6 +19,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -1039,17 +1040,25 @@ def test_what_the_language_models_page_says_beyond_its_tables():
     curves = {name: success_curve(record) for name, record in runs.items()}
     starts = [100 * curve[0] for curve in curves.values()]
     assert f"({min(starts):.1f} to {max(starts):.1f} %; 256 responses each)" in page
-    ends = {
-        name: {seed: 100 * curves[f"{name}-seed{seed}"][60] for seed in (1, 2)} for name in ("grpo", "egsw", "gtpo")
-    }
-    last = [f"{ends[name][1]:.0f}" for name in ends]
-    assert "GRPO ends at {} %, EGSW at {} and GTPO at {}".format(*last) in page
-    apart = {name: [round(ends[name][seed] - ends["grpo"][seed]) for seed in (2, 1)] for name in ("egsw", "gtpo")}
-    assert apart == {"egsw": [5, -1], "gtpo": [7, -2]}
+    methods = ("grpo", "egsw", "gtpo", "grpo_s")
+    ends = {name: [100 * curves[f"{name}-seed{seed}"][60] for seed in (2, 1)] for name in methods}
+    last = [f"{fmean(ends[name]):.0f}" for name in methods]
+    assert "GRPO solves {} % of the held-out problems, EGSW {}, GTPO {} and GRPO-S {}".format(*last) in page
+    ahead, behind = ([ends[name][place] - ends["grpo"][place] for name in methods[1:]] for place in (0, 1))
+    assert "ahead of GRPO, by {:.0f}, {:.0f} and {:.0f} points; with".format(*ahead) in page
+    assert "each is behind, by {:.0f}, {:.0f} and {:.0f}.".format(*(-points for points in behind)) in page
+    means = {name: [100 * mean_success(runs[f"{name}-seed{seed}"]) for seed in (1, 2)] for name in methods}
+    for name in ("gtpo", "grpo_s"):
+        assert all(2 <= round(mean - of) <= 4 for mean, of in zip(means[name], means["grpo"], strict=True))
+    assert abs(fmean(means["egsw"]) - fmean(means["grpo"])) < 0.5
+    starting = [100 * fmean(curves[f"grpo-seed{seed}"][step] for seed in (1, 2)) for step in (0, 20, 40, 60)]
+    assert "{:.0f} % solved at the start, {:.0f}, {:.0f} and {:.0f} % after 20".format(*starting) in page
     for cell, seed in itertools.product(("egsw", "gtpo"), (1, 2)):
         with_entropy, without = (runs[f"{name}-seed{seed}"] for name in (cell, f"{cell}_alpha0"))
         for measure in (final_success, mean_success, training_success):
             assert abs(measure(with_entropy) - measure(without)) < 0.03
+    credit = re.findall(r"^\| (egsw|gtpo|grpo_s) \|(?: [\d.]+ \|){3} (\d+) \|", page, re.MULTILINE)[:3]
+    assert "{} % of EGSW's credit, {} % of GTPO's and {} % of GRPO-S's".format(*(part for _, part in credit)) in page
     whole = [100 * training_success(record) for record in records]
     assert f"{min(whole):.0f} to {max(whole):.0f} % is right" in page
     shares = {record.name: 100 * training_success(record) for record in records}
@@ -1057,6 +1066,7 @@ def test_what_the_language_models_page_says_beyond_its_tables():
         ours = {cell: share for cell, share in shares.items() if cell.endswith(f"seed{seed}")}
         assert max(ours, key=ours.get) == f"gtpo-seed{seed}" and round(ours[f"gtpo-seed{seed}"]) == 40
         assert round(ours[f"grpo-seed{seed}"]) == grpo
+    assert [round(shares[f"grpo_s-seed{seed}"]) for seed in (1, 2)] == [37, 38]
     assert not any(row.get("actor/pg_clipfrac") for record in records for row in record.metrics.training)
     configuration = {record.name: record.configuration for record in records}["gtpo-seed2"]
     assert configuration["actor_rollout_ref.actor.clip_ratio_high"] == 0.28

@@ -103,13 +103,19 @@ def _counting(record: Record) -> Sequence[Mapping[str, Any]]:
 
 def _weights(records: Sequence[Record]) -> str:
     lines = []
+    keys = {
+        "effective_share": ".2f",
+        "weight_min": ".2f",
+        "weight_max": ".2f",
+        "entropy_shift": ".0f",
+        "uncertain": ".0f",
+    }
     for name, method, options in SEEN:
         measures = measure(chain_of(method, options), records)
-        numbers = [measures[key] for key in ("effective_share", "weight_min", "weight_max", "uncertain")]
-        formats = ("{:.2f}", "{:.2f}", "{:.2f}", "{:.0f}")
-        shown = ["" if math.isnan(x) else f.format(x) for f, x in zip(formats, numbers, strict=True)]
-        lines.append([name, *shown])
-    head = ["method", "effective share", "weight, min", "weight, max", MEASURES["uncertain"]]
+        lines.append(
+            [name, *("" if math.isnan(measures[key]) else f"{measures[key]:{form}}" for key, form in keys.items())]
+        )
+    head = ["method", *(MEASURES[key] for key in keys)]
     steps = ", ".join(str(record.step) for record in records)
     return f"{table(head, lines)}\n\nMeans over the recorded steps ({steps}); extremes over all.\n"
 
