@@ -1,6 +1,6 @@
 # Sourced by every launcher, which has set CONFIG (a file of this folder, without .yaml), METHOD, MODEL_PATH, TRAIN_FILES,
-# VAL_FILES and RUN_NAME, and may define a function prepare that makes what it needs. Arguments are hydra overrides;
-# --cfg job as the last one prints the configuration and trains nothing.
+# VAL_FILES and RUN_NAME, may set PROMPT_STYLE, and may define a function prepare that makes what it needs.
+# Arguments are hydra overrides; --cfg job as the last one prints the configuration and trains nothing.
 RECIPES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 OUT=${OUT:-outputs/$RUN_NAME}      # metrics.jsonl, validation/, checkpoints/
@@ -10,29 +10,36 @@ NNODES=${NNODES:-1}                # more: start Ray on all nodes first; OUT, da
 NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}
 LOGGER=${LOGGER:-[console,file]}   # for example [console,file,wandb]
 TIME_LIMIT=${TIME_LIMIT:-}         # seconds for the whole run
-STALL_LIMIT=${STALL_LIMIT:-7200}   # seconds without output and without a metric: a failed weight sync hangs; 0: none
+STALL_LIMIT=${STALL_LIMIT:-7200}   # seconds without a new metric, validation or checkpoint: a hung run; 0: no limit
 MEMORY=${MEMORY:-0}                # GiB that must be free at the start; 0: whatever there is
 PYTHON=${PYTHON:-python3}          # of the environment that has verl, vllm and this plugin
 
 fail() { echo "$(basename "$0"): $1" >&2; exit 2; }
 quoted() { printf "'%s'" "${1//\'/\\\'}"; } # for hydra, to which = , and ( mean something
-files() { # one file, or [several, of, them]; what its user has quoted stays as it is
+elsewhere() { case $1 in *://* | *[*?$]*) ;; *) false ;; esac; } # an address or a pattern, of which nothing is known here
+plain() { # a file's name without spaces around it and its user's quotes
+    local file=${1#"${1%%[![:space:]]*}"}
+    file=${file%"${file##*[![:space:]]}"}
+    case $file in \'*\' | \"*\") file=${file:1:-1} file=${file//\\\'/\'} file=${file//\\\"/\"} ;; esac
+    printf '%s' "$file"
+}
+files() { # one file, or [several, of, them], from the root on: workers have another working directory
     local list file separator=
     case $1 in
-        \'*\' | \"*\") printf '%s' "$1" && return ;;
         \[*\]) ;;
-        *) quoted "$1" && return ;;
+        *)
+            file=$(plain "$1")
+            [[ $file = /* ]] || elsewhere "$file" || file=$PWD/$file
+            quoted "$file" && return
+            ;;
     esac
     IFS=, read -ra list <<< "${1:1:-1}"
     printf '['
-    for file in "${list[@]}"; do
-        file=${file#"${file%%[![:space:]]*}"}
-        printf '%s' "$separator" && files "${file%"${file##*[![:space:]]}"}" && separator=,
-    done
+    for file in "${list[@]}"; do printf '%s' "$separator" && files "$file" && separator=,; done
     printf ']'
 }
 
-files_are_there() { # verl would miss one minutes later; of addresses and patterns nothing is known here
+files_are_there() { # verl would miss one minutes later
     local given list file
     for given in TRAIN_FILES VAL_FILES; do
         case " ${*,,} " in *[\ +]data."${given,,}"=*) continue ;; esac # an override takes its place
@@ -42,19 +49,16 @@ files_are_there() { # verl would miss one minutes later; of addresses and patter
             *) list=("$given") ;;
         esac
         for file in "${list[@]}"; do
-            file=${file#"${file%%[![:space:]]*}"}
-            file=${file%"${file##*[![:space:]]}"}
-            case $file in \'*\' | \"*\") file=${file:1:-1} file=${file//\\\'/\'} ;; esac
-            case $file in *://* | *[*?$]*) continue ;; esac
-            [ -e "$file" ] || missing "$file"
+            file=$(plain "$file")
+            elsewhere "$file" || [ -e "$file" ] || missing "$file"
         done
     done
 }
 missing() {
     local name=${1##*/} folder=${DATA_DIR:-}
     [ -n "$folder" ] && [ "$1" = "$folder/$name" ] || fail "there is no $1; TRAIN_FILES and VAL_FILES name the data"
-    fail "there is no $1; make it: egsw-plugin data ${name%.parquet} --out $folder ... (README.md beside this\
- launcher has the whole command)"
+    fail "there is no $1; make it: egsw-plugin data ${name%.parquet} --out $folder --prompt\
+ ${PROMPT_STYLE:-... (that of the training; README.md beside this launcher has the whole command)}"
 }
 
 printing=false
@@ -75,18 +79,38 @@ enough_memory() { # the kernel would kill a worker, minutes later
  MEMORY=0 starts it all the same"
 }
 
+# What a run may go on with otherwise than it began, as after a lack of memory: none of it changes what is trained, and a
+# checkpoint is read all the same.
+FREE_IN_WORDS="what concerns memory, speed, saving, logging and how often to validate"
+FREE='[a-z_.]*(micro_batch_size_per_gpu|max_token_len_per_gpu|use_dynamic_bsz|offload[a-z_]*|enable_gradient_checkpointing'
+FREE+='|ulysses_sequence_parallel_size|rollout\.(gpu_memory_utilization|enforce_eager|tensor_model_parallel_size|max_num_seqs'
+FREE+='|max_num_batched_tokens)|trainer\.(save_freq|test_freq|val_before_train|logger|log_val_generations'
+FREE+='|max_(actor|critic)_ckpt_to_keep)|ray_kwargs\.[A-Za-z_.]*)'
+deciding() { sed -E "s/ [+~]*$FREE=(\[[^]]*\]|\{[^}]*\}|'[^']*'|[^ ]*)//g" <<< "$1"; }
+lacking() { grep -vxFf <(tr ' ' '\n' <<< "$1") <(tr ' ' '\n' <<< "$2") | paste -sd ' ' || true; } # of $2, in $1
+
 # Workers of a Ray cluster that is already running have another working directory.
 OUT=$(realpath -m "$OUT")
 
 if ! $printing; then
     [[ $STALL_LIMIT =~ ^(0|[1-9][0-9]{0,8})$ ]] || fail "STALL_LIMIT=$STALL_LIMIT: a number of seconds, or 0 for no limit"
+    case $OUT in
+        */runtime_resources/working_dir_files/*)
+            fail "OUT=$OUT is in Ray's copy of the working directory, which Ray removes with the job; set OUT to a folder\
+ from the root on, on a disk that all nodes share" ;;
+    esac
     enough_memory
     launched="CONFIG=$CONFIG METHOD=$METHOD MODEL_PATH=$MODEL_PATH SEED=$SEED TRAIN_FILES=$TRAIN_FILES VAL_FILES=$VAL_FILES"
     launched+="${TASKS:+ TASKS=${TASKS[*]} ${DATA_OPTIONS[*]:-}}${*:+ $*}"
     if [ -s "$OUT/metrics.jsonl" ] || [ -d "$OUT/checkpoints" ]; then
         # The run goes on from its last checkpoint, which must not be another run's.
-        [ "$(cat "$OUT/launch.txt" 2>/dev/null)" = "$launched" ] ||
-            fail "$OUT holds another run ($(cat "$OUT/launch.txt" 2>/dev/null || echo unknown)); set RUN_NAME or OUT"
+        earlier=$(deciding "$(cat "$OUT/launch.txt" 2> /dev/null || true)") now=$(deciding "$launched")
+        if [ "$earlier" != "$now" ]; then
+            theirs=$(lacking "$now" "$earlier") ours=$(lacking "$earlier" "$now")
+            [ -n "$theirs$ours" ] || theirs="the same in another order"
+            fail "$OUT holds another run: it has ${theirs:-nothing} where this one has ${ours:-nothing}. To go on with it\
+ give what it has (only $FREE_IN_WORDS may change); for another run set RUN_NAME or OUT"
+        fi
     fi
     if declare -F prepare > /dev/null; then prepare "$@"; else files_are_there "$@"; fi
     mkdir -p "$OUT"
@@ -99,14 +123,25 @@ if ! $printing; then
             mv "$OUT/metrics.jsonl" "$OUT/metrics.$part.jsonl"
         fi
     elif [ -s "$OUT/metrics.jsonl" ]; then # it begins anew
-        rm -rf "$OUT/previous/validation"
+        rm -rf "$OUT/previous/validation" "$OUT/previous/tensorboard"
         mkdir -p "$OUT/previous"
         mv "$OUT"/metrics*.jsonl "$OUT/previous"
-        [ ! -d "$OUT/validation" ] || mv "$OUT/validation" "$OUT/previous"
+        for name in validation tensorboard; do [ ! -d "$OUT/$name" ] || mv "$OUT/$name" "$OUT/previous"; done
     fi
 fi
 [ ! -d "$MODEL_PATH" ] || MODEL_PATH=$(realpath "$MODEL_PATH")
 export VERL_FILE_LOGGER_PATH=$OUT/metrics.jsonl
+TENSORBOARD_DIR=$(realpath -m "${TENSORBOARD_DIR:-$OUT/tensorboard}") && export TENSORBOARD_DIR
+
+# A Ray cluster that is already running has its own environment. Keys (WANDB_API_KEY, HF_TOKEN) do not go this way: they
+# would show in ps, in the log and in the saved configuration. On the CPU Ray is always started here.
+FORWARDED=()
+for name in TENSORBOARD_DIR WANDB_ENTITY WANDB_MODE WANDB_BASE_URL HF_HOME HF_ENDPOINT HF_HUB_OFFLINE TRANSFORMERS_OFFLINE; do
+    if [ -z "${!name:-}" ] || [ "${VERL_PLATFORM:-}" = cpu ]; then continue; fi
+    case ${RAY_JOB_CONFIG_JSON_ENV_VAR:-} in *"\"$name\""*) continue ;; esac # a job that sets it itself; Ray wants it once
+    case " $* " in *"env_vars.$name="*) continue ;; esac # as hydra does
+    FORWARDED+=("+ray_kwargs.ray_init.runtime_env.env_vars.$name=$(quoted "${!name}")")
+done
 
 DATA=(
     data.train_files="$(files "$TRAIN_FILES")"
@@ -128,6 +163,7 @@ TRAINER=(
     trainer.validation_data_dir="$(quoted "$OUT/validation")"
     hydra.run.dir="$(quoted "$OUT/hydra")"
     +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH="$(quoted "$OUT/metrics.jsonl")"
+    ${FORWARDED[@]+"${FORWARDED[@]}"}
     hydra.searchpath='[pkg://verl.trainer.config]'
 )
 [ -z "$STEPS" ] || TRAINER+=(trainer.total_training_steps="$STEPS")
@@ -154,10 +190,10 @@ watch() { # GROUP; 124, as of timeout, if it hangs
     local seen='' now='' idle=0 pause=10
     [ "$STALL_LIMIT" -ge 60 ] || pause=1
     trap 'exit 0' TERM
-    exec 3>&1 4>&2 2> /dev/null # a file has its size, a terminal the time of the last output; a new Linux's pipe neither
+    exec 3>&1 4>&2 2> /dev/null
     while [ "$idle" -lt "$STALL_LIMIT" ] && kill -0 "$$"; do
         sleep "$pause" || continue # one that somebody ended says nothing
-        now=$(stat -L -c '%n %s %Y' /dev/fd/3 /dev/fd/4 "$OUT/metrics.jsonl") || true
+        now=$("${SIGNS[@]}") || true
         if [ "$now" = "$seen" ]; then idle=$((idle + pause)); else seen=$now idle=0; fi # a sleeping machine counts nothing
     done
     trap '' TERM
@@ -165,20 +201,24 @@ watch() { # GROUP; 124, as of timeout, if it hangs
     for _ in {1..30}; do kill -0 -- "-$1" && sleep 1 || break; done
     kill -KILL -- "-$1" || true
     [ "$idle" -ge "$STALL_LIMIT" ] || exit 0 # the launcher was killed
-    echo "$(basename "$0"): ended: for STALL_LIMIT=$STALL_LIMIT seconds nothing was ${printed}added to\
- $OUT/metrics.jsonl ($(cat "$OUT/metrics.jsonl" | wc -l) lines), as where a weight sync has failed. If a step\
- or a validation may take longer, set STALL_LIMIT to more, or to 0 for no limit" >&4
+    echo "$(basename "$0"): ended: for STALL_LIMIT=$STALL_LIMIT seconds nothing was $added, as where a weight sync has\
+ failed, a rollout engine has died, or dynamic sampling finds no groups. If start-up with the first step, a later step or\
+ a validation, of which nothing shows before its end, may take longer, set STALL_LIMIT to more, or to 0 for no limit" >&4
     exit 124
 }
 
 LIMITED=(env)
 [ -z "$TIME_LIMIT" ] || LIMITED=(timeout --kill-after=30 "$TIME_LIMIT")
-printed='printed, and nothing '
-seen() { [ -f "/dev/fd/$1" ] || [ -t "$1" ]; }
-if ! $printing && [ "$STALL_LIMIT" != 0 ] && ! seen 1 && ! seen 2; then
-    printed= logger=$LOGGER
-    for argument in "$@"; do case $argument in *trainer.logger=*) logger=${argument#*=} ;; esac; done
-    if [[ $logger != *file* ]]; then
+# While verl waits for rollouts it prints how many there are, for ever if need be: output is no sign where files are.
+SIGNS=(find "$OUT/metrics.jsonl" "$OUT/validation" "$OUT/checkpoints" -printf '%p %s %T@\n')
+added="added to metrics.jsonl, validation/ or checkpoints/ in $OUT"
+logger=$LOGGER
+for argument in "$@"; do case $argument in *trainer.logger=*) logger=${argument#*=} ;; esac; done
+if [[ $logger != *file* ]]; then
+    # A file has its size, a terminal the time of the last output; a pipe on a new Linux neither.
+    SIGNS=(stat -L -c '%n %s %Y' /dev/fd/3 /dev/fd/4) added=printed
+    seen() { [ -f "/dev/fd/$1" ] || [ -t "$1" ]; }
+    if ! $printing && [ "$STALL_LIMIT" != 0 ] && ! seen 1 && ! seen 2; then
         echo "$(basename "$0"): no STALL_LIMIT: what goes through a pipe is not seen, and trainer.logger has no file" >&2
         STALL_LIMIT=0
     fi

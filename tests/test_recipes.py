@@ -74,7 +74,7 @@ def arguments_of(tmp_path, model):
     stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$VERL_FILE_LOGGER_PATH" "$@"\n')
     stand_in.chmod(0o755)
 
-    def run(launcher, *arguments, **environment):
+    def run(launcher, *arguments, cwd=None, **environment):
         given = {
             "MODEL_PATH": model,
             "TRAIN_FILES": file_at(tmp_path / "train.parquet"),
@@ -83,7 +83,9 @@ def arguments_of(tmp_path, model):
         given["MEMORY"] = "0"  # nothing is trained
         environment = {"PYTHON": str(stand_in), "OUT": str(tmp_path / "out"), **given, **environment}
         command = ["bash", str(launcher), *arguments]
-        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=180)
+        done = subprocess.run(
+            command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=180
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
@@ -275,20 +277,64 @@ def test_metrics_are_read_though_the_run_that_went_on_died_before_a_step(tmp_pat
     assert [row["step"] for row in metrics.training] == [1] and metrics.left_out == []
 
 
-CHANGES = [{"METHOD": "grpo"}, {"SEED": "2"}, {"override": "algorithm.egsw.alpha=0.1"}]
-CHANGES += [{"TRAIN_FILES": "/data/other.parquet"}, {"VAL_FILES": "[/data/other.parquet]"}]
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_another_run_in_the_same_folder_is_refused(arguments_of, tmp_path, change):
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"METHOD": "grpo"}, "it has METHOD=egsw where this one has METHOD=grpo. "),
+        ({"SEED": "2"}, "it has SEED=1 where this one has SEED=2. "),
+        ({"override": "algorithm.egsw.alpha=0.1"}, "it has nothing where this one has algorithm.egsw.alpha=0.1. "),
+        ({"override": "machine=cpu_135m_bf16"}, "it has nothing where this one has machine=cpu_135m_bf16. "),
+        ({"TRAIN_FILES": "/data/other.parquet"}, "where this one has TRAIN_FILES=/data/other.parquet. "),
+        ({"VAL_FILES": "[/data/other.parquet]"}, r"where this one has VAL_FILES=\[/data/other.parquet\]. "),
+    ],
+)
+def test_another_run_in_the_same_folder_is_refused(arguments_of, tmp_path, change, words):
     """It would go on from the other run's checkpoint."""
     launcher = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh"
     override = [change.pop("override")] if "override" in change else []
-    arguments_of(launcher)
+    arguments_of(launcher, "trainer.save_freq=5")
     (tmp_path / "out" / "checkpoints").mkdir()
     arguments_of(launcher)  # the same run may go on
-    with pytest.raises(AssertionError, match=r"holds another run .*METHOD=egsw"):
+    with pytest.raises(AssertionError, match=f"holds another run: .*{words}To go on with it give what it has"):
         arguments_of(launcher, *override, **change)
+
+
+MAY_CHANGE = [
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192",
+    "actor_rollout_ref.actor.fsdp_config.param_offload=True",
+    "actor_rollout_ref.actor.fsdp_config.optimizer_offload=True",
+    "actor_rollout_ref.actor.ulysses_sequence_parallel_size=2",
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=1",
+    "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=8192",
+    "actor_rollout_ref.rollout.gpu_memory_utilization=0.5",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size=2",
+    "actor_rollout_ref.rollout.enforce_eager=True",
+    "actor_rollout_ref.rollout.max_num_seqs=64",
+    "actor_rollout_ref.model.enable_gradient_checkpointing=True",
+    "critic.ppo_max_token_len_per_gpu=8192",
+    "trainer.save_freq=5",
+    "trainer.test_freq=-1",
+    "trainer.val_before_train=False",
+    "trainer.logger=[console,file]",
+    "trainer.max_actor_ckpt_to_keep=1",
+    "trainer.max_critic_ckpt_to_keep=1",
+    "+ray_kwargs.ray_init.include_dashboard=False",
+]
+
+
+def test_after_a_lack_of_memory_a_run_goes_on_with_less(arguments_of, tmp_path):
+    """What changes nothing of what is trained is no other run."""
+    launcher = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh"
+    arguments_of(launcher, "algorithm.egsw.alpha=0.1")
+    (tmp_path / "out" / "checkpoints").mkdir()
+    for override in MAY_CHANGE:
+        arguments_of(launcher, "algorithm.egsw.alpha=0.1", override)
+    config = composed(arguments_of(launcher, MAY_CHANGE[0], "algorithm.egsw.alpha=0.1", *MAY_CHANGE[1:])[1:])
+    assert config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu == 8192
+    # Megatron's sharding is in its checkpoint.
+    with pytest.raises(AssertionError, match="holds another run: it has nothing where this one has"):
+        sharding = "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=2"
+        arguments_of(launcher, "algorithm.egsw.alpha=0.1", sharding)
 
 
 @pytest.mark.parametrize(
@@ -362,22 +408,47 @@ def wait_for(condition, seconds=60):
 
 
 @pytest.mark.timeout(120)
-def test_a_run_that_hangs_is_ended_with_all_its_processes(started):
-    """As verl after a weight sync that has failed."""
-    launcher, log = started("echo here; sleep 600 & exec sleep 600", STALL_LIMIT="2")
+@pytest.mark.parametrize(
+    "script,pipe",
+    [
+        ("echo here; sleep 600 & exec sleep 600", False),
+        ("while echo pending: 3; do sleep 0.2; done", False),
+        ("while echo pending: 3; do sleep 0.2; done", True),
+    ],
+    ids=["silent", "waiting", "waiting-pipe"],
+)
+def test_a_run_that_hangs_is_ended_with_all_its_processes(started, script, pipe):
+    """As verl after a weight sync that has failed, or while it waits for rollouts and prints how many."""
+    launcher, log = started(script, pipe=pipe, STALL_LIMIT="2")
     assert launcher.wait(100) == 124
     wait_for(lambda: not of_session(launcher.pid))
-    words = "for STALL_LIMIT=2 seconds nothing was printed, and nothing added to .*/out/metrics.jsonl \\(0 lines\\)"
-    assert re.search(words, log.read_text())
+    words = "for STALL_LIMIT=2 seconds nothing was added to metrics.jsonl, validation/ or checkpoints/ in .*/out, as"
+    assert re.search(words, log.read_text()) and "no STALL_LIMIT" not in log.read_text()
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("grows", ['>> "$VERL_FILE_LOGGER_PATH"', ""], ids=["metrics", "output"])
-def test_a_run_that_goes_on_is_not_ended_and_its_code_is_the_launchers(started, grows):
-    launcher, log = started(f"for i in {{1..35}}; do echo here {grows}; sleep 0.2; done; exit 7")
+@pytest.mark.parametrize(
+    "grows,logger",
+    [
+        ('>> "$VERL_FILE_LOGGER_PATH"', "[console,file]"),
+        ('> "$(mkdir -p "$OUT/validation"; echo "$OUT/validation/$i.jsonl")"', "[console,file]"),
+        ('> "$(mkdir -p "$OUT/checkpoints/step/actor"; echo "$OUT/checkpoints/step/actor/$i.pt")"', "[console,file]"),
+        ("", "[console]"),
+    ],
+    ids=["metrics", "validation", "checkpoints", "output"],
+)
+def test_a_run_that_goes_on_is_not_ended_and_its_code_is_the_launchers(started, grows, logger):
+    launcher, log = started(f"for i in {{1..35}}; do echo here {grows}; sleep 0.2; done; exit 7", LOGGER=logger)
     assert launcher.wait(100) == 7
     assert "STALL_LIMIT" not in log.read_text()
     wait_for(lambda: not of_session(launcher.pid))
+
+
+@pytest.mark.timeout(120)
+def test_without_a_file_of_metrics_output_is_what_counts(started):
+    launcher, log = started("echo here; exec sleep 600", STALL_LIMIT="2", LOGGER="[console]")
+    assert launcher.wait(100) == 124
+    assert "for STALL_LIMIT=2 seconds nothing was printed, as" in log.read_text()
 
 
 @pytest.mark.timeout(120)
@@ -400,16 +471,10 @@ def test_without_a_stall_limit_nothing_watches(started):
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("logger", ["[console]", "[console,file]"])
-def test_through_a_pipe_only_steps_are_seen(started, logger):
+def test_through_a_pipe_without_a_file_of_metrics_nothing_watches(started):
     """New Linux gives a pipe no time of its last output."""
-    launcher, log = started("for i in {1..8}; do echo here; sleep 1; done; exit 7", pipe=True, LOGGER=logger)
-    code, said = launcher.wait(100), log.read_text()
-    if "file" not in logger:
-        assert code == 7 and "no STALL_LIMIT: what goes through a pipe is not seen" in said
-    else:  # where the pipe has such a time, the run goes on
-        assert (code == 124) == ("for STALL_LIMIT=4 seconds nothing was added to" in said)
-        assert code in (7, 124) and "no STALL_LIMIT" not in said
+    launcher, log = started("for i in {1..8}; do echo here; sleep 1; done; exit 7", pipe=True, LOGGER="[console]")
+    assert launcher.wait(100) == 7 and "no STALL_LIMIT: what goes through a pipe is not seen" in log.read_text()
 
 
 @pytest.mark.parametrize("value", ["2h", "-1", "1.5", "00", "9" * 20])
@@ -463,7 +528,7 @@ def test_data_that_are_not_there_are_refused_before_anything_starts(arguments_of
     own = {"DATA_DIR": str(data), "TRAIN_FILES": "", "VAL_FILES": ""}  # the launcher's
     for name in ("math", "math-500"):
         path = data / f"{name}.parquet"
-        words = re.escape(f"there is no {path}; make it: egsw-plugin data {name} --out {data} ...")
+        words = re.escape(f"there is no {path}; make it: egsw-plugin data {name} --out {data} --prompt think\n")
         with pytest.raises(AssertionError, match=words):
             arguments_of(egsw, **own)
         assert not out.exists() and arguments_of(egsw, "--cfg", "job", **own)
@@ -477,6 +542,29 @@ def test_data_that_are_not_there_are_refused_before_anything_starts(arguments_of
     assert arguments_of(egsw, f"++data.val_files={data}/math.parquet", **given)
     given = {"OUT": str(tmp_path / "remote"), "VAL_FILES": "[hdfs://data/a.parquet,s3://data/b.parquet]"}
     assert arguments_of(egsw, TRAIN_FILES=f"{data}/*.parquet", **given)
+
+
+@pytest.mark.parametrize("launcher", [path for path in LAUNCHERS if "PROMPT_STYLE=" in path.read_text()], ids=str)
+def test_a_launcher_looks_for_the_data_that_its_readme_makes(arguments_of, tmp_path, launcher):
+    """In the README's folder, with its prompt style: rewards for another form are never won."""
+    text = (launcher.parent / "README.md").read_text()
+    (folder,) = set(re.findall(r"egsw-plugin data \S+ --out (\S+)", text))
+    (style,) = set(re.findall(r"egsw-plugin data .* --prompt (\w+)", text))
+    words = re.escape(f" --out {tmp_path}/{folder} --prompt {style}\n")
+    with pytest.raises(AssertionError, match=words):
+        arguments_of(launcher, cwd=tmp_path, TRAIN_FILES="", VAL_FILES="")
+
+
+def test_a_sweep_goes_on_after_a_run_that_fails(tmp_path):
+    launcher, runs = tmp_path / "run_it.sh", tmp_path / "runs"
+    launcher.write_text('echo "$RUN_NAME" "$@" >> "$RUNS/all"; [[ $RUN_NAME != *alpha0.5* ]]\n')
+    runs.mkdir()
+    environment = {**os.environ, "LAUNCHER": str(launcher), "RUNS": str(runs), "TEMPERATURES": "1.0 3.0"}
+    command = ["bash", str(RECIPES / "egsw" / "sweep.sh"), "data.seed=9"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert len((runs / "all").read_text().splitlines()) == 6
+    failed = "run_it-alpha0.5-p1.0-seed1 run_it-alpha0.5-p3.0-seed1"
+    assert done.returncode == 1 and f"sweep.sh: failed: {failed}; the same command goes on" in done.stderr
 
 
 def test_problems_to_train_on_need_others_to_validate_with(arguments_of):
@@ -494,6 +582,13 @@ def test_files_whose_names_mean_something_to_hydra(arguments_of, tmp_path):
     given = {"TRAIN_FILES": f"'{equal}'", "VAL_FILES": f"[ {spaced} , {quoted} ]"}
     config = composed(arguments_of(launcher, OUT=str(tmp_path / "quoted"), **given)[1:])
     assert config.data.train_files == equal and list(config.data.val_files) == [spaced, odd]
+    given = {
+        "TRAIN_FILES": "'user=me/it\\'s (new)/math.parquet'",
+        "VAL_FILES": '[b.parquet, "my maths.parquet",*.parquet]',
+    }
+    config = composed(arguments_of(launcher, OUT=str(tmp_path / "relative"), cwd=tmp_path, **given)[1:])
+    assert config.data.train_files == odd  # workers of a running Ray cluster have another working directory
+    assert list(config.data.val_files) == [plain, spaced, "*.parquet"]
 
 
 def test_values_with_characters_that_mean_something_to_hydra(arguments_of, tmp_path):
@@ -505,15 +600,69 @@ def test_values_with_characters_that_mean_something_to_hydra(arguments_of, tmp_p
     assert str(out / "metrics.jsonl") == config.ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH
 
 
+def test_a_running_ray_cluster_is_told_what_it_needs_of_the_environment(arguments_of, tmp_path):
+    """But no keys, which would be in the log and in the saved configuration; and nothing that a job has told it."""
+    launcher = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh"
+    given = {
+        "HF_HUB_OFFLINE": "1",
+        "WANDB_MODE": "offline",
+        "HF_HOME": "",
+        "WANDB_API_KEY": "secret",
+        "HF_TOKEN": "secret",
+    }
+    given |= dict.fromkeys(("VERL_PLATFORM", "HF_ENDPOINT", "TRANSFORMERS_OFFLINE", "TENSORBOARD_DIR"), "")
+    given |= {"RAY_JOB_CONFIG_JSON_ENV_VAR": '{"runtime_env": {"env_vars": {"WANDB_MODE": "offline"}}}'}
+    arguments = arguments_of(launcher, **given)[1:]
+    assert "secret" not in " ".join(arguments)
+    assert composed(arguments).ray_kwargs.ray_init.runtime_env.env_vars == {
+        "VERL_FILE_LOGGER_PATH": str(tmp_path / "out" / "metrics.jsonl"),
+        "TENSORBOARD_DIR": str(tmp_path / "out" / "tensorboard"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    # Records of the study compare what was composed.
+    arguments = arguments_of(GRID.launcher, RUN_NAME="x", OUT=str(tmp_path / "study"), **given)[1:]
+    assert list(composed(arguments).ray_kwargs.ray_init.runtime_env.env_vars) == ["VERL_FILE_LOGGER_PATH"]
+
+
+def test_a_job_of_ray_that_would_lose_its_results_is_refused(arguments_of, tmp_path):
+    """Ray removes its copy of a job's working directory."""
+    copy = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+    copy.mkdir(parents=True)
+    launcher = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh"
+    with pytest.raises(AssertionError, match="is in Ray's copy of the working directory"):
+        arguments_of(launcher, cwd=copy, OUT="outputs/x")
+    assert arguments_of(launcher, cwd=copy) and not list(copy.iterdir())
+
+
 def test_a_checkpoint_to_evaluate(arguments_of, tmp_path):
     launcher, checkpoint = RECIPES / "eval" / "run_eval.sh", tmp_path / "checkpoints" / "global_step_58"
     checkpoint.mkdir(parents=True)
     config = composed(arguments_of(launcher, CHECKPOINT=f"{checkpoint}/", MACHINE="fsdp_32b", SAMPLES="8")[1:])
     assert config.trainer.resume_from_path == str(checkpoint) and config.trainer.resume_mode == "resume_path"
     assert config.trainer.val_only and config.actor_rollout_ref.rollout.val_kwargs.n == 8
+    assert list(config.actor_rollout_ref.actor.checkpoint.load_contents) == ["model"]
     assert config.actor_rollout_ref.rollout.tensor_model_parallel_size == 4
     with pytest.raises(AssertionError, match=r"CHECKPOINT=.*nowhere is no folder"):
         arguments_of(launcher, CHECKPOINT=str(tmp_path / "nowhere"))
+
+
+def test_a_checkpoint_is_evaluated_with_the_model_of_its_run(arguments_of, tmp_path, model):
+    """Tokenizer and end tokens are MODEL_PATH's; Qwen2.5-Math-7B and its -Instruct have the same shapes."""
+    training, launcher = RECIPES / "egsw" / "run_qwen2.5_math_7b_instruct.sh", RECIPES / "eval" / "run_eval.sh"
+    arguments_of(training, MODEL_PATH="")
+    checkpoint = tmp_path / "out" / "checkpoints" / "global_step_58"
+    checkpoint.mkdir(parents=True)
+    given, key = {"CHECKPOINT": str(checkpoint), "OUT": str(tmp_path / "eval")}, "actor_rollout_ref.model.path="
+    assert f"{key}'Qwen/Qwen2.5-Math-7B-Instruct'" in arguments_of(launcher, MODEL_PATH="", **given)
+    with pytest.raises(
+        AssertionError, match=r"was trained from Qwen/Qwen2.5-Math-7B-Instruct, not from MODEL_PATH=Qwen/"
+    ):
+        arguments_of(launcher, MODEL_PATH="Qwen/Qwen2.5-Math-7B", **given)
+    assert f"{key}'{model}'" in arguments_of(launcher, MODEL_PATH=model, **given)  # perhaps a copy
+    (tmp_path / "out" / "launch.txt").unlink()
+    with pytest.raises(AssertionError, match=r"has no launch\.txt two folders up that names its model; set MODEL_PATH"):
+        arguments_of(launcher, MODEL_PATH="", **given)
+    assert f"{key}'Qwen/Qwen2.5-Math-7B'" in arguments_of(launcher, MODEL_PATH="", OUT=str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))

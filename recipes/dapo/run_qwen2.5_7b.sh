@@ -8,11 +8,12 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 METHOD=${METHOD:-egsw}
 # egsw (default), gtpo, grpo_s, grpo (DAPO itself): the files of ../method/
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-7B}
-DATA_DIR=${DATA_DIR:-$PWD/data}   # made by: egsw-plugin data NAME --out data
+DATA_DIR=${DATA_DIR:-$PWD/data/dapo}   # made by: egsw-plugin data NAME --out data/dapo --prompt dapo
 TRAIN_FILES=${TRAIN_FILES:-$DATA_DIR/dapo-math-17k.parquet}
 VAL_FILES=${VAL_FILES:-[$DATA_DIR/math-500.parquet,$DATA_DIR/aime-2024.parquet,$DATA_DIR/aime-2025.parquet]}
 RUN_NAME=${RUN_NAME:-dapo-qwen2.5-7b-$METHOD-seed${SEED:-1}}
 # ----------------------------------------------------------------------------------------------------------------------
 
+PROMPT_STYLE=dapo # of the data, which the reward goes by
 CONFIG=dapo/qwen2.5_7b
 . "$HERE/../launch.sh"

@@ -8,11 +8,12 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 METHOD=${METHOD:-egsw}
 # egsw (default), egsw_alpha0 (control), grpo (baseline): the files of ../method/
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-Math-7B-Instruct}
-DATA_DIR=${DATA_DIR:-$PWD/data}   # made by: egsw-plugin data NAME --out data
+DATA_DIR=${DATA_DIR:-$PWD/data}   # made by: egsw-plugin data NAME --out data --prompt think
 TRAIN_FILES=${TRAIN_FILES:-$DATA_DIR/math.parquet}
 VAL_FILES=${VAL_FILES:-[$DATA_DIR/math-500.parquet]}
 RUN_NAME=${RUN_NAME:-egsw-qwen2.5-math-7b-instruct-$METHOD-seed${SEED:-1}}
 # ----------------------------------------------------------------------------------------------------------------------
 
+PROMPT_STYLE=think # of the data, which the reward goes by
 CONFIG=egsw/math_7b
 . "$HERE/../launch.sh"

@@ -8,11 +8,12 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 METHOD=${METHOD:-gtpo}
 # gtpo (default), grpo_s, gtpo_alpha0 (control), gtpo_09_01, gtpo_10_02, grpo and dapo (baselines): the files of ../method/
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-Math-7B}
-DATA_DIR=${DATA_DIR:-$PWD/data}   # made by: egsw-plugin data NAME --out data
+DATA_DIR=${DATA_DIR:-$PWD/data/dapo}   # made by: egsw-plugin data NAME --out data/dapo --prompt dapo
 TRAIN_FILES=${TRAIN_FILES:-$DATA_DIR/dapo-math-17k.parquet}
 VAL_FILES=${VAL_FILES:-[$DATA_DIR/math-500.parquet,$DATA_DIR/aime-2024.parquet,$DATA_DIR/aime-2025.parquet]}
 RUN_NAME=${RUN_NAME:-gtpo-qwen2.5-math-7b-port-$METHOD-seed${SEED:-1}}
 # ----------------------------------------------------------------------------------------------------------------------
 
+PROMPT_STYLE=dapo # of the data, which the reward goes by
 CONFIG=gtpo/qwen2.5_math_7b
 . "$HERE/../launch.sh"
