@@ -1,5 +1,5 @@
 # make demo   train a tiny model with verl on the CPU   ADV=grpo  SEED=2  STEPS=40  ARGS='key=value +key=value'
-# make demo MODEL=smollm2   a real language model, 135 M parameters (10 to 60 minutes, 15 GiB)   ADV=grpo  SEED=2  STEPS=3
+# make demo MODEL=smollm2   a language model, 135 M parameters (10 to 60 minutes, 15 GiB of free memory)   ADV=grpo  SEED=2  STEPS=3
 # make smoke  a recipe for GPUs, unchanged, for two steps on the CPU with the tiny model   RECIPE=recipes/gtpo/run_qwen2.5_7b.sh
 # make smoke-all   all of them (about 14 minutes)
 # make test   run all tests                              ARGS='-k name'   make test-fast: without real runs of verl
