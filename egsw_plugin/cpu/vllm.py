@@ -2,8 +2,12 @@
 
 import contextlib
 import functools
+import time
 
 from . import asked
+
+SOON = 1.0  # seconds after a message in which vLLM expects the next one
+LOOK_MS = 1  # between two looks for it
 
 
 def register() -> None:
@@ -16,5 +20,19 @@ def register() -> None:
         with contextlib.suppress(ImportError):  # another vLLM: it is slower, and right all the same
             from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
 
-            # vLLM's processes ask each other without pause for a second after a message, on a core that another needs.
-            SpinCondition.__init__ = functools.partialmethod(SpinCondition.__init__, busy_loop_s=0)
+            _look_without_a_busy_core(SpinCondition)
+
+
+def _look_without_a_busy_core(condition: type) -> None:
+    """vLLM's processes ask each other without pause for a second after a message, on a core that another needs.
+
+    They must ask all the same, and often: of two messages within a millisecond the second one's notice is dropped (the
+    writer's high-water mark is 1), and who only waited for it would sleep until vLLM looks again, after five seconds.
+    """
+    wait = condition.wait
+
+    def wait_a_moment(self, timeout_ms=None):
+        wait(self, LOOK_MS if time.monotonic() <= self.last_read + SOON else timeout_ms)
+
+    condition.__init__ = functools.partialmethod(condition.__init__, busy_loop_s=0)
+    condition.wait = wait_a_moment
