@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import time
+from typing import Any
 
 from . import asked
 
@@ -23,7 +24,7 @@ def register() -> None:
             _look_without_a_busy_core(SpinCondition)
 
 
-def _look_without_a_busy_core(condition: type) -> None:
+def _look_without_a_busy_core(condition: Any) -> None:
     """vLLM's processes ask each other without pause for a second after a message, on a core that another needs.
 
     They must ask all the same, and often: of two messages within a millisecond the second one's notice is dropped (the
