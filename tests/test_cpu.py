@@ -16,10 +16,15 @@ import verl.models.transformers.monkey_patch, verl.utils.distributed, verl.utils
 from verl.plugin.platform import PlatformRegistry
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.workers.engine.fsdp import transformer_impl
+import torch.distributed.fsdp
+from torch.distributed.fsdp import _init_utils
 
 replaceable = {
     "process group": verl.utils.distributed.initialize_global_process_group_ray,
     "offload": transformer_impl.CPUOffloadPolicy,
+    "load": transformer_impl.load_fsdp_model_to_gpu,
+    "FSDP1's offload": torch.distributed.fsdp.CPUOffload,
+    "FSDP1's state": _init_utils._check_module_states_for_sync_module_states,
     "attention": verl.models.transformers.monkey_patch._flash_attention_forward,
     "value model": verl.utils.model.load_valuehead_model,
     "poll": ReplayBuffer.__init__,
@@ -50,6 +55,17 @@ os.environ["DIST_INIT_METHOD"] = "file://" + os.path.abspath("rendezvous")
 from verl.utils.distributed import initialize_global_process_group_ray
 initialize_global_process_group_ray()
 print("BACKEND", torch.distributed.get_backend())
+""",
+    "FSDP1": """
+from verl.workers.engine.fsdp import transformer_impl
+from torch.distributed.fsdp import CPUOffload, FullyShardedDataParallel
+torch.distributed.init_process_group("gloo", init_method="file://" + os.path.abspath("fsdp1"), rank=0, world_size=1)
+for offload in (None, CPUOffload(offload_params=True)):
+    model = torch.nn.Linear(3, 1, bias=False)
+    right = 2 * model.weight.detach().sum().expand(3)
+    wrapped = FullyShardedDataParallel(model, device_id="cpu", sync_module_states=True, cpu_offload=offload)
+    wrapped(torch.ones(3)).square().sum().backward()
+    print("GRADIENT", torch.allclose(next(wrapped.parameters()).grad.flatten(), right))
 """,
     "critic": """
 import transformers, verl.utils.model
@@ -110,7 +126,16 @@ def test_inert_unless_asked(tmp_path):
 def test_complete_when_asked(asked):
     report = report_of(asked["complete"])
     assert "cpu" in report["platforms"]
-    assert report["patched"] == ["process group", "offload", "attention", "value model", "poll"]
+    assert report["patched"] == [
+        "process group",
+        "offload",
+        "load",
+        "FSDP1's offload",
+        "FSDP1's state",
+        "attention",
+        "value model",
+        "poll",
+    ]
 
 
 def test_platform_answers_verl(asked):
@@ -119,6 +144,10 @@ def test_platform_answers_verl(asked):
 
 def test_a_worker_can_join_its_process_group(asked):
     assert "BACKEND cpu:gloo\n" in asked["process group"]
+
+
+def test_fsdp1_finds_the_gradient(asked):
+    assert asked["FSDP1"].count("GRADIENT True") == 2
 
 
 def test_a_critic_can_be_loaded(asked):

@@ -18,15 +18,28 @@ def gloo_process_group(module) -> None:
     module.initialize_global_process_group_ray = initialize_global_process_group_ray
 
 
-def unpinned_offload(module) -> None:
-    """The reference policy is offloaded to pinned memory, which only a machine with an accelerator has."""
-    original = module.CPUOffloadPolicy
+def fsdp_without_an_accelerator(module) -> None:
+    """Of verl's engines: nothing is offloaded to pinned memory, which only a machine with an accelerator has.
+
+    FSDP1, moreover, refuses to broadcast from the CPU, which gloo can do, and verl moves its parameters to "cpu:cpu".
+    """
+    import torch.distributed.fsdp as fsdp
+    from torch.distributed.fsdp import _init_utils
+
+    module.CPUOffloadPolicy = _without(module.CPUOffloadPolicy, "pin_memory")  # FSDP2
+    fsdp.CPUOffload = _without(fsdp.CPUOffload, "offload_params")
+    _init_utils._check_module_states_for_sync_module_states = lambda module_states: None
+    module.load_fsdp_model_to_gpu = lambda model: None  # it is there
+
+
+def _without(original, argument: str):
+    """`original`, called with False for this argument."""
 
     @functools.wraps(original, updated=())
-    def CPUOffloadPolicy(pin_memory=False):
-        return original(pin_memory=False)
+    def called(**kwargs):
+        return original(**{**kwargs, argument: False})
 
-    module.CPUOffloadPolicy = CPUOffloadPolicy
+    return called
 
 
 def value_model_attention(module) -> None:
@@ -72,7 +85,7 @@ def engines(module) -> None:
 
 PATCHES = {
     "verl.utils.distributed": gloo_process_group,
-    "verl.workers.engine.fsdp.transformer_impl": unpinned_offload,
+    "verl.workers.engine.fsdp.transformer_impl": fsdp_without_an_accelerator,
     "verl.workers.engine.fsdp": engines,
     "verl.models.transformers.monkey_patch": packed_attention,
     "verl.utils.model": value_model_attention,

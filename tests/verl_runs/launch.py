@@ -10,6 +10,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TIME_LIMIT = 600  # seconds; a run of a few steps takes about 80, and twice as long or more on a busy machine
 LOSS_MODE = "actor_rollout_ref.actor.policy_loss.loss_mode"
+FSDP1 = [  # verl's default
+    f"{part}.strategy=fsdp"
+    for part in (
+        *("actor_rollout_ref.actor", "actor_rollout_ref.actor.fsdp_config"),
+        *("actor_rollout_ref.ref", "actor_rollout_ref.ref.fsdp_config"),
+        *("critic", "critic.fsdp"),
+    )
+]
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import verl
-from launch import LOSS_MODE, ROOT, TIME_LIMIT, assert_in_effect, train
+from launch import FSDP1, LOSS_MODE, ROOT, TIME_LIMIT, assert_in_effect, train
 
 pytestmark = [pytest.mark.combination, pytest.mark.timeout(TIME_LIMIT + 60)]
 
@@ -191,8 +191,8 @@ def test_lora(tmp_path):
 
 
 def test_resumed_run_goes_on_with_the_method(tmp_path):
-    assert train(tmp_path, "trainer.save_freq=2", ADV="gtpo").code == 0
-    run = train(tmp_path, "trainer.save_freq=2", steps=4, ADV="gtpo")
+    assert train(tmp_path, *FSDP1, "trainer.save_freq=2", ADV="gtpo").code == 0
+    run = train(tmp_path, *FSDP1, "trainer.save_freq=2", steps=4, ADV="gtpo")
     assert run.code == 0
     assert [step["training/global_step"] for step in run.steps] == [3, 4]
     assert all(step["gtpo/changed/mean"] > 0.05 for step in run.steps)
@@ -257,9 +257,13 @@ def test_grpo_s_with_its_loss_and_a_reference_policy(tmp_path):
 
 
 def test_egsw_over_ppo_with_weights_in_the_policy_and_kl_losses(tmp_path):
-    """A critic, a reference policy, a KL penalty in the reward and one in the loss: what a base with values needs."""
+    """A critic, a reference policy, a KL penalty in the reward and one in the loss: what a base with values needs.
+
+    All three under FSDP1.
+    """
     run = train(
         tmp_path,
+        *FSDP1,
         "++algorithm.egsw={base: gae, channel: loss, weigh_kl: true}",
         "critic.enable=True",
         f"{LOSS_MODE}=egsw",

@@ -6,7 +6,7 @@ its defaults runs in test_recipe_runs.py, GRPO-S with its own in test_study_run.
 """
 
 import pytest
-from launch import LOSS_MODE, TIME_LIMIT, assert_in_effect, train
+from launch import FSDP1, LOSS_MODE, TIME_LIMIT, assert_in_effect, train
 
 pytestmark = [pytest.mark.verl_run, pytest.mark.timeout(TIME_LIMIT + 60)]
 
@@ -35,12 +35,13 @@ def test_rollout_apart_from_the_trainer_with_weights_in_the_policy_loss(tmp_path
 
 
 def test_gtpo_with_dapo_on_two_workers(tmp_path):
-    """Rows balanced over two FSDP workers; dynamic sampling, and a length penalty that success must not see.
+    """Rows balanced over two FSDP1 workers; dynamic sampling, and a length penalty that success must not see.
 
-    The entropy is bfloat16, verl's default, which is warned of.
+    FSDP1 and an entropy in bfloat16, which is warned of, are verl's defaults.
     """
     run = train(
         tmp_path,
+        *FSDP1,
         "trainer.n_gpus_per_node=2",
         "trainer.balance_batch=True",
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
