@@ -1067,6 +1067,8 @@ def test_what_the_language_models_page_says_beyond_its_tables():
         assert max(ours, key=ours.get) == f"gtpo-seed{seed}" and round(ours[f"gtpo-seed{seed}"]) == 40
         assert round(ours[f"grpo-seed{seed}"]) == grpo
     assert [round(shares[f"grpo_s-seed{seed}"]) for seed in (1, 2)] == [37, 38]
+    third = (100 * measure(runs["grpo-seed3"]) for measure in (final_success, mean_success, training_success))
+    assert "({:.1f} % in the end, a mean of {:.1f}, {:.1f} in training)".format(*third) in page
     assert not any(row.get("actor/pg_clipfrac") for record in records for row in record.metrics.training)
     configuration = {record.name: record.configuration for record in records}["gtpo-seed2"]
     assert configuration["actor_rollout_ref.actor.clip_ratio_high"] == 0.28
