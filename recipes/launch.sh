@@ -89,6 +89,35 @@ FREE+='|max_(actor|critic)_ckpt_to_keep)|ray_kwargs\.[A-Za-z_.]*)'
 deciding() { sed -E "s/ [+~]*$FREE=(\[[^]]*\]|\{[^}]*\}|'[^']*'|[^ ]*)//g" <<< "$1"; }
 lacking() { grep -vxFf <(tr ' ' '\n' <<< "$1") <(tr ' ' '\n' <<< "$2") | paste -sd ' ' || true; } # of $2, in $1
 
+as_many_gpus() { # as the checkpoint's that verl will load: minutes later it would name a file that is missing
+    local argument mode=auto from='' nodes=$NNODES gpus=$NGPUS_PER_NODE here saved
+    for argument in "$@"; do
+        case ${argument#"${argument%%[!+]*}"} in
+            trainer.resume_mode=*) mode=${argument#*=} ;;
+            trainer.resume_from_path=*) from=$(plain "${argument#*=}") ;;
+            trainer.nnodes=*) nodes=${argument#*=} ;;
+            trainer.n_gpus_per_node=*) gpus=${argument#*=} ;;
+        esac
+    done
+    case $mode in
+        auto)
+            from=$(cat "$OUT/checkpoints/latest_checkpointed_iteration.txt" 2> /dev/null) || return 0
+            from=$OUT/checkpoints/global_step_$from
+            ;;
+        resume_path) ;;
+        *) return 0 ;;
+    esac
+    saved=("$from"/actor/model_world_size_*_rank_0.pt)
+    [ -e "${saved[0]}" ] || return 0 # Megatron's
+    [[ "$nodes $gpus" =~ ^[1-9][0-9]*\ [1-9][0-9]*$ ]] || return 0 # verl says what is wrong
+    here=$((nodes * gpus)) saved=${saved[0]##*_world_size_} saved=${saved%%_*}
+    [ "$here" = "$saved" ] || fail "$from was saved by $saved GPUs, and this run has $here (NNODES=$nodes times\
+ NGPUS_PER_NODE=$gpus). FSDP loads a checkpoint on as many GPUs as saved it: set the two so that they make $saved. Or give\
+ the actor's weights alone, as MODEL_PATH=FOLDER and without CHECKPOINT, to a run with another OUT, which begins at step 0\
+ with a new optimizer. This makes the FOLDER: $PYTHON -m verl.model_merger merge --backend fsdp\
+ --local_dir $(printf %q "$from/actor") --target_dir FOLDER"
+}
+
 # Workers of a Ray cluster that is already running have another working directory.
 OUT=$(realpath -m "$OUT")
 
@@ -112,6 +141,7 @@ if ! $printing; then
  give what it has (only $FREE_IN_WORDS may change); for another run set RUN_NAME or OUT"
         fi
     fi
+    as_many_gpus "$@"
     if declare -F prepare > /dev/null; then prepare "$@"; else files_are_there "$@"; fi
     mkdir -p "$OUT"
     echo "$launched" > "$OUT/launch.txt"

@@ -502,6 +502,15 @@ def test_the_kl_loss_is_by_the_modules_name():
     assert call == "kl_penalty(logprob=log_prob, ref_logprob=ref_log_prob, kl_penalty=config.kl_loss_type)"
 
 
+def test_a_checkpoint_of_fsdp_is_of_one_number_of_workers():
+    """The launchers read it off the names of files below actor/."""
+    manager = "verl.utils.checkpoint.fsdp_checkpoint_manager"
+    for method in ("load_checkpoint", "save_checkpoint"):
+        text = ast.unparse(source(manager, f"FSDPCheckpointManager.{method}"))
+        assert "f'model_world_size_{self.world_size}_rank_{self.rank}.pt'" in text
+    assert "os.path.join(global_step_folder, 'actor')" in ast.unparse(source(BASE, "PPOTrainer._load_checkpoint"))
+
+
 def test_estimators_of_verls_own_are_named_as_in_its_enumeration():
     names = find(CORE, "AdvantageEstimator")
     assert issubclass(names, str) and issubclass(names, enum.Enum)  # a name and a member are the same key

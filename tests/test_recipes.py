@@ -337,6 +337,52 @@ def test_after_a_lack_of_memory_a_run_goes_on_with_less(arguments_of, tmp_path):
         arguments_of(launcher, "algorithm.egsw.alpha=0.1", sharding)
 
 
+def shards(checkpoint, number):
+    """What FSDP leaves of an actor's weights."""
+    (checkpoint / "actor").mkdir(parents=True)
+    for rank in range(number):
+        (checkpoint / "actor" / f"model_world_size_{number}_rank_{rank}.pt").touch()
+
+
+def test_a_checkpoint_of_another_number_of_gpus_is_refused(arguments_of, tmp_path):
+    """verl would look for a file of another name, minutes later."""
+    launcher, out = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh", tmp_path / "out"
+    given = {"NNODES": "2", "NGPUS_PER_NODE": "4"}
+    arguments_of(launcher, **given)
+    shards(out / "checkpoints" / "global_step_5", 4)  # which nothing goes on from
+    shards(out / "checkpoints" / "global_step_20", 8)
+    arguments_of(launcher, NGPUS_PER_NODE="16")  # no step is marked: verl begins anew
+    save(out, 20)
+    for nodes, gpus in ((2, 4), (1, 8), (8, 1)):
+        assert arguments_of(launcher, NNODES=str(nodes), NGPUS_PER_NODE=str(gpus))
+    before = sorted(out.rglob("*"))
+    for nodes, gpus in ((1, 4), (2, 8), (1, 1)):
+        words = (
+            f"global_step_20 was saved by 8 GPUs, and this run has {nodes * gpus} (NNODES={nodes} times "
+            f"NGPUS_PER_NODE={gpus}). "
+        )
+        with pytest.raises(AssertionError, match=re.escape(words)) as refusal:
+            arguments_of(launcher, NNODES=str(nodes), NGPUS_PER_NODE=str(gpus))
+        assert f"--local_dir {out}/checkpoints/global_step_20/actor --target_dir FOLDER\n" in str(refusal.value)
+    assert sorted(out.rglob("*")) == before  # nothing was moved
+    assert arguments_of(launcher, "--cfg", "job", NGPUS_PER_NODE="4")
+    save(out, 5)
+    assert arguments_of(launcher, NGPUS_PER_NODE="4")
+    shutil.rmtree(out / "checkpoints" / "global_step_5" / "actor")  # as of Megatron, which is not asked
+    assert arguments_of(launcher, NGPUS_PER_NODE="2")
+
+
+def test_overrides_count_where_a_checkpoints_gpus_do(arguments_of, tmp_path):
+    launcher, checkpoint = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh", tmp_path / "my runs" / "global_step_7"
+    shards(checkpoint, 2)
+    of = ["trainer.resume_mode=resume_path", f"++trainer.resume_from_path='{checkpoint}'"]
+    two = ["trainer.nnodes=2", "+trainer.n_gpus_per_node=1"]
+    assert arguments_of(launcher, *of, *two)
+    with pytest.raises(AssertionError, match=r"was saved by 2 GPUs, and this run has 1 \(NNODES=1 times"):
+        arguments_of(launcher, *of, two[1], OUT=str(tmp_path / "other"))
+    assert arguments_of(launcher, "trainer.resume_mode=disable", *of[1:], OUT=str(tmp_path / "anew"))
+
+
 @pytest.mark.parametrize(
     "value,words",
     [
@@ -642,6 +688,10 @@ def test_a_checkpoint_to_evaluate(arguments_of, tmp_path):
     assert config.trainer.val_only and config.actor_rollout_ref.rollout.val_kwargs.n == 8
     assert list(config.actor_rollout_ref.actor.checkpoint.load_contents) == ["model"]
     assert config.actor_rollout_ref.rollout.tensor_model_parallel_size == 4
+    shards(checkpoint, 4)
+    assert arguments_of(launcher, CHECKPOINT=str(checkpoint), MACHINE="fsdp_32b", SAMPLES="8", NGPUS_PER_NODE="4")
+    with pytest.raises(AssertionError, match=r"global_step_58 was saved by 4 GPUs, and this run has 8 "):
+        arguments_of(launcher, CHECKPOINT=str(checkpoint), MACHINE="fsdp_32b", SAMPLES="8")
     with pytest.raises(AssertionError, match=r"CHECKPOINT=.*nowhere is no folder"):
         arguments_of(launcher, CHECKPOINT=str(tmp_path / "nowhere"))
 
