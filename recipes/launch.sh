@@ -120,6 +120,7 @@ as_many_gpus() { # as the checkpoint's that verl will load: minutes later it wou
 
 # Workers of a Ray cluster that is already running have another working directory.
 OUT=$(realpath -m "$OUT")
+[ ! -d "$MODEL_PATH" ] || MODEL_PATH=$(realpath "$MODEL_PATH")
 
 if ! $printing; then
     [[ $STALL_LIMIT =~ ^(0|[1-9][0-9]{0,8})$ ]] || fail "STALL_LIMIT=$STALL_LIMIT: a number of seconds, or 0 for no limit"
@@ -159,7 +160,6 @@ if ! $printing; then
         for name in validation tensorboard; do [ ! -d "$OUT/$name" ] || mv "$OUT/$name" "$OUT/previous"; done
     fi
 fi
-[ ! -d "$MODEL_PATH" ] || MODEL_PATH=$(realpath "$MODEL_PATH")
 export VERL_FILE_LOGGER_PATH=$OUT/metrics.jsonl
 TENSORBOARD_DIR=$(realpath -m "${TENSORBOARD_DIR:-$OUT/tensorboard}") && export TENSORBOARD_DIR
 

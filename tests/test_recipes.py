@@ -715,6 +715,56 @@ def test_a_checkpoint_is_evaluated_with_the_model_of_its_run(arguments_of, tmp_p
     assert f"{key}'Qwen/Qwen2.5-Math-7B'" in arguments_of(launcher, MODEL_PATH="", OUT=str(tmp_path / "none"))
 
 
+def test_the_model_of_a_run_is_found_from_any_folder(arguments_of, tmp_path, model):
+    """A folder may be named from where the run was started; a name of the hub stays one, whatever it looks like."""
+    training, launcher = RECIPES / "egsw" / "run_qwen2.5_math_7b.sh", RECIPES / "eval" / "run_eval.sh"
+    checkpoint = tmp_path / "out" / "checkpoints" / "global_step_58"
+    checkpoint.mkdir(parents=True)
+    elsewhere, key = tmp_path / "elsewhere", "actor_rollout_ref.model.path="
+    (elsewhere / "own").mkdir(parents=True)
+    own, given = {"MODEL_PATH": os.path.relpath(model, tmp_path)}, {"CHECKPOINT": str(checkpoint)}
+    given |= {"OUT": str(tmp_path / "eval"), "cwd": elsewhere}
+    (tmp_path / "out" / "checkpoints").rename(tmp_path / "kept")
+    arguments_of(training, cwd=tmp_path, **own)
+    (tmp_path / "kept").rename(tmp_path / "out" / "checkpoints")
+    assert f"{key}'{model}'" in arguments_of(launcher, MODEL_PATH="", **given)
+    assert arguments_of(training, cwd=elsewhere, MODEL_PATH=os.path.relpath(model, elsewhere))  # the same run
+    with pytest.raises(AssertionError, match=r"it has MODEL_PATH=/\S+ where this one has MODEL_PATH=/\S+/own\. "):
+        arguments_of(training, cwd=elsewhere, MODEL_PATH="own")
+    for name in ("Qwen/Qwen2.5-Math-7B", "own/model"):
+        out = tmp_path / name.replace("/", "-")
+        arguments_of(training, cwd=elsewhere, MODEL_PATH=name, OUT=str(out))
+        assert f" MODEL_PATH={name} SEED=" in (out / "launch.txt").read_text()
+
+
+def test_the_runs_own_model_by_another_of_its_names_is_no_copy(arguments_of, tmp_path, model):
+    launcher, checkpoint = RECIPES / "eval" / "run_eval.sh", tmp_path / "run" / "checkpoints" / "global_step_58"
+    checkpoint.mkdir(parents=True)
+    text = f"CONFIG=egsw/math_7b METHOD=grpo MODEL_PATH={model} SEED=1 TRAIN_FILES=a VAL_FILES=b\n"
+    (checkpoint.parents[1] / "launch.txt").write_text(text)
+    given = {**os.environ, "CHECKPOINT": str(checkpoint), "PYTHON": "true", "OUT": str(tmp_path / "out")}
+    given |= {"VAL_FILES": file_at(tmp_path / "test.parquet")}
+    other = shutil.copytree(model, tmp_path / "copy")
+    for name, asked in ((os.path.relpath(model, tmp_path), False), (str(other), True)):
+        command, environment = ["bash", str(launcher)], {**given, "MODEL_PATH": name}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert ("a copy of" in done.stderr) == asked
+
+
+@pytest.mark.parametrize("launcher", ["study/run_target", "reasoning_gym/run_smollm2_135m_cpu", "tiny_cpu/run_tiny"])
+def test_a_model_that_the_launcher_makes_has_one_name_before_and_after(arguments_of, tmp_path, launcher):
+    given = {"ASSETS": "made", "MODEL_PATH": "", "TRAIN_FILES": "", "VAL_FILES": "", "cwd": tmp_path}
+    arguments_of(RECIPES / f"{launcher}.sh", **given)
+    begun = (tmp_path / "out" / "launch.txt").read_text()
+    model = re.search("MODEL_PATH=(.*) SEED=", begun)[1]
+    assert Path(model).parent == tmp_path / "made"
+    Path(model).mkdir(parents=True)
+    (tmp_path / "out" / "checkpoints").mkdir()
+    arguments_of(RECIPES / f"{launcher}.sh", **given)
+    assert (tmp_path / "out" / "launch.txt").read_text() == begun
+
+
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_the_demo_composes_with_every_method(arguments_of, tmp_path, name):
     """`make demo ADV=NAME`."""

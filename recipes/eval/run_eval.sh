@@ -33,7 +33,7 @@ if [ -n "$CHECKPOINT" ]; then
     if grep -qs 'actor_rollout_ref\.model\.path=' "$run/launch.txt"; then trained=; fi # an override has named another
     MODEL_PATH=${MODEL_PATH:-$trained}
     [ -n "$MODEL_PATH" ] || refuse "has no launch.txt two folders up that names its model; set MODEL_PATH to it"
-    if [ "$MODEL_PATH" != "${trained:-$MODEL_PATH}" ]; then
+    if [ "$MODEL_PATH" != "${trained:-$MODEL_PATH}" ] && [ ! "$MODEL_PATH" -ef "$trained" ]; then
         # Two names of the hub are two models; a folder may be a copy.
         if [ ! -d "$MODEL_PATH" ] && [ ! -d "$trained" ] && [[ $trained != [/.~]* ]]; then
             refuse "was trained from $trained, not from MODEL_PATH=$MODEL_PATH; leave MODEL_PATH out"

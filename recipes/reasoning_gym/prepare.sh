@@ -1,5 +1,6 @@
 # Sourced by the launchers of this folder, which have set TASKS, DATA_OPTIONS, MODEL and ASSETS. Both commands leave
 # alone, or write again with the same bytes, what is there already.
+ASSETS=$(realpath -m "$ASSETS")
 making_model=false making_data=false made=()
 [ -n "$MODEL_PATH" ] || { making_model=true MODEL_PATH=$ASSETS/$MODEL; }
 [ -n "$TRAIN_FILES" ] || { making_data=true made=(data.train_files=) TRAIN_FILES=$ASSETS/train.parquet; }

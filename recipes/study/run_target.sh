@@ -18,5 +18,6 @@ OUT=${OUT:-$ROOT/outputs/target/$RUN_NAME}
 CONFIG=study/target_cpu NGPUS_PER_NODE=1
 . "$ROOT/recipes/machine/cpu.sh"
 prepare() { "$PYTHON" -m egsw_plugin.tiny --task target ${QUICK:+--quick} --out "$ASSETS"; }
+ASSETS=$(realpath -m "$ASSETS")
 MODEL_PATH=$ASSETS/model TRAIN_FILES=$ASSETS/train.parquet VAL_FILES=$ASSETS/test.parquet
 . "$HERE/../launch.sh"
