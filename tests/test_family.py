@@ -961,10 +961,10 @@ def in_place(batch):
         (lambda b: Change(b.advantages, metrics={"mean_share": 1.0}), "must end in"),
         (lambda b: Change(b.advantages, metrics={"Total/mean": 1.0}), "holds 'total' before its end, by which verl"),
         (lambda b: Change(b.advantages, metrics={"x/mean": math.nan}), "faulty made x/mean=nan"),
-        (lambda b: Change(b.advantages * b.old_log_probs), "old_log_probs was not asked for"),
+        (lambda b: Change(b.advantages * b.old_log_probs), r"faulty \(.*faulty\): it reads old_log_probs"),
         (
             lambda b: Change(b.advantages * b.success.unsqueeze(1)),
-            r"no member says what a success is; .*success=Success",
+            r"faulty \(.*\): no member says what the success that it reads is; .*success=Success",
         ),
     ],
 )
@@ -1076,12 +1076,25 @@ def test_members_that_disagree_on_success_are_told_where_to_set_it_alike():
         _ = dataclasses.replace(chain, transforms=(judging,)).success
 
 
-@pytest.mark.parametrize("read_", [lambda b: b.success.unsqueeze(1), lambda b: b.entropy])
-def test_what_a_member_reads_undeclared_ends_the_run_before_its_first_step(read_):
+@pytest.mark.parametrize(
+    "read_,message",
+    [
+        (lambda b: b.success.unsqueeze(1), "no member says what the success that it reads is; declare"),
+        (lambda b: b.entropy, "it reads entropy without asking for it; name it in Requirements.tensors"),
+    ],
+)
+def test_what_a_member_reads_undeclared_ends_the_run_before_its_first_step(read_, message):
+    """With the member's name: nothing else says which of several it was."""
+    level = Link(Faulty(lambda b: Change(b.advantages), Requirements()), NoOptions(), "algorithm.level")
     own = Faulty(lambda b: Change(b.advantages * read_(b)), Requirements(per_token=True))
-    chain = Chain("own", "grpo", (Link(own, NoOptions(), "own"),))
-    with pytest.raises(UndeclaredError):
-        compile_for(chain)
+    body = {"name": "first", "advantages": lambda self, options, batch: Change(read_(batch))}
+    first = Link(type("First", (Base,), body)(), NoOptions(), "algorithm.credit.first")
+    for chain, name in (
+        (Chain("own", "grpo", (level, Link(own, NoOptions(), "algorithm.own"))), r"faulty \(algorithm\.own\)"),
+        (Chain("own", first, (level,)), r"first \(algorithm\.credit\.first\)"),
+    ):
+        with pytest.raises(UndeclaredError, match=f"^{name}: {message}"):
+            compile_for(chain)
     compile_for(Chain("own", "grpo", (Link(Faulty(lambda b: 1 / 0), NoOptions(), "own"),)))
 
 

@@ -26,7 +26,7 @@ from ..kernels.rows import Rows, row_sums, spread_rows
 from ..options import Options, parse
 from ..options.spelling import close, question
 from . import LOSSES, MEMBERS
-from .interface import TENSORS, Base, Batch, Change, Member, PolicyLoss, Requirements, Success, Transform
+from .interface import TENSORS, Base, Batch, Change, Estimating, Member, PolicyLoss, Requirements, Success, Transform
 from .places import CHAIN, CREDIT, LOSS_MODE, OWN, either, guesses, leaves, unknown_option, whose
 from .places import best as likeliest
 from .registry import Registry
@@ -169,6 +169,7 @@ def apply(chain: Chain, batch: Batch[torch.Tensor | None]) -> Result:
 
     Raises:
         TensorError: a member gave tensors of a wrong shape or dtype, or numbers that are not finite.
+        UndeclaredError: a member reads what it did not ask for.
 
     >>> from egsw_plugin.kernels.rows import Rows
     >>> chain = read({"credit": {"transforms": ["egsw"], "egsw": {"alpha": 1.0}}}, "egsw_plugin")
@@ -192,7 +193,7 @@ def apply(chain: Chain, batch: Batch[torch.Tensor | None]) -> Result:
     total, masked = None, False
     batch = dataclasses.replace(batch, declared=any(link.requirements.success is not None for link in chain.links))
     if isinstance(chain.base, Link):
-        change = _checked(chain.base, batch, chain.base.member.advantages(chain.base.options, batch))
+        change = _change(chain.base, batch)
         _measure(metrics, chain.base, change, batch)
         batch = dataclasses.replace(batch, base=change.advantages)
         total, masked = change.entropy_total, change.masked
@@ -201,7 +202,7 @@ def apply(chain: Chain, batch: Batch[torch.Tensor | None]) -> Result:
         raise TensorError(f"the advantages of base {chain.base} are missing")
     made = batch.over(batch.base)
     for link in chain.transforms:
-        change = _checked(link, made, link.member.apply(link.options, made))
+        change = _change(link, made)
         _measure(metrics, link, change, made)
         fields = merge(fields, change.fields, link.name)
         total = change.entropy_total if total is None else total
@@ -248,8 +249,13 @@ def compile_for(chain: Chain) -> None:
             pass
 
 
-def _checked(link: Link[Member[Any]], batch: Batch[Any], change: Change) -> Change:
-    """Refuse what is not a change of this batch."""
+def _change(link: Link[Estimating], batch: Batch[Any]) -> Change:
+    """What a member makes of a batch; what is no change of it is refused."""
+    make = link.member.advantages if isinstance(link.member, Base) else link.member.apply
+    try:
+        change = make(link.options, batch)
+    except UndeclaredError as error:
+        raise UndeclaredError(f"{link.name} ({link.section}): {error}") from error
     if not isinstance(change, Change):
         raise TensorError(f"{link.name} gave a {type(change).__name__} in place of a Change")
     rows, tokens = batch.rows.mask.shape

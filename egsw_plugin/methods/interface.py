@@ -100,7 +100,7 @@ class Batch(Generic[A_co]):
         """Which rows are successes, bool [R], by the rule of `Requirements.success`."""
         if not self.declared:
             raise UndeclaredError(
-                "batch.success: no member says what a success is; declare the options success: str = option(*SUCCESS) "
+                "no member says what the success that it reads is; declare the options success: str = option(*SUCCESS) "
                 "and threshold: float = option(*THRESHOLD) of egsw_plugin.methods.interface, and "
                 "Requirements(success=Success.of(options.success, options.threshold))"
             )
@@ -122,7 +122,7 @@ class Batch(Generic[A_co]):
 
     def _tensor(self, name: str) -> torch.Tensor:
         if name not in self.tensors:
-            raise UndeclaredError(f"{name} was not asked for: name it in Requirements.tensors")
+            raise UndeclaredError(f"it reads {name} without asking for it; name it in Requirements.tensors")
         tensor = self.tensors[name]
         return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
