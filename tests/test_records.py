@@ -401,6 +401,17 @@ def test_the_temperature_that_is_searched_gives_the_share(alpha):
     assert line.options["temperature"] == pytest.approx(MOST)
 
 
+def test_a_search_computes_what_it_looks_at(monkeypatch):
+    """Not the credit with equal entropies, which takes as long as the method; and no column again for each trial."""
+    equal, made = [], []
+    monkeypatch.setattr(whatif, "_equal", lambda *given, own=whatif._equal: equal.append(given) or own(*given))
+    monkeypatch.setattr(Record, "_made", lambda self, name, own=Record._made: made.append(name) or own(self, name))
+    (line,) = whatif.search("egsw", {"alpha": [0.5]}, 0.9, [record_of(6)])
+    assert len(equal) == 1 and sorted(made) == ["base", "entropy", "old_log_prob", "policy"]
+    assert line.measures == whatif.measure(whatif.chain_of("egsw", line.options), [record_of(6)])
+    assert line.measures.keys() == whatif.MEASURES.keys()
+
+
 def test_a_record_without_an_entropy_is_refused_where_a_method_needs_it():
     record = record_of(8, entropy=None)
     with pytest.raises(DataError, match="needs entropy"):

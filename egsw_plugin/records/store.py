@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,19 @@ class Record:
         return self.rows[0]["step"]
 
     def tensor(self, name: str) -> torch.Tensor | None:
-        """A column of `PER_TOKEN`, padded with zeros to [rows, tokens]; None where it was not recorded."""
+        """A column of `PER_TOKEN`, padded with zeros to [rows, tokens]; None where it was not recorded.
+
+        It is made once: nothing may be written into it.
+        """
+        if name not in self._tensors:
+            self._tensors[name] = self._made(name)
+        return self._tensors[name]
+
+    @cached_property
+    def _tensors(self) -> dict[str, torch.Tensor | None]:
+        return {}
+
+    def _made(self, name: str) -> torch.Tensor | None:
         columns = [row[name] for row in self.rows]
         if any(column is None for column in columns):
             return None

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,15 +185,15 @@ def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def measure(chain: Chain, records: Sequence[Record]) -> dict[str, float]:
-    """`MEASURES` of a chain on recorded groups: means over the records that have them, extremes over all.
+def measure(chain: Chain, records: Sequence[Record], names: Collection[str] = MEASURES) -> dict[str, float]:
+    """These `MEASURES` of a chain on recorded groups: means over the records that have them, extremes over all.
 
     What a chain lacks (weights, an entropy) is NaN.
     """
-    found = [_measure(chain, record) for record in records]
+    found = [_measure(chain, record, names) for record in records]
     reduce = {"weight_max": max, "weight_min": min}
     measures, without = {}, {}
-    for name in MEASURES:
+    for name in names:
         there = [one[name] for one in found if not math.isnan(one[name])]
         measures[name] = reduce.get(name, _mean)(there) if there else math.nan
         if 0 < len(there) < len(found):
@@ -208,9 +208,8 @@ def _mean(numbers: Sequence[float]) -> float:
     return sum(numbers) / len(numbers)
 
 
-def _apply(chain: Chain, record: Record) -> tuple[Batch, Result, torch.Tensor]:
-    """The record as a batch, what the chain makes of it, and the credit [R, T] if all policy tokens had one entropy and
-    one probability; NaN where the chain cannot say."""
+def _apply(chain: Chain, record: Record) -> tuple[Batch, Result]:
+    """The record as a batch, and what the chain makes of it."""
     batch = batch_of(record)
     for name in chain.tensors:
         if name not in batch.tensors:
@@ -221,14 +220,18 @@ def _apply(chain: Chain, record: Record) -> tuple[Batch, Result, torch.Tensor]:
     result = apply(chain, batch)
     if unseen := ", ".join(field.value for field in result.fields if field is not Field.WEIGHT):
         warn_once(f"{chain.name} acts in the policy loss ({unseen}), which is not seen here")
+    return batch, result
+
+
+def _equal(chain: Chain, batch: Batch) -> torch.Tensor:
+    """The credit [R, T] if all policy tokens had one entropy and one probability; NaN where the chain cannot say."""
     there = batch.rows.policy
     alike = {name: torch.full_like(tensor, float(tensor[there].mean())) for name, tensor in batch.tensors.items()}
     with muted():
         try:
-            equal = _credit(apply(chain, dataclasses.replace(batch, tensors=alike)))
+            return _credit(apply(chain, dataclasses.replace(batch, tensors=alike)))
         except EGSWPluginError:
-            equal = torch.full_like(batch.rows.mask, math.nan, dtype=torch.float32)
-    return batch, result, equal
+            return torch.full_like(batch.rows.mask, math.nan, dtype=torch.float32)
 
 
 def _credit(result: Result) -> torch.Tensor:
@@ -239,8 +242,8 @@ def _credit(result: Result) -> torch.Tensor:
 def seen_as(record: Record, chain: Chain) -> list[dict[str, Any]]:
     """The record's rows with the weights and advantages that the chain gives them, success as it judges, and in `part`
     how much of weight times advantage is the entropy's."""
-    batch, result, equal = _apply(chain, record)
-    part = _credit(result) - equal
+    batch, result = _apply(chain, record)
+    part = _credit(result) - _equal(chain, batch)
     published = result.fields.get(Field.WEIGHT)
     rows = []
     for number, row in enumerate(record.rows):
@@ -253,18 +256,23 @@ def seen_as(record: Record, chain: Chain) -> list[dict[str, Any]]:
     return rows
 
 
-def _measure(chain: Chain, record: Record) -> dict[str, float]:
-    """`MEASURES` of one record; NaN where there is nothing to measure."""
-    batch, result, equal = _apply(chain, record)
+def _measure(chain: Chain, record: Record, names: Collection[str]) -> dict[str, float]:
+    """`MEASURES` of one record, at least these; NaN where there is nothing to measure."""
+    batch, result = _apply(chain, record)
     own = chain.links[-1].name if chain.links else ""
+    metrics = {"effective_share": "effective_share/mean", "weight_max": "weight/max", "weight_min": "weight/min"}
+    weights = {name: result.metrics.get(f"{own}/{metric}", math.nan) for name, metric in metrics.items()}
+    if not chain.links:
+        weights = dict.fromkeys(metrics, 1.0)
+    if weights.keys() >= set(names):  # all that a search looks at
+        return weights
     there = batch.rows.policy
     base = batch.base.expand(there.shape)[there].double()
-    after = _credit(result)[there].double()
+    after, without = _credit(result)[there].double(), _equal(chain, batch)[there].double()
     credit = dict.fromkeys(("sign_flip", "distance", "uncertain", "entropy_shift"), math.nan)
     if bool(base.any()):
         credit["sign_flip"] = 100 * float((after * base < 0).double().mean())
         credit["distance"] = float((after - base).abs().sum() / base.abs().sum())
-    without = equal[there].double()
     if bool(after.any() | without.any()):
         larger = torch.maximum(after.abs().sum(), without.abs().sum())
         credit["entropy_shift"] = 100 * float((after - without).abs().sum() / larger)
@@ -274,10 +282,6 @@ def _measure(chain: Chain, record: Record) -> dict[str, float]:
             # Those at or above the quantile; `quantile` itself takes no more than 2^24 tokens.
             bound = values.kthvalue(1 + math.ceil((1 - UNCERTAIN) * (len(values) - 1))).values
             credit["uncertain"] = 100 * float(after[values >= bound].abs().sum() / after.abs().sum())
-    names = {"effective_share": "effective_share/mean", "weight_max": "weight/max", "weight_min": "weight/min"}
-    weights = {name: result.metrics.get(f"{own}/{metric}", math.nan) for name, metric in names.items()}
-    if not chain.links:
-        weights = dict.fromkeys(names, 1.0)
     return weights | credit
 
 
@@ -320,14 +324,15 @@ def search(
     for values in itertools.product(*options.values()):
         chosen = dict(zip(options, values, strict=True))
 
-        def at(logarithm: float, chosen: Any = chosen) -> Line:
+        def at(logarithm: float, names: Collection[str] = MEASURES, chosen: Any = chosen) -> Line:
             with_it = chosen | {"temperature": float(f"{math.exp(logarithm):.6g}")}
-            return Line(method, with_it, measure(chain_of(method, with_it, ran), records))
+            return Line(method, with_it, measure(chain_of(method, with_it, ran), records, names))
 
         low, high = math.log(LEAST), math.log(MOST)
         for _ in range(30):
             middle = (low + high) / 2
-            low, high = (middle, high) if at(middle).measures["effective_share"] < share else (low, middle)
+            reached = at(middle, ("effective_share",)).measures["effective_share"]
+            low, high = (middle, high) if reached < share else (low, middle)
         lines.append(at(high))
     return lines
 
