@@ -357,6 +357,10 @@ KL = "actor_rollout_ref.actor.use_kl_loss=True"
         ([CHAIN, "+algorithm.credit={high_entorpy: {rho: 0.1}}"], "did you mean algorithm.credit.high_entropy"),
         ([CHAIN, "+algorithm.credit={transforms: [high_entropy], high_entropy: {rho: 2}}"], ">= 0 and <= 1"),
         (
+            [CHAIN, "+algorithm.credit={transforms: [high_entropy], high_entropy: {rho: 0}}"],
+            "with 0 no token would learn",
+        ),
+        (
             ["algorithm.adv_estimator=egsw", "+algorithm.credit={transforms: [egsw]}"],
             "set algorithm.adv_estimator=egsw_pl",
         ),

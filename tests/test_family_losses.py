@@ -194,6 +194,18 @@ def test_fipo_leaves_tokens_without_an_advantage_alone():
     assert result.metrics["actor/fipo_dropped/mean"] == result.metrics["actor/fipo_at_cap/mean"] == 0.5
 
 
+def test_a_response_that_fipo_drops_has_no_anchor_either():
+    """Two tokens of the first response are held by the dual clip; of the second one."""
+    log_prob = torch.tensor([[2.0, 2.0, 0.0], [2.0, 0.5, 0.5]], dtype=torch.float64)
+    old, A, mask = torch.zeros(2, 3), -torch.ones(2, 3), torch.ones(2, 3).bool()
+    options = LOSSES["fipo"].options_type(dual_clip=2.0)
+    bare, anchored = (
+        token_losses(LOSSES["fipo"].rule(options), log_prob, old, A, mask, 0.2, 0.2, fields).values
+        for fields in ({}, {Field.ANCHOR: torch.full((2, 3), 3.0)})
+    )
+    torch.testing.assert_close(anchored - bare, torch.tensor([[0, 0, 0], [6.0, 1.5, 1.5]], dtype=torch.float64))
+
+
 def test_fipo_by_hand():
     """Decay 1, so gamma is 0.5. log r = log 1.1, 0, log 1.2: F = log 1.1 + 0.25 log 1.2, 0.5 log 1.2, log 1.2."""
     log_prob = torch.tensor([[1.1, 1.0, 1.2]], dtype=torch.float64).log()

@@ -98,8 +98,9 @@ class BatchClipCov(Transform[BatchClipCovOptions]):
 class BatchKLCov(Transform[BatchKLCovOptions]):
     """Anchors a few tokens to the old policy: those whose advantage and log-probability vary together most.
 
-    The advantages stay as they are; the loss of the chosen tokens grows by coefficient * |log pi - log pi_old|. The
-    choice is over the whole batch: the floor(k N) largest of the N policy tokens, and those that equal the last one.
+    The advantages stay as they are; the loss of the chosen tokens grows by coefficient * |log pi - log pi_old|, up
+    to the 20 nats at which every loss here holds a ratio. The choice is over the whole batch: the floor(k N) largest of
+    the N policy tokens, and those that equal the last one.
 
     Metrics: `chosen/mean`, the share of policy tokens that are anchored; `threshold/mean`, the least covariance among
     them; `covariance/mean`, `covariance/max`, over policy tokens.

@@ -92,7 +92,7 @@ class FIPO(PolicyLoss[FIPOOptions]):
         surrogate = clipped if options.dual_clip is None else with_dual_clip(options.dual_clip)
         influence = functools.cache(functools.partial(_influence, options))  # factor and metrics: one scan
         factor, metrics = _factor(options, influence), _metrics(options, influence)
-        return Rule(surrogate=surrogate, factor=factor, addend=anchor_field, metrics=metrics)
+        return Rule(surrogate=surrogate, factor=factor, addend=_anchor(options), metrics=metrics)
 
 
 def _influence(options: FIPOOptions, tokens: Tokens) -> torch.Tensor:
@@ -119,6 +119,14 @@ def _factor(options: FIPOOptions, influence: Callable[[Tokens], torch.Tensor]) -
         return own if weight is None else own * weight
 
     return factor
+
+
+def _anchor(options: FIPOOptions) -> Callable[[Tokens], torch.Tensor | None]:
+    def addend(tokens: Tokens) -> torch.Tensor | None:
+        anchor = anchor_field(tokens)
+        return None if anchor is None else anchor.masked_fill(_dropped(options, tokens), 0)
+
+    return addend
 
 
 def _metrics(options: FIPOOptions, influence: Callable[[Tokens], torch.Tensor]) -> Callable[[Tokens], dict[str, float]]:
