@@ -125,6 +125,7 @@ SYMBOLS = [
         "cpu: collectives over gloo",
     ),
     Symbol(ENGINE, "CPUOffloadPolicy", "fields pin_memory", "cpu: no pinned memory"),
+    Symbol(ENGINE, "load_fsdp_model_to_gpu", "(model)", "cpu: nothing to move"),
     Symbol(
         "verl.workers.engine.fsdp",
         "FSDPEngineWithLMHead",
