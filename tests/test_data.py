@@ -893,6 +893,47 @@ def test_a_source_that_is_the_file_to_write(tmp_path, capsys):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("source,out", [("~/x", "~/x"), ("~/x/math-500.parquet", "HOME/x"), ("HOME/link", "HOME/x")])
+def test_a_source_that_holds_the_file_to_write(tmp_path, monkeypatch, capsys, source, out):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = save(tmp_path / "x" / "math-500.parquet", [{"problem": "p", "answer": "3"}])
+    (tmp_path / "link").symlink_to("x")
+    before = path.read_bytes()
+    source, out = (text.replace("HOME", str(tmp_path)) for text in (source, out))
+    fails(capsys, 1, "the file to write", ["math-500", "--source", source, f"--out={out}", "--rows", "any"])
+    assert path.read_bytes() == before and os.listdir(tmp_path / "x") == [path.name]
+
+
+def test_a_home_that_the_shell_did_not_fill_in(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    raw = save(tmp_path / "raw" / "a.jsonl", [{"problem": "p", "answer": "3"}])
+    for out, folder in (("~/d", "d"), ("./~/d", "~/d")):
+        assert main(["data", "math-500", f"--source={raw}", f"--out={out}", "--rows=any"]) == 0
+        assert (tmp_path / folder / "math-500.parquet").exists()
+    with pytest.raises(SystemExit):
+        main(["data", "math-500", "--out", "~nobody-of-this-name/d"])
+    assert "there is no such user" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name,sign", [("data*", "*"), ("br[1]", "["), ("what?", "?"), ("dop::pel", "::")])
+def test_a_folder_whose_name_is_a_pattern(tmp_path, capsys, name, sign):
+    """datasets would read the folders that it matches."""
+    for folder in (name, "data1", "br1"):
+        save(tmp_path / folder / "a.jsonl", [{"problem": folder, "answer": "3"}])
+    words = f"datasets takes {sign} in {tmp_path / name} for a pattern"
+    fails(capsys, 1, words, ["math-500", "--source", tmp_path / name, "--out", tmp_path / "o", "--rows", "any"])
+    assert run("math-500", tmp_path / name / "a.jsonl", tmp_path / "o") == 0
+    assert name in written(tmp_path / "o", "math-500")[0]["prompt"][-1]["content"]
+
+
+def test_a_link_to_itself(tmp_path, capsys):
+    (loop := tmp_path / "loop").symlink_to(loop)
+    raw = save(tmp_path / "a.jsonl", [{"problem": "p", "answer": "3"}])
+    fails(capsys, 1, "there is no file or folder", ["math-500", "--source", loop, "--out", tmp_path / "o"])
+    fails(capsys, 1, "cannot write", ["math-500", "--source", raw, "--out", loop, "--rows", "any"])
+
+
 @pytest.mark.parametrize("source", ["", " "])
 def test_an_empty_source(tmp_path, monkeypatch, capsys, source):
     """As an unset variable of the shell leaves it: the current folder is not meant."""

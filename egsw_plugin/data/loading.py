@@ -16,12 +16,13 @@ from .files import Table
 from .sources import Source
 
 
-def load(source: Source, origin: str | None = None) -> list[Table]:
+def load(source: Source, origin: str | None = None, target: Path | None = None) -> list[Table]:
     """The tables of a data set, one a file, with their fields checked.
 
     Args:
         source: The data set.
         origin: A hub id, or a local folder or file (.json, .jsonl, .csv, .parquet); by default the source's hub id.
+        target: The file that will be written; it may be none of those that are read.
 
     Returns:
         The tables, in the order of ``source.configs``, and of the files as ``datasets`` has them.
@@ -40,6 +41,9 @@ def load(source: Source, origin: str | None = None) -> list[Table]:
     with _quiet():
         try:
             found = {str(path): path} if path.is_file() else _files(source, origin, path if known else None)
+            if target is not None and target.exists() and any(map(target.samefile, found.values())):
+                what = "is" if path.is_file() else "holds"
+                raise DataError(f"--source {origin} {what} the file to write; name another folder with --out")
             tables = [files.read(file, name) for name, file in found.items()]
         except DataError:
             raise
@@ -58,6 +62,11 @@ def _files(source: Source, origin: str, folder: Path | None) -> dict[str, Path]:
     from datasets import DownloadManager, get_dataset_config_names, load_dataset_builder
 
     where = str(folder.resolve()) if folder else origin
+    if folder and (signs := [sign for sign in ("*", "?", "[", "::") if sign in where]):
+        raise DataError(
+            f"datasets takes {' and '.join(signs)} in {where} for a pattern; rename the folder, or give --source the "
+            "file in it"
+        )
     available = get_dataset_config_names(where)
     alternatives = [*source.configs, *([tuple(available)] if len(available) == 1 else [])]
     configs = next((group for group in alternatives if set(group) <= set(available)), None)

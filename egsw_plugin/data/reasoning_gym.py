@@ -150,7 +150,7 @@ def write(
     """
     shown = shown or Examples()
     shares = [(_share(size, len(tasks), i), _share(test_size, len(tasks), i)) for i in range(len(tasks))]
-    files = {split: out.expanduser() / f"{split}.parquet" for split in ("train", "test")}
+    files = {split: out / f"{split}.parquet" for split in ("train", "test")}
     # opened first, so that a folder that cannot be written to shows at once
     with data_file(files["train"]) as train_file, data_file(files["test"]) as test_file:
         # as many more as may be among the examples, and are left out

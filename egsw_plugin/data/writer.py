@@ -52,12 +52,10 @@ def write(source: Source, out: Path, origin: str | None, style: str | None, rows
     Raises:
         DataError: The data set cannot be had or is not as expected, or the file cannot be written.
     """
-    path = out.expanduser() / f"{source.name}.parquet"
-    if origin is not None and Path(origin).resolve() == path.resolve():
-        raise DataError(f"--source {origin} is the file to write; name another folder with --out")
+    path = out / f"{source.name}.parquet"
     # opened before the download, which may take minutes, so that a folder that cannot be written to shows at once
     with data_file(path) as file:
-        examples, notes = _examples(source, load(source, origin))
+        examples, notes = _examples(source, load(source, origin, path))
         if rows is not None and len(examples) != rows:
             raise DataError(f"{len(examples)} rows, not {rows}; for a selection of your own say --rows N or --rows any")
         style = style or next(iter(source.styles))
