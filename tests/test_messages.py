@@ -6,9 +6,10 @@ keys and values that a user has to copy.
 """
 
 import re
+from pathlib import Path
 
 import pytest
-from launches import configuration
+from launches import COMPLETE, configuration
 
 from egsw_plugin import doctor
 from egsw_plugin.errors import OptionError
@@ -17,7 +18,9 @@ from egsw_plugin.methods.chain import check_options
 from egsw_plugin.options import walk
 from egsw_plugin.options.spelling import alike
 from egsw_plugin.verl_adapter import misplaced, startup
+from egsw_plugin.verl_adapter.composition import compose_launch
 
+RECIPES = Path(__file__).parents[1] / "recipes"
 LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode"
 POLICY_LOSS = "actor_rollout_ref.actor.policy_loss"
 EGSW, GTPO, GRPO = (f"algorithm.adv_estimator={name}" for name in ("egsw", "gtpo", "grpo"))
@@ -187,6 +190,34 @@ def test_through_the_command():
     assert result.fix == "did you mean algorithm.gtpo.overlong? Set +algorithm.gtpo.overlong.enable=true"
     result = doctor.configuration(None, [*launch[:3], GRPO, "data.val_files=${nope}"])
     assert result.found == "data.val_files='${nope}'"
+
+
+@pytest.mark.parametrize("search", [[], ["hydra.searchpath=[pkg://verl.trainer.config]"]])
+@pytest.mark.parametrize("choice", ["method=gtpo", "method=gtop", "machine=fsdp", "sampling=dapo"])
+def test_a_recipe_that_hydra_does_not_find(search, choice):
+    """A real composition: hydra makes a key of the choice, and only warns."""
+    result = doctor.configuration(None, [*COMPLETE, *search, f"+{choice}"])
+    key, _, value = choice.partition("=")
+    assert result.status == "failed" and result.found == f"{key}={value!r}"
+    assert misplaced.SEARCH in result.fix
+
+
+def test_a_recipe_that_hydra_finds_leaves_no_key():
+    choices = ["+method=gtpo", "+machine=fsdp", "+sampling=dapo"]
+    config = compose_launch(None, [*COMPLETE, misplaced.SEARCH, *choices])
+    assert config.algorithm.adv_estimator == "gtpo" and not {*misplaced.GROUPS} & {*config}
+    misplaced.check(config, ["gtpo"])
+
+
+def test_a_recipe_of_ones_own_that_hydra_does_not_find_is_warned_of():
+    result = doctor.configuration(None, [*COMPLETE, GRPO, "+method=mine"])
+    assert result.status == "ok" and f"method is read by nobody here; if {misplaced.SEARCH}" in result.found
+
+
+def test_the_groups_of_recipes():
+    """Folders whose files fill the whole configuration, and are no recipe of one paper or model."""
+    folders = {file.parent for file in RECIPES.glob("*/*.yaml") if "@package _global_" in file.read_text()}
+    assert {folder.name for folder in folders if not list(folder.glob("*.md"))} == set(misplaced.GROUPS)
 
 
 # ------------------------------------------------------------------------------------------------------ every option

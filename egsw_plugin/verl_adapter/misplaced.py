@@ -31,6 +31,8 @@ OURS = (*SECTIONS, "credit", "record")
 POLICY_LOSS = ("actor_rollout_ref", "actor", "policy_loss")
 NEAR = 0.8  # likeness from which a misspelt option is taken for one of ours where options of ours are looked for
 FREE = ("kwargs", "override")  # sections with such a name are read by others, and may hold anything
+GROUPS = ("method", "machine", "sampling")  # of recipes/: a choice of one leaves no key in what hydra composes
+SEARCH = "hydra.searchpath=[pkg://egsw_plugin.recipes]"
 CUSTOM = ("data", "reward")  # here the user's own classes read keys of their own
 
 
@@ -64,7 +66,7 @@ def check(config: Any, chosen: Collection[str]) -> None:
     for added in _added(plain):
         if added.place == ("algorithm",) and added.key in OURS:
             continue
-        if fix := _refusal(added, chosen, plain):
+        if fix := _group(added) or _refusal(added, chosen, plain):
             raise OptionError(added.name, added.value, fix)
 
 
@@ -80,12 +82,24 @@ def warnings(config: Any, chosen: Collection[str]) -> Iterator[str]:
                 found = [guess for guess in found if guess.chosen]
             if found and (len(path) == len(added.path) or _like_verls(added)):
                 meant = whose(best(found), chosen)
+        if not meant and added.path in [(name,) for name in GROUPS] and not isinstance(added.value, Mapping):
+            meant = SEARCH
         if not meant and added.key in OURS:
             meant = f"algorithm.{added.key}"
         if not meant and added.place == ("algorithm",):
             meant = _near_section(added.key)
         if meant:
             yield f"{added.name} is read by nobody here; if {meant} is meant, set that"
+
+
+def _group(added: Added) -> str:
+    """What to do about a recipe that was chosen and that hydra did not find: it warns, and makes a key of it."""
+    if added.place or added.key not in GROUPS:
+        return ""
+    names = [file.stem for file in (Path(__file__).parents[1] / "recipes" / added.key).glob("*.yaml")]
+    if not close(str(added.value), names):
+        return ""
+    return f"hydra found no recipes, and made a key of this choice, which nobody reads; add '{SEARCH}' to the launch"
 
 
 def _check_own_sections(config: Any, chosen: Collection[str]) -> None:
