@@ -1,9 +1,11 @@
 """The command `egsw-plugin`: runs launchers and studies, reports, makes data and models, lists options, checks."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,32 @@ from .versions import INSTALL_VERL
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line and returns its exit code."""
+    """Runs the command line and returns its exit code: 130 after Ctrl-C, 141 where nobody reads what it prints."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever its encoding lacks is escaped
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return _main(argv)
+        finally:
+            _flush()
+    except KeyboardInterrupt:
+        return refuse("", "interrupted", 130)
+    except OSError as error:  # of the output, or of a path that nobody below has words for
+        try:
+            _flush()
+        except OSError:  # or Python fails once more as it ends
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141 if isinstance(error, BrokenPipeError) else refuse("", error, 1)
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # as where a shell closed it
+        sys.stdout.flush()
+
+
+def _main(argv: list[str] | None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     split = argv.index("--") if "--" in argv else len(argv)
     arguments = _parser().parse_args(argv[:split])

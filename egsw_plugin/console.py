@@ -34,7 +34,12 @@ def one_line(text: str) -> str:
 
 
 def refuse(command: str, why: object, code: int) -> int:
-    """Say in one line on standard error why a command ("" for any) of ``egsw-plugin`` fails; returns its exit code."""
+    """Say in one line on standard error why a command ("" for any) of ``egsw-plugin`` fails; returns its exit code.
+
+    That nobody reads what it prints is no fault: such an error goes on to `cli.main`.
+    """
+    if isinstance(why, BrokenPipeError):
+        raise why
     print(one_line(f"egsw-plugin {command}".rstrip() + f": {why}"), file=sys.stderr)
     return code
 

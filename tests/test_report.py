@@ -7,13 +7,16 @@ kept, folders are renamed. `OptionError` stands in a real traceback in place of 
 import csv
 import html
 import json
+import os
 import re
 import subprocess
 import sys
-from urllib.parse import unquote, urljoin, urlsplit
+from pathlib import Path
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import pytest
 
+from egsw_plugin import cli
 from egsw_plugin.cli import main
 from egsw_plugin.report.cause import clean, find_cause
 from egsw_plugin.report.curves import draw_curves, spread
@@ -678,6 +681,89 @@ The actor is dead because its worker process has died. Worker exit type: SYSTEM_
     lines = find_cause(log).lines
     assert lines[0].startswith("ray.exceptions.ActorDiedError") and "out of memory" in lines[1]
     assert not any("actor_id" in line for line in lines)
+
+
+# ------------------------------------------------------------------------------------- every command and its terminal
+
+MAIN = "import sys; from egsw_plugin.cli import main; sys.exit(main())"
+
+
+def called(*arguments, stdout=subprocess.PIPE, **environment):
+    """The command as a process of its own: its exit code and its standard error."""
+    command = [sys.executable, "-c", MAIN, *map(str, arguments)]
+    environment = {**os.environ, **environment}
+    done = subprocess.run(command, env=environment, stdout=stdout, stderr=subprocess.PIPE, timeout=100)
+    return done.returncode, done.stderr.decode()
+
+
+def test_nobody_reads_what_is_printed(tmp_path):
+    """As after `| head -1`: all files are written, and nothing is said."""
+    pytest.importorskip("matplotlib")
+    write_metrics(tmp_path / "metrics.jsonl", [row(1, 0.1), row(2, 0.2)])
+    read, write = os.pipe()
+    os.close(read)
+    for unbuffered in ("", "1"):
+        assert called("report", tmp_path, "--html", stdout=write, PYTHONUNBUFFERED=unbuffered) == (141, "")
+        assert {"summary.md", "curves.png", "report.html"} < {path.name for path in tmp_path.iterdir()}
+        (tmp_path / "report.html").unlink()
+    assert called("options", stdout=write) == (141, "")
+    assert called("options", "--help", stdout=write)[1] == ""
+    os.close(write)
+
+
+def test_a_full_disk_under_what_is_printed():
+    with open("/dev/full", "w") as full:
+        code, said = called("options", stdout=full)
+    assert code == 1 and said == "egsw-plugin: [Errno 28] No space left on device\n"
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize("environment", [ASCII, {"PYTHONIOENCODING": "latin-1"}, {}])
+@pytest.mark.parametrize("name", [b"r\xc3\xa9\xe2\x82\xac", b"r\xff"])
+def test_an_output_or_a_name_that_is_not_utf_8(tmp_path, environment, name):
+    pytest.importorskip("matplotlib")
+    run = os.path.join(os.fsencode(tmp_path), name)
+    os.mkdir(run)
+    write_metrics(Path(os.fsdecode(run)) / "metrics.jsonl", [row(1, 0.1), row(2, 0.2)])
+    write_dump(Path(os.fsdecode(run)) / "validation", 1, {"é€": [1, 0]})
+    (Path(os.fsdecode(run)) / "inspect.html").write_text("x")
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, "report", run, "--html", "--out", out],
+        env={**os.environ, **environment},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    label = name.decode("utf-8", "backslashreplace")
+    assert label in (out / "results.csv").read_text("utf-8")
+    assert f'href="../{quote(name)}/inspect.html">{label}<' in (out / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("command", ["report", "options", "whatif", "inspect", "doctor", "study report"])
+def test_ctrl_c(monkeypatch, capsys, command):
+    def interrupt(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, f"_{command.replace(' ', '_')}", interrupt)
+    more = {"options": [], "doctor": [], "study report": ["grid.yaml", "--runs", "runs"]}.get(command, ["run"])
+    assert main([*command.split(), *more]) == 130
+    assert capsys.readouterr().err == "egsw-plugin: interrupted\n"
+
+
+@pytest.mark.parametrize("words", ["report LONG", "model LONG --out o", "whatif LONG", "run --out LONG -- true"])
+def test_a_name_that_is_too_long(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    assert main(words.replace("LONG", "x" * 300).split()) in (1, 2)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "File name too long" in said
+
+
+def test_a_run_whose_folder_is_a_file(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["run", "--out", str(tmp_path / "file"), "--", "true"]) == 1
+    assert capsys.readouterr().err == f"egsw-plugin: [Errno 17] File exists: '{tmp_path / 'file'}'\n"
 
 
 # ----------------------------------------------------------------------------------------------------------- the page

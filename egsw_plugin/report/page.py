@@ -45,7 +45,7 @@ def page(title: str, texts: Iterable[str], curves: dict[str, bytes], links: dict
         body.append(f'<div class="curves">{"".join(pictures)}</div>')
     if links:
         entries = (
-            f'<li><a href="{quote(Path(os.path.relpath(path, folder)).as_posix())}">{html.escape(label)}</a></li>'
+            f'<li><a href="{quote(os.fsencode(os.path.relpath(path, folder)))}">{html.escape(label)}</a></li>'
             for label, path in links.items()
         )
         body.append(f"<h2>Token by token</h2><ul>{''.join(entries)}</ul>")

@@ -1,5 +1,6 @@
 """What a report is about: run folders, their labels, and which of them are seeds of one experiment."""
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def read_runs(
     for path in [*paths, *([validation] if validation else [])]:
         if not path.exists():
             raise FileNotFoundError(f"there is no {path}")
-    labels = labels or _default_labels(paths)
+    labels = [os.fsencode(label).decode("utf-8", "backslashreplace") for label in labels or _default_labels(paths)]
     if len(labels) != len(paths) or len(set(labels)) < len(labels):
         raise ValueError(f"{len(paths)} run(s) need as many labels, all different; got {', '.join(labels)}")
     groups = groups or [experiment(label) for label in labels]

@@ -14,7 +14,7 @@ OUTPUTS = ("summary.md", "curves.png", "results.md", "results.csv", "published.c
 
 
 def write_report(runs: list[Run], out: Path, html: bool = False) -> list[Path]:
-    """Writes what the runs have data for and prints it; each thing left out is named.
+    """Writes what the runs have data for, then prints it; each thing left out is named.
 
     Args:
         runs: with labels that differ.
@@ -35,25 +35,27 @@ def write_report(runs: list[Run], out: Path, html: bool = False) -> list[Path]:
         print("\n" + summary)
         return []
     out.mkdir(parents=True, exist_ok=True)
-    written = [_write(out / "summary.md", summary)]
+    written, shown = [_write(out / "summary.md", summary)], "\n" + summary
     if results:
         results += group_means(results, {run.label: run.group for run in runs})
         own = own_tables(results)
-        print("\n" + own, end="")
+        shown = "\n" + own + shown  # the summary last, where it is read
         remarks = "".join(f"* {run.label}: {note}\n" for run in runs for note in notes[run.label])
         tables = "\n".join(part for part in (own, remarks, published_tables()) if part)
         written += [_write(out / "results.md", tables), _write(out / "results.csv", results_csv(results))]
         written.append(_write(out / "published.csv", published_csv()))
-    print("\n" + summary)  # last, where it is read
-    if training:
-        draw_curves(_lines(training), out / "curves.png")
-        written.append(out / "curves.png")
-    if html:
-        texts = [f"## Training\n\n{summary}", f"## Validation\n\n{tables}"] if results else [summary]
-        curves = draw_panels(_lines(training)) if training else {}
-        links = {run.label: run.folder / "inspect.html" for run in runs if (run.folder / "inspect.html").exists()}
-        title = ", ".join(run.label for run in runs)
-        written.append(_write(out / "report.html", page(title, texts, curves, links, out)))
+    try:
+        if training:
+            draw_curves(_lines(training), out / "curves.png")
+            written.append(out / "curves.png")
+        if html:
+            texts = [f"## Training\n\n{summary}", f"## Validation\n\n{tables}"] if results else [summary]
+            curves = draw_panels(_lines(training)) if training else {}
+            links = {run.label: run.folder / "inspect.html" for run in runs if (run.folder / "inspect.html").exists()}
+            title = ", ".join(run.label for run in runs)
+            written.append(_write(out / "report.html", page(title, texts, curves, links, out)))
+    finally:  # without matplotlib too; and after the files, since `| head` ends what prints
+        print(shown)
     return written
 
 
@@ -83,5 +85,5 @@ def _lines(runs: list[Run]) -> dict[str, list[list[dict]]]:
 
 
 def _write(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # of paths that are no text
     return path
