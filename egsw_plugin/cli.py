@@ -339,7 +339,7 @@ def _whatif(arguments: argparse.Namespace) -> int:
     from .records import whatif
 
     names = ("run", "method", "set", "target", "against", "step", "out")
-    return _of_records(lambda: print(whatif.table(whatif.run(*(getattr(arguments, name) for name in names)))))
+    return _of_records(lambda: whatif.run(*(getattr(arguments, name) for name in names)))
 
 
 def _of_records(work: Callable[[], Any]) -> int:
@@ -347,7 +347,7 @@ def _of_records(work: Callable[[], Any]) -> int:
 
     try:
         work()
-    except (EGSWPluginError, ModuleNotFoundError, OSError) as error:
+    except (EGSWPluginError, OSError) as error:
         return refuse("", error, 2)
     return 0
 
@@ -386,8 +386,9 @@ def _study_run(arguments: argparse.Namespace) -> int:
 def _study_report(arguments: argparse.Namespace) -> int:
     from .study.command import report
 
-    out = arguments.out or arguments.runs.parent / "report"
-    return report(arguments.grid, arguments.runs, arguments.page, out, arguments.quick, arguments.command)
+    runs = Path(os.path.abspath(arguments.runs))  # what is beside it counts, beside . too
+    out = arguments.out or runs.parent / "report"
+    return report(arguments.grid, runs, arguments.page, out, arguments.quick, arguments.command)
 
 
 def _write_report(paths: list[Path], out: Path, html: bool = False, **names: Any) -> int:

@@ -171,6 +171,18 @@ def test_arguments_that_make_no_sense(tmp_path, capsys):
     assert "--revision" in refused(capsys, tmp_path / "m", "--revision", "main", code=2)
 
 
+def test_a_home_of_nobody(tmp_path, capsys):
+    assert "no model '~nobody-of-this-name/m'" in refused(capsys, tmp_path / "m", name="~nobody-of-this-name/m", code=2)
+
+
+def test_a_link_to_an_empty_folder(wheel, tmp_path):
+    """The work is done beside the folder itself: what lies on another disk cannot be renamed to it."""
+    (tmp_path / "disk" / "model").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("disk/model")
+    assert make(tmp_path / "link", "--wheel", wheel) == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "model" / "config.json").exists()
+
+
 def test_a_name_that_a_terminal_would_act_on(tmp_path, capsys):
     (folder := tmp_path / "a\x1b[2Jb").mkdir()
     line = refused(capsys, tmp_path / "m", name=str(folder))

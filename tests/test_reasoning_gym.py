@@ -9,11 +9,13 @@ makes of the prompts.
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -699,6 +701,39 @@ def test_a_generator_that_fails(tmp_path, capfd):
     assert make(tmp_path, tasks=(task,)) in (1, 2)
     assert "spell_backward" in capfd.readouterr().err
     assert os.listdir(tmp_path) == []
+
+
+def test_an_interpreter_that_cannot_be_started(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
+    assert make(tmp_path / "out", tasks=("gcd",), size=2, test_size=1) == 1
+    said = capsys.readouterr().err
+    assert f"cannot start {tmp_path / 'nothing'}: No such file" in said and "cannot write" not in said
+
+
+@pytest.mark.timeout(120)
+def test_ctrl_c_shows_nothing_of_the_generators_interpreter(tmp_path):
+    """A terminal sends it to all processes of the command."""
+    code = "import sys; from egsw_plugin.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = ["data", "reasoning-gym", "--tasks", "countdown", "--size", "5000000", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (child := children.read_text().split()):
+        time.sleep(0.1)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and said == "egsw-plugin data: reasoning-gym: interrupted, nothing written\n"
+    assert os.listdir(tmp_path / "out") == []
+    with suppress(FileNotFoundError, ProcessLookupError):  # ended, and perhaps waited for by nobody
+        while Path("/proc", *child, "cmdline").read_bytes():
+            time.sleep(0.1)
 
 
 def test_places_that_cannot_be_written_to(tmp_path, capsys):

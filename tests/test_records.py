@@ -8,6 +8,7 @@ import csv
 import math
 import re
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -140,6 +141,13 @@ def test_files_that_are_no_records(tmp_path):
         read_records(tmp_path)
     (tmp_path / "step_000001.parquet").write_text("no parquet")
     with pytest.raises(DataError, match=r"step_000001\.parquet is not a record"):
+        read_records(tmp_path)
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
+    with pytest.raises(DataError, match=r"other\.parquet is not a record of egsw-plugin: it has no such metadata"):
+        read_records(tmp_path / "other.parquet")
+    (tmp_path / "step_000001.parquet").unlink()
+    (tmp_path / "step_000001.parquet").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"there is no file .*step_000001\.parquet"):
         read_records(tmp_path)
 
 
@@ -530,6 +538,20 @@ def test_a_grid_without_effective_shares_has_no_picture_and_leaves_no_old_one(tm
     assert "no whatif.png: entropy_advantage has no effective share" in capsys.readouterr().out
     assert main(arguments) == 0 and picture.exists()
     assert main([*arguments, "--set", "alpha=1"]) == 0 and not picture.exists()
+
+
+def test_what_is_not_installed_is_said(tmp_path, capsys, monkeypatch):
+    store.write_record(record_of(9, 10), tmp_path / "records")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+        assert main(["whatif", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert said.out == (tmp_path / "out" / "whatif.md").read_text() and "| egsw alpha=" in said.out
+    assert said.err == "egsw-plugin: the figures need matplotlib: pip install 'egsw-plugin[report]'\n"
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for command in ("whatif", "inspect"):
+        assert main([command, str(tmp_path)]) == 1
+        assert "no module 'pyarrow': pip install 'verl[" in capsys.readouterr().err
 
 
 def gtpo_run(folder, seed=9, groups=5, **options):

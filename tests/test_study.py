@@ -1097,6 +1097,17 @@ def test_a_page_gets_the_figures_that_it_shows(grid, tmp_path):
     assert "| grpo-seed1, grpo-seed2 | 4 |" in page.read_text()
 
 
+def test_a_report_from_inside_the_folder_of_records(grid, tmp_path, monkeypatch):
+    write_finished_run(record("grpo"), tmp_path / "runs")
+    (tmp_path / "steps").symlink_to(ROOT / "docs" / "study_smollm2" / "steps")
+    path = grid()
+    monkeypatch.chdir(tmp_path / "runs")
+    before = sorted(os.listdir())
+    assert main(["study", "report", str(path), "--runs", "."]) == 0
+    assert sorted(os.listdir()) == before
+    assert "mean weight in successes" in (tmp_path / "report" / "study.md").read_text()
+
+
 def test_without_matplotlib_the_fix_is_named_and_the_tables_still_written(grid, tmp_path, monkeypatch, capsys):
     write_finished_run(record("grpo"), tmp_path / "runs")
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)

@@ -52,14 +52,18 @@ def draw(tasks: list[Task], counts: list[int], seed: int) -> list[list[Problem]]
         DataError: A task has not so many different problems, or its generator fails.
     """
     request = {"tasks": [dataclasses.asdict(task) for task in tasks], "counts": counts, "seed": seed}
-    child = subprocess.run(
-        [sys.executable, "-m", __name__],
-        input=json.dumps(request),
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONHASHSEED": "1", "PYTHONUTF8": "1"},
-    )
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", __name__],
+            input=json.dumps(request),
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONHASHSEED": "1", "PYTHONUTF8": "1"},
+            start_new_session=True,  # Ctrl-C is for this process alone, which then ends the child
+        )
+    except OSError as error:
+        raise DataError(f"cannot start {sys.executable}: {error.strerror or error}") from error
     if child.returncode:
         raise DataError(f"the generators' interpreter ended with {child.returncode}; what it wrote above says why")
     reply = json.loads(child.stdout)

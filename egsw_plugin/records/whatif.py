@@ -391,7 +391,7 @@ def run(
     step: int | None = None,
     out: Path | None = None,
 ) -> list[Line]:
-    """What the command does; returns the lines of its table.
+    """What the command does: prints a table, and returns its lines.
 
     Args:
         place: where records are, see `read_records`.
@@ -429,17 +429,20 @@ def run(
         lines = _reach(method, options, target, records, ran)
     others = [Line(other, {}, measure(chain_of(other), records)) for other in against]
     shown = [*before, *lines, *others]
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_csv(shown, out / "whatif.csv")
-        (out / "whatif.md").write_text(table(shown) + "\n", encoding="utf-8")
-        picture = out / "whatif.png"
-        picture.unlink(missing_ok=True)  # one of an earlier table
-        if len(options) == 2 and len(lines) > 1 and target is None:
-            if any(math.isnan(line.measures["effective_share"]) for line in lines):
-                say(f"no {picture.name}: {method} has no effective share")
-            else:
-                heat_map(lines, "effective_share", picture)
+    try:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            write_csv(shown, out / "whatif.csv")
+            (out / "whatif.md").write_text(table(shown) + "\n", encoding="utf-8")
+            picture = out / "whatif.png"
+            picture.unlink(missing_ok=True)  # one of an earlier table
+            if len(options) == 2 and len(lines) > 1 and target is None:
+                if any(math.isnan(line.measures["effective_share"]) for line in lines):
+                    say(f"no {picture.name}: {method} has no effective share")
+                else:
+                    heat_map(lines, "effective_share", picture)
+    finally:  # without matplotlib too
+        print(table(shown))
     return shown
 
 
