@@ -153,14 +153,27 @@ def _parser() -> argparse.ArgumentParser:
         description="Writes one HTML file, which fetches nothing, from the groups that a run recorded "
         "(+algorithm.record.every=10). Exit code: 2 for wrong arguments.",
     )
-    inspect.add_argument("run", type=Path, metavar="RUN", help="a run's folder, its records, or one file of them")
+    inspect.add_argument("run", type=_path, metavar="RUN", help="a run's folder, its records, or one file of them")
     inspect.add_argument(
-        "--out", type=Path, metavar="FILE", help="default: inspect.html in RUN; with --method inspect-NAME.html"
+        "--out",
+        type=_path,
+        metavar="FILE",
+        help="default: inspect.html in RUN; with --method inspect-NAME.html, or inspect-NAME-NAME.html",
     )
     inspect.add_argument("--step", type=_positive_int, metavar="N", help="show this step alone (default: all)")
-    inspect.add_argument("--method", metavar="NAME", help="as this method would have it (default: what was recorded)")
     inspect.add_argument(
-        "--set", action="append", default=[], metavar="OPTION=VALUE", help="an option of it; repeat it"
+        "--method",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="as this method would have it, to be switched to from the run itself; repeat it (default: the run alone)",
+    )
+    inspect.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="an option of it; of several methods METHOD.OPTION=VALUE; repeat it",
     )
     inspect.set_defaults(handler=_inspect)
 

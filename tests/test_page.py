@@ -136,12 +136,12 @@ def press(driver, *keys):
 @pytest.mark.parametrize("method,options", [(None, {}), ("egsw", {"temperature": 2.0}), ("gtpo", {"alpha2": 0.2})])
 def test_what_is_shown_is_what_was_recorded(opened, method, options):
     record = record_of(3)
-    arguments = {"chain": whatif.chain_of(method, options), "seen": method} if method else {}
-    driver = opened(record, **arguments)
+    methods = {method: whatif.chain_of(method, options)} if method else {}
+    driver = opened(record, methods=methods)
     rows = record.rows
     if method:  # afresh, through the kernels
         batch = whatif.batch_of(record)
-        advantages = apply(arguments["chain"], batch).advantages
+        advantages = apply(methods[method], batch).advantages
         rows = [{**r, "advantage": a[: len(r["ids"])].tolist()} for r, a in zip(rows, advantages, strict=True)]
     for group, responses in enumerate(groups_of(Record(rows, {}))):
         driver.execute_script("state.group = arguments[0]; showGroup()", group)
@@ -189,7 +189,7 @@ def test_colours_say_where_a_token_stands(opened):
 
 @needs_browser
 def test_weights_of_0_and_1_alone_are_coloured(opened):
-    driver = opened(record_of(3), chain=whatif.chain_of("high_entropy"), seen="high_entropy")
+    driver = opened(record_of(3), methods={"high_entropy": whatif.chain_of("high_entropy")})
     driver.execute_script("setColour('weight')")
     legend = driver.find_element("id", "legend").text.split()
     assert legend == ["0.5", "2", "(white:", "1;", "underlined:", "below", "0)"]
@@ -198,7 +198,7 @@ def test_weights_of_0_and_1_alone_are_coloured(opened):
 
 @needs_browser
 def test_a_weight_that_turns_the_sign_is_underlined(opened):
-    driver = opened(record_of(3), chain=whatif.chain_of("gtpo", {"alpha2": 3.0}), seen="gtpo")
+    driver = opened(record_of(3), methods={"gtpo": whatif.chain_of("gtpo", {"alpha2": 3.0})})
     driver.execute_script("setColour('weight')")
     drawn = [span for column in range(4) for span in spans_of(driver, column)]
     values = driver.execute_script(
@@ -380,13 +380,181 @@ def test_the_report_fits_the_window(driver, tmp_path, width):
     driver.set_window_size(1400, 1000)
 
 
+METHODS = {"gtpo alpha2=0.3": ("gtpo", {"alpha2": 0.3}), "egsw": ("egsw", {"temperature": 1.0}), "grpo_s": ("grpo_s",)}
+
+
+def chains():
+    return {name: whatif.chain_of(*of) for name, of in METHODS.items()}
+
+
+def sorted_as_shown(record, tensor):
+    """Rows of a tensor, [R, T], by group and response of the page."""
+    rows = [{**row, "of": values} for row, values in zip(record.rows, tensor, strict=True)]
+    return [[row["of"] for row in group] for group in groups_of(Record(rows, {}))]
+
+
+@needs_browser
+def test_each_method_has_its_own_numbers_on_one_scale(opened):
+    """Against the chain itself: what is read out, of one method and of all, and each token's colour."""
+    record = record_of(3)
+    driver = opened(record, methods=chains())
+    places = [(g, c, row) for g, rows in enumerate(groups_of(record)) for c, row in enumerate(rows) if any(row["base"])]
+    group, column, row = max(places, key=lambda place: len(place[2]["ids"]))
+    batch = whatif.batch_of(record)
+    there = batch.rows.mask.bool()
+    made = {"as it ran": batch.base.expand(there.shape)}
+    made |= {name: apply(chain, batch).advantages for name, chain in chains().items()}
+    ends = [torch.quantile(a[there].abs()[a[there].abs() > 1e-9].double(), 0.99) for a in made.values()]
+    limit = float(max(ends))
+    assert min(ends) < limit / 1.1  # or one scale could not be told from four
+    own = {name: sorted_as_shown(record, a)[group][column].tolist() for name, a in made.items()}
+    driver.execute_script("state.group = arguments[0]; showGroup(); setColour('advantage')", group)
+    names = [label.text for label in driver.find_elements("css selector", "#method label")]
+    assert names == ["as it ran", *METHODS]
+    legends = set()
+    for name in [*names[1:], names[0]]:
+        chosen = driver.find_element("css selector", "#method input:checked").get_attribute("value")
+        assert int(chosen) == names.index(name)
+        legends.add(driver.find_element("id", "legend").get_attribute("aria-label"))
+        for i, (_, kinds, _) in enumerate(spans_of(driver, column)):
+            if row["policy"][i]:
+                part = max(-8, min(8, own[name][i] / limit * 8))
+                assert abs(int(kinds[1:]) - (8 + part)) <= 0.501, (name, i)
+        i = row["policy"].index(True)
+        said = hover(driver, column, i)
+        assert number("advantage", said) == pytest.approx(own[name][i], rel=1e-3)
+        assert number("change", said) == pytest.approx(own[name][i] - row["base"][i], rel=1e-3, abs=1e-3)
+        for other in names:
+            assert number(f"{re.escape(other)}:", said) == pytest.approx(own[other][i], rel=1e-3), (name, other)
+        press(driver, "m")
+    assert len(legends) == 1
+    driver.execute_script("setColour('entropy')")
+    assert "as it ran" not in hover(driver, column, i)  # it is the same for all
+    driver.execute_script("setColour('part')")
+    assert "[as it ran: 0, gtpo alpha2=0.3: " in hover(driver, column, i)
+    driver.execute_script("setColour('weight')")
+    assert "[as it ran: 1, gtpo alpha2=0.3: " in hover(driver, column, i)
+
+
+@needs_browser
+def test_another_method_keeps_the_place_and_the_token(opened):
+    base = record_of(3)
+    rows = [
+        {name: value * 60 if isinstance(value, list) else value for name, value in row.items()} for row in base.rows
+    ]
+    driver = opened(Record(rows, base.about), methods=chains())
+    group = 2
+    column, row = max(enumerate(groups_of(Record(rows, {}))[group]), key=lambda place: len(place[1]["ids"]))
+    i = next(i for i in range(300, 400) if row["policy"][i])
+    driver.execute_script("state.group = arguments[0]; showGroup(); setColour('advantage')", group)
+    driver.execute_script("choose(...arguments)", column, i)
+    driver.execute_script(
+        "window.scrollTo(0, 60); document.querySelectorAll('.tokens')[arguments[0]].scrollTop += 37;"
+        "at('responses').scrollLeft = 90; window.kept = document.querySelector('.current')",
+        column,
+    )
+    place = (
+        "return [window.scrollY, ...[...document.querySelectorAll('.tokens')].map((t) => t.scrollTop),"
+        " at('responses').scrollLeft, at('group').value, ...Object.values(kept.getBoundingClientRect().toJSON())]"
+    )
+    before = driver.execute_script(place)
+    assert before[0] == 60 and before[1 + column] >= 37
+    charts = []
+    for _ in METHODS:
+        said = driver.find_element("id", "readout").text
+        parts = [driver.find_element("id", name).get_attribute("innerHTML") for name in ("charts", "extremes")]
+        charts.append((number("advantage", said), *parts))
+        press(driver, "m")
+        assert driver.execute_script(place) == before
+        assert driver.execute_script("return kept === document.querySelector('.current') && kept.isConnected")
+        assert driver.find_element("id", "readout").text.startswith(f"{row['tokens'][i]} id")
+    for follows in zip(*charts, strict=True):
+        assert len(set(follows)) == len(METHODS)
+    driver.find_element("css selector", "#method input").click()  # none but the one that was there
+    assert driver.execute_script("return kept === document.querySelector('.current')")
+
+
+@needs_browser
+def test_outcomes_are_the_methods(opened):
+    """A threshold of one's own judges the score anew."""
+    record = record_of(3)
+    driver = opened(record, methods={"gtpo threshold=9": whatif.chain_of("gtpo", {"threshold": 9.0})})
+    right = sum(row["success"] for row in groups_of(record)[0])
+    assert right
+    for number_of in (0, right, 0):
+        assert len(driver.find_elements("css selector", "article.success")) == number_of
+        titles = [h.text for h in driver.find_elements("css selector", "article h3")]
+        assert sum(title.startswith("success") for title in titles) == number_of
+        option = driver.find_element("css selector", "#group option:checked").text
+        assert option.startswith(f"1: {number_of} of 4 right")
+        press(driver, "m")
+
+
+@needs_browser
+def test_a_colour_that_one_method_lacks_comes_back_with_another(opened, tmp_path):
+    record = gtpo_run(tmp_path)
+    some = list(dict.fromkeys(row["uid"] for row in record.rows))[:2]
+    half = Record([row for row in record.rows if row["uid"] in some], record.about)
+    driver = opened(half, methods={"gtpo": whatif.chain_of("gtpo"), "egsw": whatif.chain_of("egsw")})
+    assert driver.find_element("css selector", "#method label").text == "as gtpo"
+    driver.execute_script("setColour('part')")
+    shown = []
+    for _ in range(3):
+        shown.append(driver.find_element("css selector", "#colour input:checked").get_attribute("value"))
+        enabled = driver.find_element("css selector", "#colour input[value=part]").is_enabled()
+        assert enabled == (shown[-1] == "part")
+        press(driver, "m")
+    assert shown == ["part", "part", "entropy"]
+    column = next(c for c, row in enumerate(groups_of(half)[0]) if any(row["policy"]))
+    said = hover(driver, column, groups_of(half)[0][column]["policy"].index(True))
+    assert "[as gtpo: not known, gtpo: " in said
+
+
+@needs_browser
+def test_without_a_method_there_is_no_control(opened):
+    driver = opened(record_of(3))
+    driver.execute_script("document.querySelector('#help').open = true; setColour('advantage')")
+    assert not driver.find_element("id", "method").is_displayed()
+    assert "ethod" not in driver.find_element("tag name", "nav").text
+    assert "m the next method" not in driver.find_element("id", "help").text
+    before = driver.find_element("tag name", "body").get_attribute("innerHTML")
+    press(driver, "m")
+    assert driver.find_element("tag name", "body").get_attribute("innerHTML") == before
+    row = groups_of(record_of(3))[0][0]
+    assert "as it ran" not in hover(driver, 0, row["policy"].index(True))
+
+
+@needs_browser
+def test_methods_fit_a_narrow_window(opened, driver):
+    names = {f"{'sub/' * 12}late_tokens.py:LateTokens decay=0.5": whatif.chain_of("egsw")}
+    opened(record_of(3), methods=chains() | names)
+    driver.set_window_size(400, 900)
+    try:
+        driver.execute_script("setColour('advantage'); choose(0, 0)")
+        assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+        wide = driver.execute_script(
+            "return [...document.querySelectorAll('nav label')].filter((l) => l.getBoundingClientRect().right >"
+            " window.innerWidth).length"
+        )
+        assert wide == 0
+        driver.execute_script("at('help').open = true; window.scrollTo(0, 1e6)")
+        last, line = driver.execute_script(
+            "return [document.querySelector('#help p:last-child').getBoundingClientRect().bottom,"
+            " at('readout').getBoundingClientRect().top]"
+        )
+        assert last <= line
+    finally:
+        driver.set_window_size(1400, 1000)
+
+
 # ------------------------------------------------------------------------------------------------- without a browser
 
 
 def test_charts_hold_the_records_numbers():
     record = record_of(5)
     step = first_step([record], "x")
-    histogram = step["histograms"][0]
+    (view,) = step["views"]
+    histogram = view["histograms"][0]
     for outcome, right in (("success", True), ("failure", False)):
         values = [
             h
@@ -400,8 +568,8 @@ def test_charts_hold_the_records_numbers():
             assert part == pytest.approx(sum(low <= h < high for h in values) / len(values))
         assert sum(histogram[outcome]) == pytest.approx(1)
     largest = max(h for row in record.rows for h, own in zip(row["entropy"], row["policy"], strict=True) if own)
-    assert step["extremes"][0]["tokens"][0]["value"] == pytest.approx(largest)
-    course = next(c for c in step["courses"] if c["title"] == "entropy")
+    assert view["extremes"][0]["tokens"][0]["value"] == pytest.approx(largest)
+    course = next(c for c in view["courses"] if c["title"] == "entropy")
     for outcome, right in (("success", True), ("failure", False)):
         lengths = [sum(row["policy"]) for row in record.rows if row["success"] is right]
         for low, high, few in zip(course["edges"], course["edges"][1:], course["few"][outcome], strict=False):
@@ -420,7 +588,8 @@ def test_the_entropys_part_is_shown_where_the_run_can_be_made_again(tmp_path):
     """The advantage less that with alpha2 = 0, of which nothing is left where entropies are all the same."""
     record = gtpo_run(tmp_path, alpha2=0.3)
     step = first_step([record], "x")
-    assert "part" in step["colours"] and "alpha2=0.3" in step["method"]
+    (view,) = step["views"]
+    assert "part" in view["colours"] and view["name"] == "as it ran" and "alpha2=0.3" in step["method"]
     without = whatif.seen_as(record, whatif.chain_of("gtpo", {"alpha2": 0}))
     parts = {
         (row["session"], t): a - b
@@ -428,35 +597,75 @@ def test_the_entropys_part_is_shown_where_the_run_can_be_made_again(tmp_path):
         for t, (a, b, own) in enumerate(zip(row["advantage"], other["advantage"], row["policy"], strict=True))
         if own
     }
-    raised, lowered = step["extremes"]
+    raised, lowered = view["extremes"]
     assert raised["title"] == "Raised most by the entropy" and lowered["title"] == "Lowered most by the entropy"
     assert raised["tokens"][0]["value"] == pytest.approx(max(parts.values()), rel=1e-3)
     assert lowered["tokens"][0]["value"] == pytest.approx(min(parts.values()), rel=1e-3)
     # Of a batch that is normalised as one, half cannot give the same advantages.
     some = list(dict.fromkeys(row["uid"] for row in record.rows))[:2]
     half = Record([row for row in record.rows if row["uid"] in some], record.about)
-    assert "part" not in first_step([half], "x")["colours"]
+    assert only_view([half])["name"] == "as gtpo" and "part" not in only_view([half])["colours"]
     # Nor can weights that another chain has published.
     other = Record([{**row, "weight": [2.0] * len(row["ids"])} for row in record.rows], record.about)
-    assert "part" not in first_step([other], "x")["colours"]
+    assert only_view([other])["name"] == "as gtpo" and "part" not in only_view([other])["colours"]
+
+
+def data_of(text):
+    """The data of a page."""
+    return json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
 
 
 def first_step(*arguments):
     """The numbers of a page's first step."""
-    return json.loads(re.search(r'id="data">(.*?)</script>', inspect.page(*arguments), re.DOTALL)[1])["steps"][0]
+    return data_of(inspect.page(*arguments))["steps"][0]
+
+
+def only_view(records):
+    """What a page without methods has of its first step."""
+    (view,) = first_step(records, "x")["views"]
+    return view
 
 
 def test_weights_of_0_and_1_alone_have_ends_and_extremes():
     for method, options in (("high_entropy", {}), ("sign_weight", {"positive": 0.0, "negative": 1.0})):
-        step = first_step([record_of(3)], "x", whatif.chain_of(method, options), method)
+        step = first_step([record_of(3)], "x", {method: whatif.chain_of(method, options)})
         assert step["limits"]["weight"] == pytest.approx(math.log(2))
-    values = {end["title"]: end["tokens"][0]["value"] for end in step["extremes"]}
+    values = {end["title"]: end["tokens"][0]["value"] for end in step["views"][1]["extremes"]}
     assert values == {"Largest weight": 1, "Smallest weight": 0}  # of one that no entropy moves
+
+
+def test_a_colour_ends_where_it_ends_for_the_method_that_goes_farthest():
+    record = record_of(3)
+    together = first_step([record], "x", chains())["limits"]
+    alone = [first_step([record], "x", {name: chain})["limits"] for name, chain in chains().items()]
+    for colour, limit in together.items():
+        assert limit == max(one[colour] for one in alone), colour
+    assert len({one["advantage"] for one in alone}) == len({one["part"] for one in alone}) == len(alone)
+
+
+def test_what_methods_share_is_there_once():
+    record = record_of(3)
+    rows = [{name: x * 60 if isinstance(x, list) else x for name, x in row.items()} for row in record.rows]
+    pages = [inspect.page([Record(rows, record.about)], "x", dict(list(chains().items())[:n])) for n in (1, 2, 3)]
+    for views, text in enumerate(pages, 2):
+        for group in data_of(text)["steps"][0]["groups"]:
+            for response in group["responses"]:
+                assert {"tokens", "policy", "entropy", "old_log_prob", "base"} < set(response)
+                own = {"success", "weight", "advantage", "part"}
+                assert [set(one) for one in response["views"]] == [own] * views
+    assert len(pages[2]) < 1.8 * len(pages[0])  # of four views and of two
+    # What a response has but one number of is that number.
+    alike = {"policy": True, "base": 0.5, "advantage": 0.5}
+    level = [{**row, **{name: [value] * len(row["ids"]) for name, value in alike.items()}} for row in rows]
+    for group in first_step([Record(level, record.about)], "x", {"grpo": whatif.chain_of("grpo")})["groups"]:
+        for response in group["responses"]:
+            packed = [response["base"], *(one[name] for one in response["views"] for name in ("weight", "part"))]
+            assert all(len(text) == (8 if response["length"] else 0) for text in packed)
 
 
 def test_a_step_of_one_weight_and_one_without_a_number():
     record = record_of(3)
-    assert first_step([record], "x", whatif.chain_of("grpo"), "grpo")["limits"]["weight"] == 0
+    assert first_step([record], "x", {"grpo": whatif.chain_of("grpo")})["limits"]["weight"] == 0
     rows = [{**row, "entropy": [math.nan] * len(row["ids"])} for row in record.rows]
     assert first_step([Record(rows, record.about)], "x")["limits"]["entropy"] is None
 
@@ -492,9 +701,17 @@ def test_the_command(tmp_path, capsys):
         store.write_record(record_of(step, step), tmp_path / "records")
     assert main(["inspect", str(tmp_path), "--step", "20", "--method", "gtpo", "--set", "alpha2=0.2"]) == 0
     assert "inspect-gtpo.html: 1 steps" in capsys.readouterr().out
-    assert "as gtpo alpha2=0.2 would have it" in (tmp_path / "inspect-gtpo.html").read_text()
+    (step,) = data_of((tmp_path / "inspect-gtpo.html").read_text())["steps"]
+    assert [view["name"] for view in step["views"]] == ["as it ran", "gtpo alpha2=0.2"]
+    several = "--method grpo_s --method gtpo --set gtpo.overlong.enable=true --set grpo_s.beta2=1"
+    assert main(["inspect", str(tmp_path), *several.split()]) == 0
+    for step in data_of((tmp_path / "inspect-grpo_s-gtpo.html").read_text())["steps"]:
+        assert [view["name"] for view in step["views"]] == ["as it ran", "grpo_s beta2=1", "gtpo overlong.enable=true"]
     assert main(["inspect", str(tmp_path), "--out", str(tmp_path / "new" / "page.html")]) == 0
     assert "adv_estimator=grpo" in (tmp_path / "new" / "page.html").read_text()
+
+
+TWO = ["--method", "gtpo", "--method", "egsw"]
 
 
 @pytest.mark.parametrize(
@@ -503,6 +720,14 @@ def test_the_command(tmp_path, capsys):
         (["--set", "alpha=1"], "with --method"),
         (["--method", "egsw", "--set", "alpha=1,2"], "egsw-plugin whatif"),
         (["--method", "egsw", "--set", "alhpa=1"], "did you mean 'alpha'"),
+        (["--method", "egsw", "--set", "egsw.alpha=1", "--set", "alpha=2"], "alpha comes twice"),
+        ([*TWO, "--set", "alpha=1"], "write METHOD.OPTION=VALUE, with one of gtpo, egsw"),
+        ([*TWO, "--set", "grpo_s.beta2=1"], "write METHOD.OPTION=VALUE, with one of gtpo, egsw"),
+        ([*TWO, "--set", "gtpo.alpha=1"], "algorithm.gtpo.alpha=1: gtpo has no such option"),
+        ([*TWO, "--set", "egsw.alpha=1,2"], "egsw-plugin whatif"),
+        ([*TWO, "--method", "grpo", "--set", "grpo.alpha=1"], "grpo has no options"),
+        ([*TWO, "--method", "gtpo"], "it comes twice; leave one out"),
+        ([*TWO, "--method", "egws"], "did you mean 'egsw'"),
         (["--step", "3"], "it has 10"),
         (["--out", "."], "name a file"),
     ],

@@ -4,7 +4,9 @@ Maps to egsw_plugin/records and verl_adapter/recording.py's choice of groups. Wh
 verl_runs/test_member_runs.py.
 """
 
+import base64
 import csv
+import json
 import math
 import re
 import shutil
@@ -582,6 +584,33 @@ def test_the_method_and_the_options_are_those_of_the_run(tmp_path, capsys):
     assert main(["whatif", str(tmp_path), "--method", "grpo_s", "--against", "gtpo"]) == 0
     table = capsys.readouterr().out
     assert "as it ran" not in table and "| grpo_s |" in table and "| gtpo |" in table
+
+
+def test_a_page_of_methods_has_the_numbers_of_whatif(tmp_path, capsys):
+    """From the page's own data: the distance of each method's advantages to the base, as it ran first."""
+    record = gtpo_run(tmp_path, alpha2=0.3)
+    page = tmp_path / "page.html"
+    asked = ["--method", "gtpo", "--method", "egsw", "--method", "grpo_s"]
+    assert main(["inspect", str(tmp_path), *asked, "--set", "gtpo.alpha2=0.1", "--out", str(page)]) == 0
+    others = ["--set", "alpha2=0.1", "--against", "egsw", "grpo_s"]
+    assert main(["whatif", str(tmp_path), *others, "--out", str(tmp_path)]) == 0
+    with (tmp_path / "whatif.csv").open() as file:
+        expected = [float(line["distance"]) for line in csv.DictReader(file)]
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)[1])
+    (step,) = data["steps"]
+    assert [view["name"] for view in step["views"]] == ["as it ran", "gtpo alpha2=0.1", "egsw", "grpo_s"]
+    responses = [response for group in step["groups"] for response in group["responses"]]
+    assert sum(response["reward"] for response in responses) == pytest.approx(sum(r["reward"] for r in record.rows))
+
+    def numbers(texts):
+        parts = [np.frombuffer(base64.b64decode(text), "<f4").astype(float) for text in texts]
+        pairs = zip(parts, responses, strict=True)
+        return np.concatenate([part if len(part) != 1 else part.repeat(r["length"]) for part, r in pairs])
+
+    base = numbers(response["base"] for response in responses)
+    made = [numbers(response["views"][view]["advantage"] for response in responses) for view in range(4)]
+    found = [np.abs(advantage - base).sum() / np.abs(base).sum() for advantage in made]
+    assert found == pytest.approx(expected, rel=1e-5) and len({round(x, 3) for x in found}) == 4
 
 
 def test_options_of_the_run_in_the_other_place(tmp_path, capsys):

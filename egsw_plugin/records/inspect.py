@@ -24,7 +24,9 @@ from ..methods.chain import Chain, read
 from . import whatif
 from .store import Record, read_records
 
-COLUMNS = ("old_log_prob", "entropy", "base", "weight", "advantage", "part")  # the last is the entropy's of the credit
+SHARED = ("old_log_prob", "entropy", "base")  # what all methods see
+COLUMNS = (*SHARED, "weight", "advantage", "part")  # the last is the entropy's of the credit
+COLOURS = ("entropy", "weight", "part", "advantage", "change", "surprisal")
 BINS, PLACES = 30, 40  # of histograms, and of the curves by place
 FEW = 3  # responses whose mean says little
 EXTREMES, BEFORE, AFTER = 12, 10, 6  # tokens listed at each end, and their context
@@ -33,14 +35,14 @@ LOW, MIDDLE, HIGH = (224, 130, 20), (250, 250, 250), (86, 146, 216)
 CLASSES = 8  # steps of colour on each side, as page.js has them
 
 
-def page(records: Sequence[Record], title: str, chain: Chain | None = None, seen: str = "") -> str:
-    """HTML of recorded steps; with a chain, as that method, which `seen` names, would have had them.
+def page(records: Sequence[Record], title: str, methods: Mapping[str, Chain] | None = None) -> str:
+    """HTML of recorded steps: as they ran and, to be switched between, as methods, by their names, would have had them.
 
     Raises:
-        DataError: the records lack a tensor that the chain needs.
+        DataError: the records lack a tensor that a chain needs.
     """
     vocabulary: dict[tuple[int, str], int] = {}
-    steps = [_step(record, chain, seen, vocabulary) for record in records]
+    steps = [_step(record, methods or {}, vocabulary) for record in records]
     special = {token for record in records for token in record.about.get("special_ids", ())}
     data = {
         "title": title,
@@ -81,31 +83,46 @@ def _palette() -> str:
 # ---------------------------------------------------------------------------------------------------------------- steps
 
 
-def _step(record: Record, chain: Chain | None, seen: str, vocabulary: dict) -> dict[str, Any]:
-    """What the page knows of a step: its groups, best responses first, and what is drawn of all of them."""
-    rows = list(_as_it_ran(record) if chain is None else whatif.seen_as(record, chain))
-    groups = [_best_first(rows, uid) for uid in dict.fromkeys(row["uid"] for row in rows)]
-    places = [(g, r, row) for g, group in enumerate(groups) for r, row in enumerate(group)]
-    tokens = _Tokens([row for *_, row in places])
-    colours = [name for name in ("entropy", "weight", "part", "advantage", "change", "surprisal") if name in tokens.of]
-    drawn = [name for name in ("entropy", "weight") if name in tokens.of]
+def _step(record: Record, methods: Mapping[str, Chain], vocabulary: dict) -> dict[str, Any]:
+    """What the page knows of a step: its groups, best responses first, and what is drawn of all of them: as it ran, and
+    then as each method has it. A colour ends where it ends for the method that goes farthest."""
+    ran = _as_it_ran(record, beside=bool(methods))
+    views = {_called(record, ran): ran} | {name: whatif.seen_as(record, chain) for name, chain in methods.items()}
+    groups = {uid: _best_first(record.rows, uid) for uid in dict.fromkeys(row["uid"] for row in record.rows)}
+    places = [(g, r, record.rows[n]) for g, group in enumerate(groups.values()) for r, n in enumerate(group)]
+    tokens = {name: _Tokens([rows[n] for group in groups.values() for n in group]) for name, rows in views.items()}
+    limits = {name: [one.limit(name) for one in tokens.values() if name in one.of] for name in COLOURS}
     return {
         "number": record.step,
-        "method": f"as {seen} would have it" if seen else _described(record),
-        "colours": colours,
-        "limits": {name: tokens.limit(name) for name in colours},
+        "method": _described(record),
+        "limits": {name: max((x for x in its if x is not None), default=None) for name, its in limits.items()},
+        "views": [{"name": name, **_view(one, places)} for name, one in tokens.items()],
+        "groups": [
+            {
+                "uid": uid,
+                "prompt": (prompt := record.rows[group[0]]["prompt"]),
+                "responses": [_response([rows[n] for rows in views.values()], prompt, vocabulary) for n in group],
+            }
+            for uid, group in groups.items()
+        ],
+    }
+
+
+def _view(tokens: _Tokens, places: Sequence[tuple[int, int, Mapping[str, Any]]]) -> dict[str, Any]:
+    """What is drawn of a step as one method has it."""
+    drawn = [name for name in ("entropy", "weight") if name in tokens.of]
+    return {
+        "colours": [name for name in COLOURS if name in tokens.of],
         "histograms": [tokens.histogram(name) for name in drawn],
         "courses": [tokens.course(name) for name in reversed(drawn)],
         "extremes": list(_extremes(tokens, places)),
-        "groups": [
-            {
-                "uid": group[0]["uid"],
-                "prompt": group[0]["prompt"],
-                "responses": [_response(row, group[0]["prompt"], vocabulary) for row in group],
-            }
-            for group in groups
-        ],
     }
+
+
+def _called(record: Record, ran: Sequence[Mapping[str, Any]]) -> str:
+    """The name of what was recorded: that of its method alone where its advantages do not come out again."""
+    again = all(row["part"] is not None for row in ran)
+    return "as it ran" if again else f"as {record.about.get('algorithm', {}).get('adv_estimator', '?')}"
 
 
 def _described(record: Record) -> str:
@@ -119,15 +136,17 @@ def _described(record: Record) -> str:
     return text
 
 
-def _as_it_ran(record: Record) -> Sequence[Mapping[str, Any]]:
+def _as_it_ran(record: Record, beside: bool) -> Sequence[Mapping[str, Any]]:
     """The record's rows, with how much of the credit is the entropy's where its advantages can be made again: a record
-    may lack groups of a batch that is normalised as one, a member, or the values of controllers."""
+    may lack groups of a batch that is normalised as one, a member, or the values of controllers. Of an estimator of
+    verl's, whose advantages are the base, that is 0, and weights are 1: to be seen beside other methods alone."""
     rows = [{**row, "part": None} for row in record.rows]
     with suppress(EGSWPluginError):
-        if name := whatif.method_that_ran([record]):
+        if name := whatif.method_that_ran([record]) or ("grpo" if beside else None):
             again = whatif.seen_as(record, whatif.chain_of(name, None, record.about.get("algorithm")))
             if all(_alike(row, own) for row, own in zip(rows, again, strict=True)):
-                return [{**row, "part": own["part"]} for row, own in zip(rows, again, strict=True)]
+                for row, own in zip(rows, again, strict=True):
+                    row |= {"part": own["part"], "weight": row["weight"] or own["weight"]}
     return rows
 
 
@@ -141,23 +160,35 @@ def _alike(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     )
 
 
-def _best_first(rows: Sequence[Mapping[str, Any]], uid: str) -> list[Mapping[str, Any]]:
-    return sorted((row for row in rows if row["uid"] == uid), key=lambda row: -row["reward"])
+def _best_first(rows: Sequence[Mapping[str, Any]], uid: str) -> list[int]:
+    """Numbers of a group's rows."""
+    return sorted((n for n, row in enumerate(rows) if row["uid"] == uid), key=lambda n: -rows[n]["reward"])
 
 
-def _response(row: Mapping[str, Any], prompt: str, vocabulary: dict) -> dict[str, Any]:
-    """One response; numbers as the page unpacks them, float32 in base64. Its prompt, if it is another than the group's:
-    outputs of one session have their own."""
+def _response(views: Sequence[Mapping[str, Any]], prompt: str, vocabulary: dict) -> dict[str, Any]:
+    """One response, and what is each method's own in `views`; numbers as the page unpacks them, float32 in base64. Its
+    prompt, if it is another than the group's: outputs of one session have their own."""
+    row = views[0]
     tokens = [vocabulary.setdefault(pair, len(vocabulary)) for pair in zip(row["ids"], row["tokens"], strict=True)]
-    packed = {name: None if row[name] is None else _packed(row[name], np.float32) for name in COLUMNS}
-    policy = _packed(row["policy"], np.uint8)
-    own = None if row["prompt"] == prompt else row["prompt"]
-    one = {"reward": row["reward"], "success": row["success"], "prompt": own}
-    return {**one, "tokens": _packed(tokens, np.uint32), "policy": policy, **packed}
+
+    def packed(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+        return {name: None if row[name] is None else _packed(row[name], np.float32) for name in columns}
+
+    return {
+        "reward": row["reward"],
+        "prompt": None if row["prompt"] == prompt else row["prompt"],
+        "length": len(tokens),
+        "tokens": _packed(tokens, np.uint32),
+        "policy": _packed(row["policy"], np.uint8),
+        **packed(row, SHARED),
+        "views": [{"success": one["success"], **packed(one, COLUMNS[len(SHARED) :])} for one in views],
+    }
 
 
 def _packed(numbers: Sequence[Any], dtype: type) -> str:
-    return base64.b64encode(np.asarray(numbers, dtype).astype(np.dtype(dtype).newbyteorder("<")).tobytes()).decode()
+    """In base64; one number where all are the same, as in a response that GRPO gives one advantage."""
+    array = np.asarray(numbers, np.dtype(dtype).newbyteorder("<"))
+    return base64.b64encode((array[:1] if len(array) and (array == array[0]).all() else array).tobytes()).decode()
 
 
 class _Tokens:
@@ -264,7 +295,7 @@ def _extremes(tokens: _Tokens, places: Sequence[tuple[int, int, Mapping[str, Any
 def run(
     place: Path,
     out: Path | None = None,
-    method: str | None = None,
+    methods: Sequence[str] = (),
     given: Sequence[str] = (),
     step: int | None = None,
     say: Callable[[str], Any] = print,
@@ -273,9 +304,8 @@ def run(
 
     Args:
         place: where records are, see `read_records`.
-        out: the page (default: inspect.html in that folder, or beside that file; of a method inspect-METHOD.html).
-        method, given: as which method would have it, and its options as KEY=VALUE; of the run's own method the others
-            are the run's.
+        out: the page (default: inspect.html in that folder, or beside that file; of methods inspect-NAME-NAME.html).
+        methods, given: as which methods would have it, too, and their options, see `_chains`.
         step: of the one record to show; None for all.
 
     Raises:
@@ -284,22 +314,43 @@ def run(
         OSError: the page cannot be written.
     """
     records = read_records(place, step)
-    options = {}
-    for key, values in whatif.options_of(given).items():
-        if len(values) != 1:
-            text = f"{key}={','.join(map(str, values))}"
-            raise OptionError("--set", text, "the page shows one value; `egsw-plugin whatif` compares several")
-        options[key] = values[0]
-    if options and method is None:
-        raise OptionError("--set", " ".join(given), "say whose options these are, with --method")
-    ran = whatif.ran_of(records) if method is not None else None
-    chain = None if method is None else whatif.chain_of(method, options, ran)
-    text = page(records, place.resolve().name, chain, " ".join([method or "", *given]).strip())
-    other = "" if method is None else "-" + re.sub(r"[^\w.-]+", "-", method)
-    out = out or (place if place.is_dir() else place.parent) / f"inspect{other}.html"
+    text = page(records, place.resolve().name, _chains(records, methods, given))
+    others = re.sub(r"[^\w.-]+", "-", "-".join(["", *methods]))
+    out = out or (place if place.is_dir() else place.parent) / f"inspect{others}.html"
     if out.is_dir():
         raise DataError(f"--out {out} is a folder; name a file")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
     say(f"{out}: {len(records)} steps, {len(text) / 2**20:.1f} MiB")
     return out
+
+
+def _chains(records: Sequence[Record], methods: Sequence[str], given: Sequence[str]) -> dict[str, Chain]:
+    """The chains of methods, by what they are called on the page.
+
+    given: METHOD.KEY=VALUE, or KEY=VALUE of the only method. What is not given of the run's own method is as it ran.
+    """
+    asked: dict[str, list[str]] = {}
+    for method in methods:
+        if method in asked:
+            raise OptionError("--method", method, "it comes twice; leave one out")
+        asked[method] = []
+    for text in given:
+        whose = next((m for m in methods if text.startswith(f"{m}.")), methods[0] if len(methods) == 1 else None)
+        if whose is None:
+            several = f"write METHOD.OPTION=VALUE, with one of {', '.join(methods)}"
+            raise OptionError("--set", text, several if methods else "say whose these options are, with --method")
+        asked[whose].append(text.removeprefix(f"{whose}."))
+    ran = whatif.ran_of(records) if methods else None
+    return {" ".join([m, *texts]): whatif.chain_of(m, _single(texts), ran) for m, texts in asked.items()}
+
+
+def _single(given: Sequence[str]) -> dict[str, Any]:
+    """Options of one value each."""
+    options = {}
+    for key, values in whatif.options_of(given).items():
+        if len(values) != 1:
+            text = f"{key}={','.join(map(str, values))}"
+            raise OptionError("--set", text, "the page shows one value; `egsw-plugin whatif` compares several")
+        options[key] = values[0]
+    return options

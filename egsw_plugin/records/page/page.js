@@ -18,21 +18,25 @@ const number = (x, unit = "") => (Number.isNaN(x) ? "not a number" : Number(x.to
 
 // ------------------------------------------------------------------------------------------------------------ numbers
 
-const unpack = (text, type) => {
+const unpack = (text, type, length) => {
   const raw = atob(text);
   const bytes = new Uint8Array(raw.length);
   for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
-  return new type(bytes.buffer);
+  const found = new type(bytes.buffer);
+  return found.length === length ? found : new type(length).fill(found[0]); // all the same
 };
 const unpacked = new WeakMap();
-const numbersOf = (response) => {
-  if (!unpacked.has(response)) {
-    const found = { tokens: unpack(response.tokens, Uint32Array), policy: unpack(response.policy, Uint8Array) };
-    for (const name of data.columns) if (response[name] !== null) found[name] = unpack(response[name], Float32Array);
+const numbersOf = (response, view = state.view) => {
+  const own = response.views[view]; // what is the method's; the rest is there once
+  if (!unpacked.has(own)) {
+    const packed = { ...response, ...own };
+    const from = (name, type) => unpack(packed[name], type, response.length);
+    const found = { tokens: from("tokens", Uint32Array), policy: from("policy", Uint8Array) };
+    for (const name of data.columns) if (packed[name] !== null) found[name] = from(name, Float32Array);
     found.change = found.advantage.map((a, i) => a - found.base[i]);
-    unpacked.set(response, found);
+    unpacked.set(own, found);
   }
-  return unpacked.get(response);
+  return unpacked.get(own);
 };
 
 // ------------------------------------------------------------------------------------------------------------- colours
@@ -84,8 +88,12 @@ const tokenText = (token) => shown(data.vocabulary[token]);
 
 // --------------------------------------------------------------------------------------------------------------- state
 
-const state = { step: 0, group: 0, colour: data.steps[0].colours[0], current: null };
+const several = data.steps[0].views.length > 1;
+// A page that was asked for with a method opens as that one, in a colour in which methods differ.
+const state = { step: 0, group: 0, view: several ? 1 : 0, colour: several ? "part" : "entropy", current: null, read: null };
 const step = () => data.steps[state.step];
+const view = () => step().views[state.view];
+const chosen = () => (view().colours.includes(state.colour) ? state.colour : view().colours[0]);
 const group = () => step().groups[state.group];
 let columns = [];
 
@@ -113,9 +121,10 @@ function fill(chunk) {
 function dye(span, numbers, i) {
   const kinds = [];
   if (numbers.policy[i]) {
-    const value = valueOf(state.colour, numbers, i);
-    kinds.push(classOf(state.colour, value, step().limits[state.colour]));
-    if (COLOURS[state.colour].middle === 1 && value < 0) kinds.push("turned");
+    const colour = chosen();
+    const value = valueOf(colour, numbers, i);
+    kinds.push(classOf(colour, value, step().limits[colour]));
+    if (COLOURS[colour].middle === 1 && value < 0) kinds.push("turned");
   } else kinds.push("tool");
   if (data.special[numbers.tokens[i]]) kinds.push("special");
   if (state.current && state.current.i === i && columns[state.current.column].numbers === numbers) kinds.push("current");
@@ -146,25 +155,40 @@ function chunksOf(column, numbers) {
 const HINT = at("readout").textContent;
 function showGroup() {
   observer.disconnect();
-  state.current = null;
+  state.current = state.read = null;
   at("readout").textContent = HINT;
   at("group").value = state.group;
   at("prompt").lastElementChild.textContent = promptText(group().prompt);
-  columns = group().responses.map((response) => ({ response, numbers: numbersOf(response) }));
+  weigh();
   at("responses").replaceChildren(
     ...columns.map(({ response, numbers }, column) => {
-      const outcome = response.success ? "success" : "failure";
-      const title = `${outcome}, reward ${number(response.reward)}, ${numbers.tokens.length} tokens`;
-      const tokens = make("div", { class: "tokens", tabindex: 0, role: "group", "aria-label": `response ${column + 1}: ${title}` });
+      const tokens = make("div", { class: "tokens", tabindex: 0, role: "group" });
       tokens.dataset.column = column;
       tokens.append(...chunksOf(column, numbers));
       const own = response.prompt === null ? [] : [
         make("details", {}, make("summary", {}, "Prompt"), make("div", { class: "text", dir: "auto" }, promptText(response.prompt))),
       ];
-      return make("article", { class: outcome }, make("h3", {}, title), ...own, tokens);
+      return make("article", {}, make("h3"), ...own, tokens);
     }),
   );
+  judge();
   document.querySelectorAll(".chunk").forEach((chunk) => observer.observe(chunk));
+}
+
+// The group's numbers, and then its outcomes, as the method has them.
+function weigh() {
+  columns = group().responses.map((response) => ({
+    response, numbers: numbersOf(response), outcome: response.views[state.view].success ? "success" : "failure",
+  }));
+}
+function judge() {
+  columns.forEach(({ response, numbers, outcome }, column) => {
+    const article = at("responses").children[column];
+    const title = `${outcome}, reward ${number(response.reward)}, ${numbers.tokens.length} tokens`;
+    article.className = outcome;
+    article.firstElementChild.textContent = title;
+    article.lastElementChild.setAttribute("aria-label", `response ${column + 1}: ${title}`);
+  });
 }
 
 function recolour() {
@@ -173,11 +197,12 @@ function recolour() {
     const { numbers } = columns[span.parentNode.dataset.column];
     dye(span, numbers, Number(span.dataset.i));
   });
+  if (state.read) read(state.read.column, state.read.i);
 }
 
 function showLegend() {
-  const { title, unit, diverging, middle } = COLOURS[state.colour];
-  const limit = step().limits[state.colour];
+  const { title, unit, diverging, middle } = COLOURS[chosen()];
+  const limit = step().limits[chosen()];
   const [low, high] = !diverging ? [0, limit] : middle === 1 ? [Math.exp(-limit), Math.exp(limit)] : [-limit, limit];
   const swatches = [];
   const letter = diverging ? "d" : "s";
@@ -195,23 +220,32 @@ function showLegend() {
 
 // ------------------------------------------------------------------------------------------------------------- readout
 
+const valueIn = (numbers, colour, i) => {
+  if (!numbers[colour]) return "not known";
+  const none = colour === "weight" && Number.isNaN(numbers.weight[i]) && numbers.base[i] === 0;
+  return none ? "none (the base is 0)" : number(numbers[colour][i]);
+};
+
 function read(column, i) {
-  const { numbers, response } = columns[column];
+  state.read = { column, i };
+  const { numbers, response, outcome } = columns[column];
+  const valueOfAll = (colour) => {
+    if (!several || colour !== chosen()) return valueIn(numbers, colour, i);
+    const all = step().views.map(({ name }, v) => `${name}: ${valueIn(numbersOf(response, v), colour, i)}`);
+    return `${valueIn(numbers, colour, i)} [${all.join(", ")}]`;
+  };
   const policy = numbers.policy[i];
   const parts = [make("b", {}, tokenText(numbers.tokens[i])), ` id ${data.ids[numbers.tokens[i]]}, place ${i + 1}`];
   if (!policy) parts.push(", not the policy's");
   else {
     if (numbers.entropy) parts.push(` · entropy ${number(numbers.entropy[i], " nats")}`);
     if (numbers.old_log_prob) parts.push(` · log-probability ${number(numbers.old_log_prob[i])}`);
-    if (numbers.weight) {
-      const none = Number.isNaN(numbers.weight[i]) && numbers.base[i] === 0;
-      parts.push(` · weight ${none ? "none (the base is 0)" : number(numbers.weight[i])}`);
-    }
-    parts.push(` · base ${number(numbers.base[i])} · advantage ${number(numbers.advantage[i])}`);
-    parts.push(` · change ${number(numbers.change[i])}`);
-    if (numbers.part) parts.push(` · the entropy's part ${number(numbers.part[i])}`);
+    if (numbers.weight) parts.push(` · weight ${valueOfAll("weight")}`);
+    parts.push(` · base ${number(numbers.base[i])} · advantage ${valueOfAll("advantage")}`);
+    parts.push(` · change ${valueOfAll("change")}`);
+    if (numbers.part) parts.push(` · the entropy's part ${valueOfAll("part")}`);
   }
-  at("readout").replaceChildren(...parts, ` · response ${Number(column) + 1} (${response.success ? "success" : "failure"})`);
+  at("readout").replaceChildren(...parts, ` · response ${Number(column) + 1} (${outcome})`);
 }
 
 const spanOf = (column, i) => {
@@ -293,18 +327,25 @@ function course({ title, edges, success, failure, few }) {
 function showStep() {
   at("step").value = state.step;
   at("about").textContent = `${data.title} · step ${step().number} · ${step().method}`;
+  at("method").replaceChildren(make("legend", {}, "Method"), ...step().views.map(({ name }, i) => radio("method", i, name, setView)));
+  state.group = Math.min(state.group, step().groups.length - 1);
+  showView();
+  showLegend();
+  showGroup();
+}
+
+function showView() {
+  check("method", state.view);
+  check("colour", chosen());
+  document.querySelectorAll("#colour input").forEach((input) => (input.disabled = !view().colours.includes(input.value)));
   const options = step().groups.map((g, i) => {
-    const right = g.responses.filter((r) => r.success).length;
+    const right = g.responses.filter((r) => r.views[state.view].success).length;
     return make("option", { value: i }, `${i + 1}: ${right} of ${g.responses.length} right, ${g.uid.slice(0, 8)}`);
   });
   at("group").replaceChildren(...options);
-  if (!step().colours.includes(state.colour)) state.colour = step().colours[0];
-  document.querySelectorAll("#colour input").forEach((input) => {
-    input.disabled = !step().colours.includes(input.value);
-    input.checked = input.value === state.colour;
-  });
-  at("charts").replaceChildren(...step().histograms.map(histogram), ...step().courses.flatMap(course));
-  at("extremes").replaceChildren(...step().extremes.map(({ title, tokens }) => {
+  at("group").value = state.group;
+  at("charts").replaceChildren(...view().histograms.map(histogram), ...view().courses.flatMap(course));
+  at("extremes").replaceChildren(...view().extremes.map(({ title, tokens }) => {
     const rows = tokens.map(({ value, group, response, token, before, own, after }) => {
       const button = make("button", { type: "button", class: "context", dir: "auto" },
         shown(before), make("b", {}, shown(own)), shown(after));
@@ -318,17 +359,29 @@ function showStep() {
     });
     return make("div", {}, make("h2", {}, title), make("table", {}, make("tbody", {}, ...rows)));
   }));
-  state.group = Math.min(state.group, step().groups.length - 1);
-  showLegend();
-  showGroup();
 }
 
 // -------------------------------------------------------------------------------------------------------------- control
 
+const radio = (name, value, title, set) => {
+  const input = make("input", { type: "radio", name, value });
+  input.addEventListener("change", () => set(value));
+  return make("label", {}, input, " ", title);
+};
+const check = (name, value) =>
+  document.querySelectorAll(`#${name} input`).forEach((input) => (input.checked = input.value === String(value)));
 function setColour(colour) {
-  if (!step().colours.includes(colour)) return;
+  if (!view().colours.includes(colour)) return;
   state.colour = colour;
-  document.querySelectorAll("#colour input").forEach((input) => (input.checked = input.value === colour));
+  check("colour", colour);
+  recolour();
+}
+// In place: the tokens stay, and with them what is chosen and how far all is scrolled.
+function setView(number) {
+  state.view = number;
+  weigh();
+  judge();
+  showView();
   recolour();
 }
 function move(by) {
@@ -338,11 +391,8 @@ function move(by) {
 }
 
 data.steps.forEach((s, i) => at("step").append(make("option", { value: i }, String(s.number))));
-Object.entries(COLOURS).forEach(([name, { title }]) => {
-  const input = make("input", { type: "radio", name: "colour", value: name });
-  input.addEventListener("change", () => setColour(name));
-  at("colour").append(make("label", {}, input, " ", title));
-});
+at("colour").append(...Object.entries(COLOURS).map(([name, { title }]) => radio("colour", name, title, setColour)));
+document.querySelectorAll(".several").forEach((element) => (element.hidden = !several));
 at("step").addEventListener("change", (event) => ((state.step = Number(event.target.value)), showStep()));
 at("group").addEventListener("change", (event) => ((state.group = Number(event.target.value)), showGroup()));
 at("previous").addEventListener("click", () => move(-1));
@@ -371,6 +421,7 @@ document.addEventListener("keydown", (event) => {
   }
   if (event.key === "n") move(1);
   if (event.key === "p") move(-1);
+  if (event.key === "m" && several) setView((state.view + 1) % step().views.length);
   const colour = Object.keys(COLOURS)[Number(event.key) - 1];
   if (colour && event.key >= "1") setColour(colour);
 });
