@@ -8,7 +8,6 @@
 
 import math
 import re
-import string
 from functools import lru_cache
 
 from .dress import undressed
@@ -90,14 +89,6 @@ _GROUPS = re.compile(
 _LAST_DOLLAR = re.compile(r"\\\$[\s.,$]*$")
 _LAST_STOP = re.compile(r"(?<!\\right)\.$")
 NEXT_SENTENCE = re.compile(r"[.!]\s+(?=[A-Z])")
-# x = 12, and that is all. \sqrt3, since 1+2=3. Not: 12, and thirteen.
-_WORDS = string.ascii_letters + "'’,. !"
-_REMARK = re.compile(
-    r"(?:, | (?=and ))(?:(?:and|but|so|thus|hence|therefore) )?"
-    r"(?:that|this|these|those|it|we|there|they|nothing)(?:['’][a-z]+)? [a-z]{2}"
-)
-_TAKEN_BACK = re.compile(r"\b(?:not|wrong|incorrect|or|if|when|unless|twice|half|double)\b|n['’]t\b")
-_SINCE = re.compile(r", (?:since|because|as|where|which) [A-Za-z\d\\(]")
 _THOUGHT = re.compile(r"\s*<think>(.*)</think>(.*)", re.DOTALL)
 _COMMAS = re.compile(r"^((?:[A-Za-z]\s*=\s*)?\{?\s*[-+]?)([1-9]\d{0,2}(?:,\d{3})+)(?=(?:\.\d+)?\s*\}?$)")
 _EDGE = re.compile(r"^(?:=|\\(?:approx|sim|simeq|cong|implies|therefore|Rightarrow)(?![A-Za-z]))\s*")
@@ -340,7 +331,7 @@ def as_latex(statement: str, named: bool = False) -> str:
     statement = _DELIMITER.sub("$", quoted[1] + quoted[2] if quoted else statement)
     if statement[:1] == "$" and (alone := _FORMULA_ALONE.fullmatch(statement)):
         return in_box(alone[1])
-    statement = _without_remark(NEXT_SENTENCE.split(_THOUSANDS.sub("", undressed(statement)), 1)[0])
+    statement = NEXT_SENTENCE.split(_THOUSANDS.sub("", undressed(statement)), 1)[0]
     if "(" in statement:
         statement = _ROUNDED.sub("", _ALSO.sub(_also, statement))
     if statement[:1] in "mMnN":
@@ -374,19 +365,6 @@ def as_latex(statement: str, named: bool = False) -> str:
         return f"answer: {spaced(statement)}"
     number = NUMBER_IN_WORDS.match(statement)
     return in_box(number[1].rstrip(",") if number else statement)
-
-
-def _without_remark(statement: str) -> str:
-    r"""A statement without a clause behind it, whose words math-verify reads as one more member of a list.
-
-    >>> _without_remark("x = 12, and that is all"), _without_remark("2x, since 1+1=2"), _without_remark("1, 2, and 3")
-    ('x = 12', '2x', '1, 2, and 3')
-    """
-    remark = _REMARK.search(statement, len(statement.rstrip(_WORDS)))
-    if remark and not _TAKEN_BACK.search(statement, remark.start()):
-        statement = statement[: remark.start()]
-    since = None if "$" in statement else _SINCE.search(statement)
-    return statement[: since.start()] if since else statement
 
 
 def _is_rounded(formula: str, decimal: str, places: str) -> bool:
