@@ -111,7 +111,7 @@ as_many_gpus() { # as the checkpoint's that verl will load: minutes later it wou
     [ -e "${saved[0]}" ] || return 0 # Megatron's
     [[ "$nodes $gpus" =~ ^[1-9][0-9]*\ [1-9][0-9]*$ ]] || return 0 # verl says what is wrong
     here=$((nodes * gpus)) saved=${saved[0]##*_world_size_} saved=${saved%%_*}
-    [ "$here" = "$saved" ] || fail "$from was saved by $saved GPUs, and this run has $here (NNODES=$nodes times\
+    [ -e "$from/actor/model_world_size_${here}_rank_0.pt" ] || fail "$from was saved by $saved GPUs, and this run has $here (NNODES=$nodes times\
  NGPUS_PER_NODE=$gpus). FSDP loads a checkpoint on as many GPUs as saved it: set the two so that they make $saved. Or give\
  the actor's weights alone, as MODEL_PATH=FOLDER and without CHECKPOINT, to a run with another OUT, which begins at step 0\
  with a new optimizer. This makes the FOLDER: $PYTHON -m verl.model_merger merge --backend fsdp\

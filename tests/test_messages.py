@@ -193,13 +193,13 @@ def test_through_the_command():
 
 
 @pytest.mark.parametrize("search", [[], ["hydra.searchpath=[pkg://verl.trainer.config]"]])
-@pytest.mark.parametrize("choice", ["method=gtpo", "method=gtop", "machine=fsdp", "sampling=dapo"])
-def test_a_recipe_that_hydra_does_not_find(search, choice):
+@pytest.mark.parametrize("method, key", [("gtpo", "algorithm.adv_estimator"), ("fipo", "policy_loss.loss_mode")])
+def test_a_method_that_hydra_does_not_find(search, method, key):
     """A real composition: hydra makes a key of the choice, and only warns."""
-    result = doctor.configuration(None, [*COMPLETE, *search, f"+{choice}"])
-    key, _, value = choice.partition("=")
-    assert result.status == "failed" and result.found == f"{key}={value!r}"
-    assert misplaced.SEARCH in result.fix
+    result = doctor.configuration(None, [*COMPLETE, GRPO, *search, f"+method={method}"])
+    assert result.status == "failed" and result.found == f"method={method!r}"
+    assert key in result.fix and f"'{misplaced.SEARCH}' and +method={method}" in result.fix
+    assert doctor.configuration(None, [*COMPLETE, misplaced.SEARCH, f"+method={method}"]).status == "ok"
 
 
 def test_a_recipe_that_hydra_finds_leaves_no_key():
@@ -209,9 +209,14 @@ def test_a_recipe_that_hydra_finds_leaves_no_key():
     misplaced.check(config, ["gtpo"])
 
 
-def test_a_recipe_of_ones_own_that_hydra_does_not_find_is_warned_of():
-    result = doctor.configuration(None, [*COMPLETE, GRPO, "+method=mine"])
-    assert result.status == "ok" and f"method is read by nobody here; if {misplaced.SEARCH}" in result.found
+@pytest.mark.parametrize(
+    "key", ["method=mine", "method=grpo", "method=gspo", "machine=gpu", "machine=cpu", "sampling=1"]
+)
+def test_a_key_that_may_be_ones_own_is_warned_of(key):
+    config = compose_launch(None, [*COMPLETE, GRPO, f"+{key}"])
+    misplaced.check(config, [])
+    (warning,) = misplaced.warnings(config, [])
+    assert warning.startswith(f"{key.partition('=')[0]} is read by nobody here; if {misplaced.SEARCH}")
 
 
 def test_the_groups_of_recipes():

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import warnings
@@ -60,7 +61,7 @@ def draw(tasks: list[Task], counts: list[int], seed: int) -> list[list[Problem]]
             text=True,
             encoding="utf-8",
             env={**os.environ, "PYTHONHASHSEED": "1", "PYTHONUTF8": "1"},
-            start_new_session=True,  # Ctrl-C is for this process alone, which then ends the child
+            preexec_fn=_left_to_the_parent,
         )
     except OSError as error:
         raise DataError(f"cannot start {sys.executable}: {error.strerror or error}") from error
@@ -70,6 +71,11 @@ def draw(tasks: list[Task], counts: list[int], seed: int) -> list[list[Problem]]
     if "error" in reply:
         raise DataError(reply["error"])
     return [[Problem(*problem) for problem in problems] for problems in reply["problems"]]
+
+
+def _left_to_the_parent() -> None:
+    """Ctrl-C is for the parent alone, which then ends the child."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _draw(tasks: list[Task], counts: list[int], seed: int) -> list[list[Problem]]:

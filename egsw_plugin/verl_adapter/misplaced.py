@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,17 +22,30 @@ from omegaconf import OmegaConf
 from ..errors import MemberError, OptionError
 from ..methods import LOSSES, MEMBERS
 from ..methods.chain import check_keys, check_options
-from ..methods.places import CHAIN, CREDIT, OWN, Guess, Place, best, either, guesses, leaves, whose
+from ..methods.places import (
+    CHAIN,
+    CREDIT,
+    ESTIMATOR,
+    LOSS_MODE,
+    OWN,
+    Guess,
+    Place,
+    best,
+    either,
+    guesses,
+    leaves,
+    whose,
+)
 from ..options import show
 from ..options.spelling import alike, close
-from .configuration import Sections, is_set
+from .configuration import Sections, is_set, select
 
 SECTIONS = ("egsw", "gtpo", "grpo_s")  # which members have directly under `algorithm`
 OURS = (*SECTIONS, "credit", "record")
 POLICY_LOSS = ("actor_rollout_ref", "actor", "policy_loss")
 NEAR = 0.8  # likeness from which a misspelt option is taken for one of ours where options of ours are looked for
 FREE = ("kwargs", "override")  # sections with such a name are read by others, and may hold anything
-GROUPS = ("method", "machine", "sampling")  # of recipes/: a choice of one leaves no key in what hydra composes
+GROUPS = ("method", "machine", "sampling")  # of recipes/: a choice that hydra does not find becomes a key
 SEARCH = "hydra.searchpath=[pkg://egsw_plugin.recipes]"
 CUSTOM = ("data", "reward")  # here the user's own classes read keys of their own
 
@@ -66,7 +80,7 @@ def check(config: Any, chosen: Collection[str]) -> None:
     for added in _added(plain):
         if added.place == ("algorithm",) and added.key in OURS:
             continue
-        if fix := _group(added) or _refusal(added, chosen, plain):
+        if fix := _unfound_method(added, config) or _refusal(added, chosen, plain):
             raise OptionError(added.name, added.value, fix)
 
 
@@ -92,14 +106,23 @@ def warnings(config: Any, chosen: Collection[str]) -> Iterator[str]:
             yield f"{added.name} is read by nobody here; if {meant} is meant, set that"
 
 
-def _group(added: Added) -> str:
-    """What to do about a recipe that was chosen and that hydra did not find: it warns, and makes a key of it."""
-    if added.place or added.key not in GROUPS:
+def _unfound_method(added: Added, config: Any) -> str:
+    """What to do about a method that was chosen and that hydra did not find: it warns, and makes a key of it.
+
+    A key of this name that stands for nothing, or says what runs, may be the user's own.
+    """
+    file = Path(__file__).parents[1] / "recipes" / "method" / f"{added.value}.yaml"
+    if added.path != ("method",) or not re.fullmatch(r"\w+", str(added.value)) or not file.is_file():
         return ""
-    names = [file.stem for file in (Path(__file__).parents[1] / "recipes" / added.key).glob("*.yaml")]
-    if not close(str(added.value), names):
-        return ""
-    return f"hydra found no recipes, and made a key of this choice, which nobody reads; add '{SEARCH}' to the launch"
+    recipe = OmegaConf.create(yaml.safe_load(file.read_text("utf-8")))
+    for key in (ESTIMATOR, LOSS_MODE):
+        ours, theirs = (select(each, key) for each in (recipe, config))
+        if ours not in (None, theirs):
+            return (
+                f"nobody reads this key, and {key} is {theirs}, where that recipe has {ours}: give the launch "
+                f"'{SEARCH}' and +method={added.value}, or take the key out"
+            )
+    return ""
 
 
 def _check_own_sections(config: Any, chosen: Collection[str]) -> None:

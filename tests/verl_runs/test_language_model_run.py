@@ -23,7 +23,7 @@ ASSETS = ROOT / "outputs/assets/reasoning_gym"
 def test_two_steps_of_a_language_model(tmp_path):
     record = tmp_path / "first.pt"
     environment = {"VERL_USE_EXTERNAL_MODULES": "record_engine", "PYTHONPATH": str(HERE), "RECORD_ENGINE": str(record)}
-    overrides = ["data.val_max_samples=16", "trainer.save_freq=-1"]
+    overrides = ["data.val_max_samples=8", "trainer.save_freq=-1"]
     run = start(tmp_path / "out", [LAUNCHER, *overrides], 2, STEPS="2", ASSETS=str(ASSETS), **environment)
     assert_in_effect_on_a_language_model(run)
     assert "bfloat16" not in run.screen  # no warning of an entropy in 16 bits
@@ -46,10 +46,10 @@ def test_two_steps_of_a_language_model(tmp_path):
         for step in (0, 2)
     ]
     before, after = ({row["input"] for row in rows} for rows in dumps)
-    assert before == after and len(before) == 16
+    assert before == after and len(before) == 8
     assert {"acc", "format", "pred", "data_source"} <= dumps[0][0].keys()
     summary = (tmp_path / "out/summary.md").read_text()
-    assert "16 problems" in summary and "step 0, " in summary and "step 2, " in summary
+    assert "8 problems" in summary and "step 0, " in summary and "step 2, " in summary
     assert len(read_metrics(tmp_path / "out/metrics.jsonl").training) == 2
 
 
