@@ -26,15 +26,10 @@ SCHEMA = 1  # of the file
 FILE = "egsw_plugin.json"  # in verl's folder of a checkpoint
 
 
-@sampled([0.2, 1.0, "initial"], [0.0, 1e3])
+@sampled([0.2, 1.0, "initial"], [0.0, 1e3], values="an entropy in nats >= 0, or initial: that of the run's first step")
 def target_entropy(value: Any) -> float | str:
     """Accept a number of nats, or `initial`."""
-    if value == "initial":
-        return "initial"
-    try:
-        return in_range(0, math.inf, inclusive=True)(value)
-    except ValueError:
-        raise ValueError("use an entropy in nats >= 0, or initial: that of the run's first step") from None
+    return "initial" if value == "initial" else in_range(0, math.inf, inclusive=True).accept(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,9 +169,7 @@ class Scale(Controller):
 
     controller: ClassVar[str] = "scale"
 
-    factor: float = option(
-        2.0, in_range(1, math.inf, inclusive=False), "what the value is multiplied or divided by; > 1"
-    )
+    factor: float = option(2.0, in_range(1, math.inf, inclusive=False), "what the value is multiplied or divided by")
     min: float = option(1e-4, positive, "least magnitude")
     max: float = option(1.0, positive, "greatest magnitude")
 

@@ -3,9 +3,11 @@
 Its commands are checked by test_commands.py; `make docs` builds the site.
 """
 
+import contextlib
 import doctest
 import html
 import importlib.util
+import math
 import re
 import subprocess
 from pathlib import Path
@@ -19,16 +21,18 @@ from egsw_plugin.cli import main
 from egsw_plugin.kernels import compiled
 from egsw_plugin.methods import MEMBERS, pages
 from egsw_plugin.methods.interface import Base
+from egsw_plugin.options import walk
 from egsw_plugin.study.record import read_finished_runs
 
 ROOT = Path(__file__).parents[1]
+OPTIONS = ROOT / "docs" / "options.md"
 FOLDERS = ("docs", "recipes", "patches", "benchmarks")
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))]
 
 
 def test_the_page_of_options_is_the_programs_own(capsys):
     assert main(["options"]) == 0
-    assert capsys.readouterr().out.strip() in (ROOT / "docs" / "options.md").read_text()
+    assert capsys.readouterr().out.strip() in OPTIONS.read_text()
 
 
 def test_the_page_of_the_family_is_the_members_own():
@@ -43,6 +47,32 @@ def test_every_member_says_what_it_is(member):
     assert member.source and member.formula
     if pages.kind(member) != "policy loss":
         assert member.favours and member.cost
+
+
+def test_the_bounds_in_the_page_of_options_are_those_that_hold():
+    """The page's text against the checks, at each bound and just beyond it."""
+    checks = {}
+    for member in pages.members():
+        checks |= {(member.section, key): metadata["check"] for key, _, metadata in walk(member.options_type)}
+    bounds = 0
+    for title, table in re.findall(r"^## .*`(algorithm\.\S+|actor_\S+)`\n\n((?:\|.*\n)+)", OPTIONS.read_text(), re.M):
+        for row in table.splitlines()[2:]:
+            name, _, _, accepted, _ = re.split(r" (?<!\\)\| ", row.removeprefix("| ").removesuffix(" |"), maxsplit=4)
+            key = (title, name.split("`")[1])
+            if "low" in accepted:
+                continue
+            for sign, text in re.findall(r"([<>]=?) ([\d.e+-]+)", accepted):
+                bound, beyond = float(text), -math.inf if sign[0] == ">" else math.inf
+                tries = [
+                    (bound, "=" in sign),
+                    (math.nextafter(bound, -beyond), True),
+                    (math.nextafter(bound, beyond), False),
+                ]
+                for value, right in tries:
+                    with contextlib.nullcontext() if right else pytest.raises(ValueError, match=r"^use "):
+                        assert checks[key](value) == value
+                bounds += 1
+    assert bounds > 50
 
 
 def test_options_of_a_method_that_is_not_there(capsys):

@@ -23,14 +23,14 @@ class AdaptiveClipOptions(Options):
     epsilon: float = option(
         0.6,
         in_range(0, 1, inclusive=False),
-        "the ratio's lower bound is 1 - epsilon, and the upper one at least 1 / (1 - epsilon); > 0 and < 1",
+        "the ratio's lower bound is 1 - epsilon, and the upper one at least 1 / (1 - epsilon)",
         "e",
         "0.6",
     )
     k: float = option(
         RISING,
         in_range(0, 1e3, inclusive=True),
-        "what is added to the upper bound; >= 0. The report averages the entropy with importance weights whose form "
+        "what is added to the upper bound. The report averages the entropy with importance weights whose form "
         "was not to be had: here it is the old policy's plain mean",
         "k",
         "+-0.25 a step within [0, 2.5], target 0.3",

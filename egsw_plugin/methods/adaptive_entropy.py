@@ -24,7 +24,7 @@ class AdaptiveEntropyOptions(Options):
     coefficient: float = option(
         SKYWORK,
         in_range(0, 1e3, inclusive=True),
-        "coefficient of minus the current entropy (nats) in the loss; >= 0. The default is Skywork's rule (whose code "
+        "coefficient of minus the current entropy (nats) in the loss. The default is Skywork's rule (whose code "
         "measures the surprisal); TRL's is {controller: step, delta: 0.005, max: 1.0, comparison: at_most, gate: last}",
         "c",
         "0 at first, +-1e-4 a step within [0, 0.005], target 0.2, in effect only below the target",

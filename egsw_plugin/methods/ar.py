@@ -19,7 +19,7 @@ class AROptions(Options):
     alpha: float = option(
         0.2,
         in_range(0, 1, inclusive=True),
-        "weight of the probability in the factor, which lies between 1 - alpha and 1; 0 to 1",
+        "weight of the probability in the factor, which lies between 1 - alpha and 1",
         "alpha",
         "0.2 alone, 0.3 with Lopti (two passes of the update, which this plugin does not have)",
     )

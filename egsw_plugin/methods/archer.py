@@ -25,7 +25,7 @@ class ArcherOptions(uncertainty.UncertaintyOptions):
     quantile: float = option(
         0.8,
         in_range(0, 1, inclusive=False),
-        "a token is uncertain if its entropy is at least this quantile of its response's; > 0 and < 1",
+        "a token is uncertain if its entropy is at least this quantile of its response's",
         "",
         "0.8",
     )

@@ -24,11 +24,11 @@ class CEGPPOOptions(Options):
     beta1: float = option(
         0.75,
         BETA,
-        "weight of the gradient where r < 1 - low and A < 0; >= 0 (0.25 by default in the authors' code)",
+        "weight of the gradient where r < 1 - low and A < 0 (0.25 by default in the authors' code)",
         "beta_1",
         "0.75 (7B), 0.5 (1.5B)",
     )
-    beta2: float = option(1.0, BETA, "weight of the gradient where r > 1 + high and A > 0; >= 0", "beta_2", "1")
+    beta2: float = option(1.0, BETA, "weight of the gradient where r > 1 + high and A > 0", "beta_2", "1")
     dual_clip: float | None = option(10.0, *DUAL_CLIP, paper="10")
 
 

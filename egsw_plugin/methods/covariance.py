@@ -27,10 +27,10 @@ SHARE = in_range(0, 1, inclusive=True)
 class BatchClipCovOptions(Options):
     """Options of Clip-Cov (arXiv 2505.22617), section ``algorithm.credit.batch_clip_cov``."""
 
-    ratio: float = option(2e-4, SHARE, "share of the policy tokens that are drawn; 0 to 1", "r", "2e-4")
+    ratio: float = option(2e-4, SHARE, "share of the policy tokens that are drawn", "r", "2e-4")
     low: float = option(1.0, finite, "tokens are drawn among those whose covariance is at least this", "", "1")
     high: float = option(5.0, finite, "and at most this", "", "5")
-    seed: int = option(1, whole(0, 2**31 - 1), "of the draw, which follows from it and the batch; a whole number >= 0")
+    seed: int = option(1, whole(0, 2**31 - 1), "of the draw, which follows from it and the batch")
 
     def refusals(self) -> list[tuple[str, str]]:
         """Bounds between which nothing lies."""
@@ -42,11 +42,11 @@ class BatchClipCovOptions(Options):
 class BatchKLCovOptions(Options):
     """Options of KL-Cov (arXiv 2505.22617), section ``algorithm.credit.batch_kl_cov``."""
 
-    k: float = option(2e-3, SHARE, "share of the policy tokens that are anchored; 0 to 1", "k", "2e-3 (7B), 2e-4 (32B)")
+    k: float = option(2e-3, SHARE, "share of the policy tokens that are anchored", "k", "2e-3 (7B), 2e-4 (32B)")
     coefficient: float = option(
         1.0,
         in_range(0, 1e6, inclusive=True),
-        "coefficient of |log pi - log pi_old| in the loss of these tokens; >= 0 (verl's kl_cov: 0.1 by default)",
+        "coefficient of |log pi - log pi_old| in the loss of these tokens (verl's kl_cov: 0.1 by default)",
         "beta",
         "1",
     )

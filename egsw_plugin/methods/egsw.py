@@ -39,13 +39,11 @@ class EGSWOptions(uncertainty.UncertaintyOptions):
         "A",
         "GRPO",
     )
-    alpha: float = option(
-        0.5, finite, "weight of the entropy (nats) in the logit; any finite number", "alpha", "not public"
-    )
+    alpha: float = option(0.5, finite, "weight of the entropy (nats) in the logit", "alpha", "not public")
     temperature: float | str = option(
         3.0,
         or_auto(positive),
-        "temperature of the softmax over responses; > 0, or `auto`: in each batch the one that gives `effective_share` "
+        "temperature of the softmax over responses, or `auto`: in each batch the one that gives `effective_share` "
         "(ours, not the paper's)",
         "P",
         "not public",

@@ -19,12 +19,12 @@ class EntropyAdvantageOptions(uncertainty.UncertaintyOptions):
     """Options of the entropy advantage (arXiv 2506.14758), section ``algorithm.credit.entropy_advantage``."""
 
     alpha: float = option(
-        0.4, in_range(0, 1e6, inclusive=True), "weight of the entropy (nats); >= 0", "alpha", "0.4 GRPO, 0.1 PPO"
+        0.4, in_range(0, 1e6, inclusive=True), "weight of the entropy (nats)", "alpha", "0.4 GRPO, 0.1 PPO"
     )
     kappa: float = option(
         2.0,
         in_range(1, 1e6, inclusive=True),
-        "the bonus is at most |A| / kappa; >= 1, and above 1 no sign flips (1 in one public port, 5 in another)",
+        "the bonus is at most |A| / kappa; above 1 no sign flips (1 in one public port, 5 in another)",
         "kappa",
         "2",
     )

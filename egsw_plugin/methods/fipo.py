@@ -26,26 +26,24 @@ class FIPOOptions(Options):
     decay: float = option(
         32.0,
         in_range(0, 1e9, inclusive=False),
-        "after how many tokens a log-ratio counts half; > 0 (128 by default in the authors' code)",
+        "after how many tokens a log-ratio counts half (128 by default in the authors' code)",
         "tau",
         "32",
     )
-    clip: float = option(
-        0.2, in_range(0, 1, inclusive=True), "the factor lies within 1 - clip, 1 + clip; 0 to 1", "e_f", "0.2"
-    )
+    clip: float = option(0.2, in_range(0, 1, inclusive=True), "the factor lies within 1 - clip, 1 + clip", "e_f", "0.2")
     high_only: bool = option(
         False, flag, "`true`: the factor lies within 1, 1 + clip", paper="true for 32B, false for 7B"
     )
     safety: float = option(
         10.0,
         RATIO,
-        "where A < 0 and the ratio is above this, the factor is held within 0.8, 1; > 1 (4 by default in the authors' "
+        "where A < 0 and the ratio is above this, the factor is held within 0.8, 1 (4 by default in the authors' "
         "code and in ms-swift)",
         "s",
         "10",
     )
     largest_ratio: float = option(
-        10.0, RATIO, "tokens whose ratio is above this are left out of the sums of log-ratios; > 1", "c", "10"
+        10.0, RATIO, "tokens whose ratio is above this are left out of the sums of log-ratios", "c", "10"
     )
     drop: bool = option(
         True,

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import torch
 
 from .. import measure
 from ..kernels.selection import keep_batch, keep_sets
 from ..options import documented, option
-from ..options.checks import in_range, one_of, sampled
+from ..options.checks import in_range, one_of
 from . import uncertainty
 from .interface import Batch, Change, Requirements, Transform
-
-
-@sampled([0.2, 0.5], [1e-9, 1.0])
-def _share(value: Any) -> float:
-    """A share that is not 0, with which no token would learn."""
-    share = in_range(0, 1, inclusive=True)(value)
-    if share == 0:
-        raise ValueError("use a number > 0 and <= 1; with 0 no token would learn")
-    return share
 
 
 @documented
@@ -29,7 +19,7 @@ def _share(value: Any) -> float:
 class HighEntropyOptions(uncertainty.UncertaintyOptions):
     """Options of the high-entropy mask (arXiv 2506.01939), section ``algorithm.credit.high_entropy``."""
 
-    rho: float = option(0.2, _share, "share of the policy tokens that learn; above 0, at most 1", "rho", "0.2")
+    rho: float = option(0.2, in_range(0, 1, inclusive="high"), "share of the policy tokens that learn", "rho", "0.2")
     scope: str = option(
         "batch",
         one_of("batch", "group", "response"),

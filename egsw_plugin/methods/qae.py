@@ -22,7 +22,7 @@ class QAEOptions(Options):
     K: float = option(
         0.4,
         in_range(0, 1, inclusive=False),
-        "the baseline is this quantile of the group's rewards; > 0 and < 1. With rewards 0 and 1 it is 0 where the "
+        "the baseline is this quantile of the group's rewards. With rewards 0 and 1 it is 0 where the "
         "share of successes is at most 1 - K (only successes move), and 1 elsewhere (only failures move)",
         "K",
         "0.4 (0.6 against collapse)",
@@ -41,7 +41,7 @@ class QAEOptions(Options):
         "the denominator, or nothing",
         paper="a standard deviation",
     )
-    eps: float = option(1e-6, in_range(0, math.inf, inclusive=True), "added to the standard deviation; >= 0")
+    eps: float = option(1e-6, in_range(0, math.inf, inclusive=True), "added to the standard deviation")
 
 
 class QAE(Base[QAEOptions]):

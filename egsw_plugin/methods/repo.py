@@ -15,7 +15,7 @@ from .interface import Batch, Change, Requirements, Transform
 MAGNITUDE = in_range(-1, 1, inclusive=True)
 CONTROLLED = Scale(target="initial", initial=0.01, min=1e-4, max=0.05)
 SIZE = (
-    "; above 0 it raises the entropy, below 0 it lowers it; -1 to 1. The default is the paper's controller with its "
+    "; above 0 it raises the entropy, below 0 it lowers it. The default is the paper's controller with its "
     "range, which steers to the entropy of the first step; SkyRL's examples have a target of 0.3"
 )
 

@@ -53,7 +53,7 @@ def clipped(tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
 # What `option` takes after the default of the option `dual_clip`: see `with_dual_clip`.
 DUAL_CLIP = (
     optional(in_range(1, 1e6, inclusive=False)),
-    "null, or what the loss of a token with A < 0 is held at, times |A|; > 1 (verl's vanilla: 3)",
+    "what the loss of a token with A < 0 is held at, times |A| (verl's vanilla: 3)",
     "c",
 )
 

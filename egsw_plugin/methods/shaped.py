@@ -36,7 +36,7 @@ class OverlongOptions(Options):
     gamma1: float = option(
         0.75,
         in_range(0.5, 1, inclusive=False),
-        "share of successes from which a group is easy (hard: 1 - gamma1 or less); > 0.5 and < 1",
+        "share of successes from which a group is easy (hard: 1 - gamma1 or less)",
         "gamma_1",
         "not public",
     )
@@ -77,7 +77,7 @@ class ShapingOptions(Options):
     entropy_clip: tuple[float, float] | None = option(
         None,
         entropy_range,
-        "null, or [low, high] in nats that H is clamped to before use",
+        "what H is clamped to before use",
         paper='"clipped at 0.2 and 0.28", which are ratio clips',
     )
     std: str = option(
@@ -86,12 +86,12 @@ class ShapingOptions(Options):
         "divide the sum of squares by N (`population`) or N - 1 (`sample`)",
     )
     eps: float = option(
-        1e-6, in_range(0, math.inf, inclusive=True), "added to the standard deviation; >= 0. Where both are 0, so is A"
+        1e-6, in_range(0, math.inf, inclusive=True), "added to the standard deviation. Where both are 0, so is A"
     )
     entropy_floor: float = option(
         1e-6,
         in_range(1e-30, 1e3, inclusive=True),
-        "lower bound of H (nats) in 1/H, >= 1e-30; where no H is above it, all share equally",
+        "lower bound of H (nats) in 1/H; where no H is above it, all share equally",
     )
     success: str = option(*SUCCESS)
     threshold: float = option(*THRESHOLD)

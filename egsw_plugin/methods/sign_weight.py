@@ -19,8 +19,8 @@ WEIGHT = in_range(0, 1e6, inclusive=True)
 class SignWeightOptions(Options):
     """Options of the sign weight (arXiv 2506.01347), section ``algorithm.credit.sign_weight``."""
 
-    positive: float = option(0.1, WEIGHT, "factor of advantages above 0; >= 0", "lambda", "0.1")
-    negative: float = option(1.0, WEIGHT, "factor of advantages below 0; >= 0", paper="1")
+    positive: float = option(0.1, WEIGHT, "factor of advantages above 0", "lambda", "0.1")
+    negative: float = option(1.0, WEIGHT, "factor of advantages below 0", paper="1")
 
     def cautions(self) -> list[str]:
         """Nothing left to learn from."""

@@ -26,7 +26,7 @@ class STAREOptions(Options):
     """Options of STARE (arXiv 2606.19236), section ``algorithm.credit.stare``."""
 
     P: float = option(
-        0.1, in_range(0, 1, inclusive=True), "share of the tokens of each sign that are weighted; 0 to 1", "P", "0.1"
+        0.1, in_range(0, 1, inclusive=True), "share of the tokens of each sign that are weighted", "P", "0.1"
     )
     variant: str = option(
         "O1",
@@ -37,7 +37,7 @@ class STAREOptions(Options):
     W: float = option(
         1.1,
         WEIGHT,
-        "weight of the most surprising tokens with A > 0; >= 0",
+        "weight of the most surprising tokens with A > 0",
         "W",
         "1.1 (14B and 32B: 1.05); moved by 0.01 within [1, 1.5] where it is adaptive",
         controllers=(RISING,),
@@ -45,7 +45,7 @@ class STAREOptions(Options):
     M: float = option(
         0.9,
         WEIGHT,
-        "with variant=C2: weight of the most surprising tokens with A < 0; >= 0",
+        "with variant=C2: weight of the most surprising tokens with A < 0",
         "M",
         "0.9 (14B and 32B: 0.95); moved by 0.01 within [0.5, 1] where it is adaptive",
         controllers=(FALLING,),

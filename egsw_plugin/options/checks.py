@@ -18,9 +18,11 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Check(Generic[T_co]):
-    """A check with values to try an option with.
+    """A check that says what it accepts, and which values to try an option with.
 
-    samples: ordinary ones, and ones at the ends of its range. choices: those that there are, of one of a few.
+    accept: returns the typed value or raises `ValueError`, whose text follows "use VALUES" in the message. values: what
+    is accepted, in words; "" if `accept` says so itself. samples: ordinary values, and ones at the ends of the range.
+    choices: those that there are, of one of a few.
     """
 
     samples: tuple[Sequence[Any], Sequence[Any]]
@@ -29,20 +31,28 @@ class Check(Generic[T_co]):
     def __init__(
         self,
         accept: Callable[[Any], T_co],
+        values: str,
         ordinary: Sequence[Any],
         extreme: Sequence[Any] = (),
         choices: tuple[str, ...] | None = None,
     ):
         functools.update_wrapper(self, accept)
-        self.accept, self.samples, self.choices = accept, (ordinary, extreme), choices
+        self.accept, self.values, self.samples, self.choices = accept, values, (ordinary, extreme), choices
 
     def __call__(self, value: Any) -> T_co:
-        return self.accept(value)
+        try:
+            return self.accept(value)
+        except ValueError as error:
+            if not self.values:
+                raise
+            raise ValueError(f"use {self.values}{error}") from None
 
 
-def sampled(ordinary: Sequence[Any], extreme: Sequence[Any] = ()) -> Callable[[Callable[[Any], T_co]], Check[T_co]]:
-    """Make a function a check with these samples."""
-    return lambda accept: Check(accept, ordinary, extreme)
+def sampled(
+    ordinary: Sequence[Any], extreme: Sequence[Any] = (), values: str = ""
+) -> Callable[[Callable[[Any], T_co]], Check[T_co]]:
+    """Make a function a check with these samples, that accepts these values."""
+    return lambda accept: Check(accept, values, ordinary, extreme)
 
 
 def one_of(*choices: str) -> Check[str]:
@@ -53,63 +63,58 @@ def one_of(*choices: str) -> Check[str]:
     ValueError: use one of step, trajectory (did you mean 'step'?)
     """
 
-    def check(value: Any) -> str:
+    def accept(value: Any) -> str:
         if isinstance(value, str) and value in choices:
             return str(value)
         near = close(str(value), choices)
-        hint = f" ({question(near)})" if near else ""
-        raise ValueError(f"use one of {', '.join(choices)}{hint}")
+        raise ValueError(f" ({question(near)})" if near else "")
 
-    return Check(check, list(choices), choices=choices)
+    return Check(accept, f"one of {', '.join(choices)}", list(choices), choices=choices)
 
 
-@sampled([0.0, 0.5, -1.5], [1e-300, 1e20, -1e300, sys.float_info.max])
-def finite(value: Any) -> float:
-    """Accept a finite number."""
-    if isinstance(value, str):
-        raise ValueError("use a finite number, not text")
+def _number(value: Any) -> float:
+    """A finite number that is given as one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("use a finite number")
+        raise ValueError(", not text" if isinstance(value, str) else "")
     if not -sys.float_info.max <= value <= sys.float_info.max:
-        raise ValueError("use a finite number")
+        raise ValueError
     return float(value)
 
 
-@sampled([1.0, 0.3, 2.5], [5e-324, 1e-30, 1e30, sys.float_info.max])
-def positive(value: Any) -> float:
-    """Accept a finite number above zero."""
-    try:
-        number = finite(value)
-    except ValueError:
-        number = 0.0
-    if number <= 0:
-        raise ValueError("use a finite number > 0")
-    return number
+finite = Check(_number, "a finite number", [0.0, 0.5, -1.5], [1e-300, 1e20, -1e300, sys.float_info.max])
 
 
-def in_range(low: float, high: float, inclusive: bool) -> Check[float]:
+def in_range(low: float, high: float, inclusive: bool | str) -> Check[float]:
     """Accept a number between two bounds, which belong to the range or not.
+
+    inclusive: whether they do; "low" or "high" if only that one does.
 
     >>> in_range(0.5, 1, inclusive=False)(1)
     Traceback (most recent call last):
     ValueError: use a number > 0.5 and < 1
     """
-    signs = (">=", "<=") if inclusive else (">", "<")
-    bounds = [f"{sign} {bound:g}" for sign, bound in zip(signs, (low, high), strict=True) if abs(bound) != math.inf]
-    text = f"use a number {' and '.join(bounds)}"
+    with_low, with_high = inclusive in (True, "low"), inclusive in (True, "high")
+    bounds = ((">=" if with_low else ">", low), ("<=" if with_high else "<", high))
+    text = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if abs(bound) != math.inf)
 
-    def check(value: Any) -> float:
-        try:
-            number = finite(value)
-        except ValueError:
-            raise ValueError(text) from None
-        if not (low <= number <= high if inclusive else low < number < high):
-            raise ValueError(text)
+    def accept(value: Any) -> float:
+        number = _number(value)
+        if not low <= number <= high or (number == low and not with_low) or (number == high and not with_high):
+            raise ValueError
         return number
 
     least, greatest = max(low, -1e3), min(high, 1e3)
     inner = [least + part * (greatest - least) for part in (0.25, 0.5, 0.8)]
-    return Check(check, inner, [bound for bound in (low, high) if inclusive and abs(bound) != math.inf])
+    ends = [bound for bound, within in ((low, with_low), (high, with_high)) if within and abs(bound) != math.inf]
+    return Check(accept, f"a number {text}", inner, ends)
+
+
+positive = Check(
+    in_range(0, math.inf, inclusive=False).accept,
+    "a finite number > 0",
+    [1.0, 0.3, 2.5],
+    [5e-324, 1e-30, 1e30, sys.float_info.max],
+)
 
 
 def zero_or_magnitude(least: float, greatest: float) -> Check[float]:
@@ -122,17 +127,14 @@ def zero_or_magnitude(least: float, greatest: float) -> Check[float]:
     ValueError: use 0, or a number of either sign between 1e-15 and 1e+15
     """
 
-    def check(value: Any) -> float:
-        text = f"use 0, or a number of either sign between {least:g} and {greatest:g}"
-        try:
-            number = finite(value)
-        except ValueError:
-            raise ValueError(text) from None
+    def accept(value: Any) -> float:
+        number = _number(value)
         if number and not least <= abs(number) <= greatest:
-            raise ValueError(text)
+            raise ValueError
         return number
 
-    return Check(check, [0.0, 0.1, -0.3], [least, -greatest])
+    values = f"0, or a number of either sign between {least:g} and {greatest:g}"
+    return Check(accept, values, [0.0, 0.1, -0.3], [least, -greatest])
 
 
 def optional(inner: Check[T]) -> Check[T | None]:
@@ -143,17 +145,7 @@ def optional(inner: Check[T]) -> Check[T | None]:
     Traceback (most recent call last):
     ValueError: use null, or a finite number > 0
     """
-
-    def check(value: Any) -> T | None:
-        if value is None:
-            return None
-        try:
-            return inner(value)
-        except ValueError as error:
-            raise ValueError(f"use null, or {str(error).removeprefix('use ')}") from None
-
-    ordinary, extreme = inner.samples
-    return Check(check, [None, *ordinary], extreme)
+    return _or("null", None, inner)
 
 
 def or_auto(inner: Check[T]) -> Check[T | str]:
@@ -163,19 +155,20 @@ def or_auto(inner: Check[T]) -> Check[T | str]:
     'auto'
     >>> or_auto(positive)("aut")
     Traceback (most recent call last):
-    ValueError: use auto, or a finite number > 0
+    ValueError: use auto, or a finite number > 0, not text
     """
+    return _or("auto", "auto", inner)
 
-    def check(value: Any) -> T | str:
-        if isinstance(value, str) and value == "auto":
-            return "auto"
-        try:
-            return inner(value)
-        except ValueError as error:
-            raise ValueError(f"use auto, or {str(error).removeprefix('use ')}") from None
+
+def _or(name: str, other: Any, inner: Check[Any]) -> Check[Any]:
+    """Accept one value more."""
+
+    def accept(value: Any) -> Any:
+        same = value == other if isinstance(value, str) else value is other
+        return other if same else inner.accept(value)
 
     ordinary, extreme = inner.samples
-    return Check(check, ["auto", *ordinary], extreme)
+    return Check(accept, f"{name}, or {inner.values}", [other, *ordinary], extreme)
 
 
 def whole(low: int, high: int) -> Check[int]:
@@ -186,23 +179,27 @@ def whole(low: int, high: int) -> Check[int]:
     ValueError: use a whole number from 0 to 9
     """
 
-    def check(value: Any) -> int:
+    def accept(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"use a whole number from {low} to {high}")
+            raise ValueError
         return int(value)
 
-    return Check(check, [low, min(low + 7, high)], [high])
+    return Check(accept, f"a whole number from {low} to {high}", [low, min(low + 7, high)], [high])
 
 
-@sampled([False, True])
+@sampled([False, True], values="true or false")
 def flag(value: Any) -> bool:
     """Accept true or false."""
     if not isinstance(value, bool):
-        raise ValueError("use true or false")
+        raise ValueError
     return value
 
 
-@sampled([None, [0.2, 0.9]], [[0, 5e-324], [0, 1e3], [1e-30, 2e-30], [999, 1e3]])
+@sampled(
+    [None, [0.2, 0.9]],
+    [[0, 5e-324], [0, 1e3], [1e-30, 2e-30], [999, 1e3]],
+    values="null, or two entropies in nats, [low, high] with 0 <= low < high <= 1000",
+)
 def entropy_range(value: Any) -> tuple[float, float] | None:
     """Accept null, or two numbers of nats in order.
 
@@ -211,27 +208,28 @@ def entropy_range(value: Any) -> tuple[float, float] | None:
     """
     if value is None:
         return None
-    try:
-        # A string, a set or a mapping would unpack too, into something that nobody meant.
-        low, high = (finite(bound) for bound in value) if isinstance(value, Sequence) else (1.0, 0.0)
-    except (TypeError, ValueError):
-        low, high = 1.0, 0.0
+    # A string, a set or a mapping would unpack too, into something that nobody meant.
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise ValueError
+    low, high = map(_number, value)
     if not 0 <= low < high <= 1e3:
-        raise ValueError("use null, or two entropies in nats, [low, high] with 0 <= low < high <= 1000")
+        raise ValueError
     return low, high
 
 
-@sampled(["score"])
+@sampled(["score"], values="score, or the name of a field of reward_extra_info such as acc")
 def field_name(value: Any) -> str:
     """Accept the name of a field."""
-    if not isinstance(value, str) or not value:
-        raise ValueError("use score, or the name of a field of reward_extra_info such as acc")
-    return str(value)
+    return _name(value)
 
 
-@sampled(["grpo", "rloo"])
+@sampled(["grpo", "rloo"], values="the name of an advantage estimator registered in verl, such as grpo")
 def estimator_name(value: Any) -> str:
     """Accept a name; whether verl has an estimator of that name is for the adapter to say."""
+    return _name(value)
+
+
+def _name(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError("use the name of an advantage estimator registered in verl, such as grpo")
+        raise ValueError
     return str(value)

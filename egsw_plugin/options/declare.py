@@ -53,6 +53,7 @@ def documented(options_type: type[T]) -> type[T]:
     for key, default, metadata in walk(options_type):
         notes = [metadata["symbol"] and f"{metadata['symbol']} in the paper", f"default {show(default)}"]
         notes.append(metadata["paper"] and f"paper: {metadata['paper']}")
+        notes.append(values(metadata["check"]))
         lines.append(f"        {key}: {metadata['doc']} ({'; '.join(filter(None, notes))})")
     options_type.__doc__ = "\n".join([*lines, "    "])
     return options_type
@@ -80,6 +81,16 @@ def _sub_section(field: dataclasses.Field[Any]) -> type[Options] | None:
     """The class of options that a field is a sub-section of."""
     check = field.metadata["check"]
     return check if isinstance(check, type) and issubclass(check, Options) else None
+
+
+def values(check: Callable[[Any], Any]) -> str:
+    """What a check accepts, in words; "" for a plain function, which cannot say.
+
+    >>> from egsw_plugin.options.checks import in_range, one_of
+    >>> values(in_range(0, 1, inclusive=False)), values(one_of("group", "batch"))
+    ('a number > 0 and < 1', 'group, batch')
+    """
+    return ", ".join(getattr(check, "choices", None) or ()) or getattr(check, "values", "")
 
 
 def show(value: Any) -> str:
@@ -271,6 +282,6 @@ def table(options_type: type[Options]) -> str:
         doc = metadata["doc"]
         if rules := metadata.get("controllers"):
             doc += f". A controller may move it: {', '.join(f'`{rule}`' for rule in rules)}"
-        rows.append([name, f"`{show(default)}`", metadata["paper"], doc])
-    titles = ["option (paper's symbol)", "default", "paper", "meaning, unit, range"]
-    return markdown.table(titles, rows, "|---|---|---|---|")
+        rows.append([name, f"`{show(default)}`", metadata["paper"], values(metadata["check"]), doc])
+    titles = ["option (paper's symbol)", "default", "paper", "values", "meaning, unit"]
+    return markdown.table(titles, rows, "|---|---|---|---|---|")
