@@ -1085,6 +1085,7 @@ def test_members_that_disagree_on_success_are_told_where_to_set_it_alike():
     [
         (lambda b: b.success.unsqueeze(1), "no member says what the success that it reads is; declare"),
         (lambda b: b.entropy, "it reads entropy without asking for it; name it in Requirements.tensors"),
+        (lambda b: b.tensors["values"], "it reads values without asking for it; name it in Requirements.tensors"),
     ],
 )
 def test_what_a_member_reads_undeclared_ends_the_run_before_its_first_step(read_, message):

@@ -58,6 +58,13 @@ class Success:
         return cls(None if name == "score" else name, threshold)
 
 
+class _Tensors(dict[str, torch.Tensor]):
+    """Tensors by name; one that no member asked for is refused by name."""
+
+    def __missing__(self, name: str) -> torch.Tensor:
+        raise UndeclaredError(f"it reads {name} without asking for it; name it in Requirements.tensors")
+
+
 @dataclass(frozen=True)
 class Batch(Generic[A_co]):
     """One advantage step, exact over the batch. R rows (responses), T tokens.
@@ -85,6 +92,9 @@ class Batch(Generic[A_co]):
     outcome: torch.Tensor
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
     declared: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tensors", _Tensors(self.tensors))
 
     def over(self, base: B) -> Batch[B]:
         """The batch as the first transform over this base sees it; of None, as a base does."""
@@ -121,8 +131,6 @@ class Batch(Generic[A_co]):
         return self.entropy if kind == "full" else -self.old_log_probs
 
     def _tensor(self, name: str) -> torch.Tensor:
-        if name not in self.tensors:
-            raise UndeclaredError(f"it reads {name} without asking for it; name it in Requirements.tensors")
         tensor = self.tensors[name]
         return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
