@@ -21,15 +21,17 @@ from typing import Any
 import torch
 
 from .console import muted
-from .errors import EGSWPluginError
+from .errors import EGSWPluginError, MemberError
 from .fields import Field
 from .kernels.group_relative import group_relative
 from .kernels.rows import Rows
-from .methods import named
+from .methods import LOSSES, MEMBERS, named
 from .methods.chain import Chain, Link, Result, apply
 from .methods.interface import TENSORS, Base, Batch, Change, Member, PolicyLoss, Transform
+from .methods.registry import Registry, refuse_unfit
 from .methods.rules import Losses, Rule, token_losses
 from .options import NoOptions, decode, encode, parse, walk
+from .options.spelling import close, question
 
 WORDS = ("mean", "max", "min", "sum")  # one of which ends a metric's name
 ELSEWHERE = ("max", "min", "sum", "total")  # by what else in a name verl would reduce it
@@ -67,6 +69,7 @@ def check(member: Member | type[Member] | str, options: Mapping[str, Any] | None
 
     Raises:
         CheckFailed: which one does not hold, and with which options.
+        MemberError: its name or its options cannot serve.
 
     >>> from egsw_plugin.methods.sign_weight import SignWeight
     >>> check(SignWeight, {"positive": 0.5, "negative": 2.0}) > 3
@@ -436,9 +439,17 @@ def _check_identity(member: Member, seed: int) -> None:
 def _members(member: Member | type[Member] | str) -> list[Member]:
     if isinstance(member, str):
         if not (found := named(member)):
-            raise KeyError(member)
+            near = close(member, [*MEMBERS, *LOSSES])
+            raise MemberError(f"there is no member {member!r}{f'; {question(near)}' if near else ''}")
         return found
-    return [member() if isinstance(member, type) else member]
+    one = member() if isinstance(member, type) else member
+    refuse_unfit(one, type(one).__name__)
+    registry: Registry[Any] = LOSSES if isinstance(one, PolicyLoss) else MEMBERS
+    if one.name in registry.taken or (one.name in registry and type(registry[one.name]) is not type(one)):
+        raise MemberError(
+            f"{type(one).__name__} calls itself {one.name!r}, which is a name of {registry.whose(one.name)}'s"
+        )
+    return [one]
 
 
 def _nested(options: dict[str, Any]) -> dict[str, Any]:

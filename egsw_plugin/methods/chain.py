@@ -32,6 +32,7 @@ from .places import best as likeliest
 from .registry import Registry
 
 BASE = "grpo"  # where none is named
+FACTORS = {Field.WEIGHT, Field.KL_WEIGHT}
 M_co = TypeVar("M_co", bound=Member[Any], covariant=True)
 M = TypeVar("M", bound=Member[Any])
 
@@ -67,9 +68,11 @@ class Link(Generic[M_co]):
         """What the member needs with its options.
 
         Raises:
-            MemberError: it names tensors that there are not.
+            MemberError: it gives something else, or names tensors that there are not.
         """
         needs = self.member.requirements(self.resolved().options)
+        if not isinstance(needs, Requirements):
+            raise MemberError(f"{self.name}.requirements gave a {type(needs).__name__}; return Requirements(...)")
         if not isinstance(needs.tensors, tuple | list) or not all(name in TENSORS for name in needs.tensors):
             raise MemberError(
                 f"{self.name} has Requirements.tensors={needs.tensors!r}; use {', '.join(TENSORS)}, as in "
@@ -217,6 +220,8 @@ def apply(chain: Chain, batch: Batch[torch.Tensor | None]) -> Result:
         advantages = advantages.masked_fill(batch.rows.mask.eq(0), 0)
     for name, tensor in (("advantages", advantages), *((f"field {f.value}", t) for f, t in fields.items())):
         _refuse_not_finite(chain, name, tensor, batch)
+    for field in fields.keys() & FACTORS:
+        _refuse_negative(chain, field, fields[field], batch)
     if level:
         advantages = spread_rows(batch.rows, advantages.squeeze(1))
     return Result(advantages, made.base, fields, metrics)
@@ -250,12 +255,21 @@ def compile_for(chain: Chain) -> None:
 
 
 def _change(link: Link[Estimating], batch: Batch[Any]) -> Change:
-    """What a member makes of a batch; what is no change of it is refused."""
+    """What a member makes of a batch, of which it sees the tensors that it asks for; what is no change is refused."""
     make = link.member.advantages if isinstance(link.member, Base) else link.member.apply
+    needs = link.requirements
+    if missing := [name for name in needs.tensors if name not in batch.tensors]:
+        raise TensorError(f"{link.name} needs {', '.join(missing)}, which the batch does not have")
+    batch = dataclasses.replace(batch, tensors={name: batch.tensors[name] for name in needs.tensors})
+    given = {"base": batch.base, "advantages": batch.advantages, "mask": batch.rows.mask, **batch.tensors}
+    before = {name: tensor._version for name, tensor in given.items() if tensor is not None}
     try:
         change = make(link.options, batch)
     except UndeclaredError as error:
         raise UndeclaredError(f"{link.name} ({link.section}): {error}") from error
+    for name, version in before.items():
+        if given[name]._version != version:
+            raise TensorError(f"{link.name} changes the batch's {name} in place, which others read; make a new tensor")
     if not isinstance(change, Change):
         raise TensorError(f"{link.name} gave a {type(change).__name__} in place of a Change")
     rows, tokens = batch.rows.mask.shape
@@ -267,10 +281,14 @@ def _change(link: Link[Estimating], batch: Batch[Any]) -> Change:
             raise TensorError(f"{link.name} gave {field.value} of shape {list(tensor.shape)}; {fix}")
     for name, tensor in (("advantages", change.advantages), *((f.value, t) for f, t in change.fields.items())):
         if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) not in ((rows, 1), (rows, tokens)):
-            shape = getattr(tensor, "shape", type(tensor).__name__)
-            raise TensorError(f"{link.name} gave {name} of shape {shape}; it must be [{rows}, {tokens}] or [{rows}, 1]")
-        if not tensor.is_floating_point():
-            raise TensorError(f"{link.name} gave {name} of dtype {tensor.dtype}; it must be floating point")
+            shape = (
+                f"shape {list(tensor.shape)}" if isinstance(tensor, torch.Tensor) else f"type {type(tensor).__name__}"
+            )
+            raise TensorError(
+                f"{link.name} gave {name} of {shape}; it must be a tensor [{rows}, {tokens}] or [{rows}, 1]"
+            )
+        if tensor.dtype not in (torch.float32, torch.float64):
+            raise TensorError(f"{link.name} gave {name} of dtype {tensor.dtype}; it must be float32 or float64")
     return change
 
 
@@ -278,12 +296,17 @@ def _measure(metrics: dict[str, float], link: Link[Member[Any]], change: Change,
     """Take a member's metrics, and refuse numbers that say that it made something else than numbers."""
     own = measure.effect(batch, change.advantages) if change.metrics is None else change.metrics
     for name, value in own.items():
-        if not math.isfinite(value):
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise TensorError(f"{link.name} gave the metric {name}={value!r}; it must be one number") from None
+        if not math.isfinite(number):
+            whose = "" if change.metrics is None else "this metric of its own, "
             raise TensorError(
-                f"{link.name} made {name}={float(value)} of this batch: its advantages, or those that it was given, "
+                f"{link.name} made {name}={number} of this batch: {whose}its advantages, or those that it was given, "
                 f"are not finite; its options: {link.options.describe() or 'none'}"
             )
-        metrics[f"{link.name}/{name}"] = float(value)
+        metrics[f"{link.name}/{name}"] = number
 
 
 def _refuse_not_finite(chain: Chain, name: str, tensor: torch.Tensor, batch: Batch[Any]) -> None:
@@ -298,6 +321,18 @@ def _refuse_not_finite(chain: Chain, name: str, tensor: torch.Tensor, batch: Bat
         raise TensorError(
             f"not finite: the {name} that {members} made of this batch, {value} at row {row}, token {token}; mind "
             "tokens that are all equal, groups whose rewards are, and rows without policy tokens: do not divide by 0"
+        )
+
+
+def _refuse_negative(chain: Chain, field: Field, tensor: torch.Tensor, batch: Batch[Any]) -> None:
+    """Refuse a factor, [R, 1] or [R, T], that turns the loss of a policy token round."""
+    below = tensor < 0  # what stands outside the mask may be anything
+    if bool(below.any()) and bool((below := below & batch.mask).any()):
+        row, token = below.nonzero()[0].tolist()
+        value = float(tensor.expand(below.shape)[row, token])
+        members = ", ".join(link.name for link in chain.links if field in link.requirements.fields)
+        raise TensorError(
+            f"the field {field.value} of {members} is {value} at row {row}, token {token}; it must be >= 0"
         )
 
 

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import MemberError
-from ..options.declare import Options
+from ..options.declare import Options, show
 
 if TYPE_CHECKING:
     from .interface import Member
@@ -143,41 +143,52 @@ class Registry(Mapping[str, M], Generic[M]):
     def _check(self, name: str, member: object) -> None:
         """Refuse an object that is no member of this registry's kind, or has another name than it is listed under."""
         from .interface import Base, PolicyLoss, Transform
-        from .places import OWN
 
         kinds = (PolicyLoss,) if self.group.endswith("losses") else (Base, Transform)
         if not isinstance(member, kinds):
             wanted = " or ".join(kind.__name__ for kind in kinds)
             raise MemberError(f"{name} of {self.whose(name)} is a {type(member).__name__}; it must be a {wanted}")
-        own = getattr(member, "name", None)
-        if not isinstance(own, str) or not own.isidentifier():
-            raise MemberError(f"{name} of {self.whose(name)} has the name {own!r}; it must be an identifier")
+        refuse_unfit(member, f"{name} of {self.whose(name)}")
+        own = member.name
         if not is_file(name) and own != name:
             raise MemberError(f"{name} of {self.whose(name)} calls itself {own!r}; the two must be the same")
-        if own in OWN:
-            raise MemberError(
-                f"{name} of {self.whose(name)} has the name {own!r}; algorithm.credit.{own} is no member's options: "
-                "use another name"
-            )
-        if is_file(name) and (own in self.own or own in self.strangers):
+        if is_file(name) and (own in self or own in self.taken):
             raise MemberError(f"{name} calls itself {own!r}, which is the name of a member of {self.whose(own)}")
-        options = member.options_type
-        if not (isinstance(options, type) and issubclass(options, Options)):
+
+
+def refuse_unfit(member: Member[Any], said: str) -> None:
+    """Refuse a member with a name or options that cannot serve; said: what to call it.
+
+    Raises:
+        MemberError: with the fix.
+    """
+    from .places import OWN
+
+    name = getattr(member, "name", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise MemberError(f"{said} has the name {name!r}; it must be an identifier")
+    if name in OWN:
+        raise MemberError(
+            f"{said} has the name {name!r}; algorithm.credit.{name} is no member's options: use another name"
+        )
+    options = member.options_type
+    if not (isinstance(options, type) and issubclass(options, Options)):
+        raise MemberError(f"{said} has options_type={options!r}; it must be a class of Options")
+    for key, field in _declared(options):
+        if "check" not in field.metadata:
+            fix = f"declare it as {field.name}: ... = option(DEFAULT, CHECK, MEANING)"
+            raise MemberError(f"{said}: its option {key} has no check; {fix}")
+        check = field.metadata["check"]
+        if isinstance(check, type) and check in _CHECKS:
             raise MemberError(
-                f"{name} of {self.whose(name)} has options_type={options!r}; it must be a class of Options"
+                f"{said}: its option {key} has the check {check.__name__}, which changes a wrong value in place of "
+                f"refusing it; use {_CHECKS[check]} of egsw_plugin.options.checks"
             )
-        for key, field in _declared(options):
-            if "check" not in field.metadata:
-                raise MemberError(
-                    f"{name} of {self.whose(name)}: its option {key} has no check; declare it as "
-                    f"{field.name}: ... = option(DEFAULT, CHECK, MEANING)"
-                )
-            check = field.metadata["check"]
-            if isinstance(check, type) and check in _CHECKS:
-                raise MemberError(
-                    f"{name} of {self.whose(name)}: its option {key} has the check {check.__name__}, which "
-                    f"changes a wrong value in place of refusing it; use {_CHECKS[check]} of egsw_plugin.options.checks"
-                )
+        if not hasattr(field.default, "reaches"):  # a controller, whose bounds `option` has tried
+            try:
+                check(field.default)
+            except (TypeError, ValueError) as error:
+                raise MemberError(f"{said}: its option {key} has the default {show(field.default)}; {error}") from None
 
 
 def _declared(options_type: type[Options], prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:
