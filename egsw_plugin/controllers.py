@@ -271,14 +271,18 @@ class Controllers:
         return values
 
     def save(self, folder: Path) -> None:
-        """Write the states into the folder of a checkpoint, whole or not at all."""
+        """Write the states into the folder of a checkpoint, whole or not at all; of targets the measured ones."""
         states = {name: dataclasses.asdict(state) for name, state in self.states.items()}
+        for name, rule in self.rules.items():
+            if not isinstance(rule.target, str):
+                states[name]["target"] = None
         text = json.dumps({"schema": SCHEMA, "controllers": states}, indent=2, allow_nan=False)
         with replacing(folder / FILE) as file:
             file.write(f"{text}\n".encode())
 
     def load(self, folder: Path) -> bool:
-        """Take the states of a checkpoint; False if it has none. A target in nats is this configuration's.
+        """Take the states of a checkpoint; False if it has none. A target in nats is this configuration's; `initial`,
+        where the checkpoint's was in nats, is the entropy of the checkpoint's step.
 
         Raises:
             OptionError: the file is of other controllers, of another version, or damaged; or a value is out of bounds.

@@ -431,8 +431,11 @@ def test_success_by_a_field_that_a_colocated_reward_model_stores(stored, model, 
     success = np.array([row % 3 == 0 for row in range(len(batch.mask))])
     fields = tensordict_utils.get_tensordict({"acc": success.astype(kind)})
     tq.kv_batch_put(keys=batch.keys, partition_id=PARTITION, fields=fields)
-    trainer = trainer_of(PPOTrainerSync, model, "algorithm.adv_estimator=gtpo", "+algorithm.gtpo.success=acc")
-    trainer._compute_advantage(batch.batch, {})
+    settings = ["algorithm.adv_estimator=gtpo", "+algorithm.gtpo.success=acc"]
+    with pytest.raises(TensorError, match="acc"):  # a column of the data set, which is stored in the same way
+        trainer_of(PPOTrainerSync, model, *settings)._compute_advantage(batch.batch, {})
+    settings += ["reward.reward_model.enable=True", "reward.reward_model.enable_resource_pool=False"]
+    trainer_of(PPOTrainerSync, model, *settings)._compute_advantage(batch.batch, {})
     loop = shaped_by_loop("gtpo", batch.entropy.tolist(), batch.mask.tolist(), batch.index.tolist(), success.tolist())
     result = wide(batch.read("advantages"), batch.mask)
     for place, value in loop.items():

@@ -145,6 +145,17 @@ def test_the_configurations_target_wins_and_the_first_steps_is_kept(tmp_path):
     assert third.load(tmp_path) and third.states["initial"].target == pytest.approx(0.7)
 
 
+def test_a_target_that_becomes_the_initial_entropy_is_that_of_the_checkpoints_step(tmp_path):
+    """And not the number that the run before steered to."""
+    first = Controllers({name: dataclasses.replace(rule, target=0.25) for name, rule in RULES.items()})
+    values_of(first, [1, 2, 3])
+    first.save(tmp_path)
+    second = Controllers(RULES)
+    assert second.load(tmp_path)
+    second.step(measured(0.9), 4)
+    assert second.states["initial"].target == pytest.approx(0.4)  # the surprisal of step 3
+
+
 @pytest.mark.parametrize(
     "name,bounds", [("skywork", dict(min=0.2)), ("repo", dict(max=0.03)), ("repo", dict(min=0.045))]
 )

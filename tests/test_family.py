@@ -343,6 +343,7 @@ ON_POLICY = ["data.train_batch_size=64", "actor_rollout_ref.actor.ppo_mini_batch
 OFF_POLICY = ["data.train_batch_size=64", "actor_rollout_ref.actor.ppo_mini_batch_size=16"]
 GENERIC = f"{LOSS}=egsw_plugin"
 KL = "actor_rollout_ref.actor.use_kl_loss=True"
+KL_COEF_0 = "actor_rollout_ref.actor.kl_loss_coef=0.0"
 
 
 @pytest.mark.parametrize(
@@ -405,6 +406,10 @@ KL = "actor_rollout_ref.actor.use_kl_loss=True"
             "archer does nothing",
         ),
         (["algorithm.adv_estimator=archer", GENERIC, *OFF_POLICY], "there is no KL loss; set"),
+        (
+            ["algorithm.adv_estimator=archer", GENERIC, KL, KL_COEF_0, *OFF_POLICY],
+            "kl_loss_coef=0.0: it is what archer weighs, by algorithm.credit.archer.kl; set it above 0, as to 0.001",
+        ),
         (["algorithm.adv_estimator=archer", KL, *OFF_POLICY], f"would ignore the clip_lows; set {GENERIC}"),
         (
             ["algorithm.adv_estimator=archer", KL, f"{LOSS}=grpo_s", *OFF_POLICY],
@@ -733,7 +738,8 @@ def test_an_option_that_cannot_travel_to_the_workers_is_refused_at_start_up(own)
 
 def test_a_losss_controller_of_the_entropy_is_refused_where_verl_computes_none(own):
     bypass = "algorithm.rollout_correction.bypass_mode=True"
-    with pytest.raises(OptionError, match=r"bypass_mode=True: verl then computes no entropy"):
+    fix = r"bypass_mode=True: verl then computes no entropy; set it to False, or .*own_loss\.factor\.measure=surprisal"
+    with pytest.raises(OptionError, match=fix):
         startup.check(own("{factor: {target: 0.3}}", bypass))
     startup.check(own("{factor: {target: 0.3, measure: surprisal}}", bypass))
 

@@ -21,6 +21,8 @@ from verl.workers.utils import losses
 from egsw_plugin.errors import BridgeError
 from egsw_plugin.fields import Field, arriving
 from egsw_plugin.kernels.policy_loss import clipped_surrogate, sequence_ratio, token_log_ratio
+from egsw_plugin.methods import LOSSES
+from egsw_plugin.methods.rules import token_losses
 
 LOSS_MODES = ["egsw", "gtpo", "grpo_s", "grpo_s_geometric", "egsw_plugin"]
 WEIGHT, KL_WEIGHT = Field.WEIGHT.queue_name, Field.KL_WEIGHT.queue_name
@@ -207,6 +209,30 @@ def test_on_policy_every_loss_has_the_policy_gradient():
         gradients.append(worker.gradient([[0, 1, 2, 3]], actor_config(mode, "seq-mean-token-mean")))
     for gradient in gradients[1:]:
         torch.testing.assert_close(gradient, gradients[0])
+
+
+@pytest.mark.parametrize("mode", ["vanilla", "gspo", "gtpo", "egsw_plugin", "grpo_s", "grpo_s_geometric", "geo_mean"])
+def test_which_losses_keep_the_credit_of_a_token(mode):
+    """What start-up's refusals stand on: at ratio 1, advantages of tokens against their mean over the response."""
+    gradients = []
+    for level in (False, True):
+        worker = Worker(mode)
+        worker.extra.pop(WEIGHT, None)
+        for row, length in enumerate(LENGTHS):
+            worker.old[row] = worker.log_probs[row][PROMPT - 1 : PROMPT - 1 + length].detach().clone()
+            if level:
+                own = worker.advantages[row][worker.masks[row].bool()].mean()
+                worker.advantages[row] = torch.full_like(worker.advantages[row], float(own))
+        gradients.append(worker.gradient([[0, 1, 2, 3]], actor_config(mode)))
+    assert torch.allclose(*gradients) is (mode in (*SEQUENCE, "geo_mean"))
+
+
+@pytest.mark.parametrize("mode,name", [("grpo_s", "actor/grpo_s_ratio/mean"), ("fipo", "actor/fipo_factor/mean")])
+def test_a_micro_batch_of_padding_says_that_nothing_was_changed(mode, name):
+    """verl takes the mean over micro-batches, empty ones too."""
+    member, one = LOSSES[mode], torch.full((2, 3), -1.0)
+    rule = member.rule(member.options_type())
+    assert token_losses(rule, one, one, one, torch.zeros(2, 3, dtype=torch.bool), 0.2, 0.28).metrics[name] == 1
 
 
 @pytest.mark.parametrize("mode", LOSS_MODES)

@@ -22,6 +22,8 @@ from egsw_plugin.errors import BridgeError, OptionError
 from egsw_plugin.verl_adapter import contract, startup
 
 LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode"
+BYPASS = "algorithm.rollout_correction.bypass_mode"
+ROLLOUT = "actor_rollout_ref.rollout"
 PROBE = "import verl, sys; from verl.utils.config import validate_config"
 
 
@@ -69,6 +71,11 @@ EGSW = "algorithm.adv_estimator=egsw"
             ["algorithm.rollout_correction.bypass_mode=True"],
             "algorithm.rollout_correction.bypass_mode=True",
             "algorithm.egsw.entropy=surprisal",
+        ),
+        (
+            [f"{BYPASS}=True", "+algorithm.egsw.entropy=surprisal", f"{ROLLOUT}.calculate_log_probs=False"],
+            f"{ROLLOUT}.calculate_log_probs=False",
+            "egsw needs old_log_probs, which verl then does not compute; set it to True",
         ),
         (["trainer.use_v1=False"], "trainer.use_v1=False", "set trainer.use_v1=True, or patch verl (patches/apply.py)"),
         (["+algorithm.egsw.base=gae"], "algorithm.egsw.base='gae'", "set critic.enable=True"),
@@ -216,7 +223,7 @@ def test_our_loss_without_our_estimator_is_refused():
 
 
 KL = "actor_rollout_ref.actor.use_kl_loss"
-BYPASS = "algorithm.rollout_correction.bypass_mode"
+
 AGGREGATION = "actor_rollout_ref.actor.loss_agg_mode"
 OVERLONG = "+reward.reward_kwargs.overlong_buffer_cfg={enable: true, len: 8}"
 
@@ -353,19 +360,19 @@ def test_a_reward_model_beside_a_field_that_decides_success_gets_no_warning(warn
     assert warnings_of("algorithm.adv_estimator=gtpo", *overrides) == []
 
 
-@pytest.mark.parametrize("loss", ["grpo_s", "gspo"])
-def test_egsw_over_a_sequence_ratio_is_warned_of(warnings_of, loss):
-    (warning,) = warnings_of(EGSW, f"{LOSS}={loss}")
-    assert "one ratio a response" in warning
-    assert warnings_of(EGSW, f"{LOSS}={loss}", "+algorithm.egsw.granularity=trajectory") == []
-
-
+@pytest.mark.parametrize("loss", ["geo_mean", "grpo_s", "grpo_s_geometric"])
 @pytest.mark.parametrize("name", ["egsw", "gtpo", "high_entropy", "ar"])
-def test_token_credit_that_a_loss_of_verls_averages_away_is_refused(name):
-    with pytest.raises(OptionError, match=f"{LOSS}='geo_mean'.*{name} gives each token its own, which is lost"):
-        validate(f"algorithm.adv_estimator={name}", f"{LOSS}=geo_mean")
-    validate(EGSW, "+algorithm.egsw.granularity=trajectory", f"{LOSS}=geo_mean")
-    validate("algorithm.adv_estimator=grpo_s", f"{LOSS}=geo_mean")
+def test_token_credit_that_a_loss_averages_away_is_refused(name, loss):
+    fix = f"use {'gtpo' if name == 'gtpo' else 'vanilla'}, or gspo"
+    with pytest.raises(OptionError, match=f"{LOSS}='{loss}'.*{name} gives each token its own, which is lost; {fix}"):
+        validate(f"algorithm.adv_estimator={name}", f"{LOSS}={loss}")
+    validate(EGSW, "+algorithm.egsw.granularity=trajectory", f"{LOSS}={loss}")
+    validate("algorithm.adv_estimator=grpo_s", f"{LOSS}={loss}")
+
+
+def test_gspo_has_nothing_to_warn_of(warnings_of):
+    """One ratio a response, but each token's gradient is its own advantage's."""
+    assert warnings_of(EGSW, f"{LOSS}=gspo") == []
 
 
 @pytest.mark.parametrize(
@@ -599,7 +606,7 @@ def her_estimator(**kwargs):
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from launches import configuration
 from egsw_plugin.errors import OptionError
-for overrides in (["egsw"], ["grpo"], ["grpo", "{LOSS}=gtpo"], ["grpo_s"], ["gtpo", "{LOSS}=grpo_s"]):
+for overrides in (["egsw"], ["grpo"], ["grpo", "{LOSS}=gtpo"], ["grpo_s"], ["gtpo"], ["qae", "{LOSS}=grpo_s"]):
     config = configuration("algorithm.adv_estimator=" + overrides[0], *overrides[1:])
     try:
         validate_config(config, use_reference_policy=False, use_critic=False)
@@ -609,8 +616,8 @@ for overrides in (["egsw"], ["grpo"], ["grpo", "{LOSS}=gtpo"], ["grpo_s"], ["gtp
 """
     run = python(code, PYTHONPATH=str(tmp_path), VERL_USE_EXTERNAL_MODULES="early")
     said = [line.removeprefix("SAID ") for line in run.stdout.splitlines() if line.startswith("SAID")]
-    assert len(said) == 5, run.stderr
-    assert said[0] == said[1] == said[4] == "accepted"
+    assert len(said) == 6, run.stderr
+    assert said[0] == said[1] == said[4] == said[5] == "accepted"
     place = re.escape(str(tmp_path / "early.py"))
     assert re.match(rf"{LOSS}='gtpo': verl has early.her_loss \({place}:4\) under this name of egsw-plugin's", said[2])
     assert re.match(rf"algorithm.adv_estimator='grpo_s': verl has early.her_estimator \({place}:8\) under", said[3])

@@ -78,9 +78,14 @@ def dual_clipped(losses: torch.Tensor, advantages: torch.Tensor, limit: float) -
     return torch.where(advantages < 0, torch.minimum(losses, -limit * advantages), losses)
 
 
-def token_mean(values: torch.Tensor, mask: torch.Tensor) -> float:
-    """Mean of [R, T] over policy tokens, 0 if there are none; mask: bool [R, T]."""
-    return float(values.detach().masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1))
+def token_mean(values: torch.Tensor, mask: torch.Tensor, empty: float = 0.0) -> float:
+    """Mean of [R, T] over policy tokens, `empty` if there are none; mask: bool [R, T].
+
+    >>> token_mean(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]]))
+    2.0
+    """
+    total, count = torch.stack([values.detach().masked_fill(~mask, 0).sum().double(), mask.sum().double()]).tolist()
+    return total / count if count else empty
 
 
 def discounted_future(values: torch.Tensor, gamma: float, block: int = 64) -> torch.Tensor:

@@ -133,7 +133,7 @@ def _metrics(options: FIPOOptions, influence: Callable[[Tokens], torch.Tensor]) 
         low = 1.0 if options.high_only else 1 - options.clip
         at_cap = (factor <= low) | (factor >= 1 + options.clip)
         return {
-            "actor/fipo_factor/mean": token_mean(factor, tokens.mask),
+            "actor/fipo_factor/mean": token_mean(factor, tokens.mask, empty=1.0),
             "actor/fipo_at_cap/mean": token_mean(at_cap, tokens.mask),
             "actor/fipo_dropped/mean": token_mean(_dropped(options, tokens).expand_as(tokens.mask), tokens.mask),
         }

@@ -107,4 +107,4 @@ def _weighted(tokens: Tokens) -> dict[str, float]:
 
 def _sequence_ratio(tokens: Tokens) -> dict[str, float]:
     """The ratio of a response, mean over tokens."""
-    return {"actor/grpo_s_ratio/mean": token_mean(tokens.ratio.expand_as(tokens.mask), tokens.mask)}
+    return {"actor/grpo_s_ratio/mean": token_mean(tokens.ratio.expand_as(tokens.mask), tokens.mask, empty=1.0)}

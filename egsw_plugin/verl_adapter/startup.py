@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from math import gcd
+from math import gcd, inf
 from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
@@ -45,6 +45,7 @@ from .configuration import (
 
 AGGREGATION = "actor_rollout_ref.actor.loss_agg_mode"
 KL_LOSS = "actor_rollout_ref.actor.use_kl_loss"
+KL_COEF = "actor_rollout_ref.actor.kl_loss_coef"
 CALCULATE_ENTROPY = "actor_rollout_ref.actor.calculate_entropy"
 ENTROPY_COEFF = "actor_rollout_ref.actor.entropy_coeff"
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
@@ -68,7 +69,6 @@ COMPUTED_WITH = {  # tensors that verl computes with one of these settings alone
     "ref_log_prob": (KL_LOSS, "algorithm.use_kl_in_reward"),
     "values": ("critic.enable",),
 }
-VERL_SEQUENCE_LOSSES = ("gspo", "geo_mean")  # of verl's own, those with one ratio a response
 # The field that each of these settings of the actor has verl read.
 NEEDED_SETTING = {Field.KL_WEIGHT: KL_LOSS, Field.ENTROPY_COEF: CALCULATE_ENTROPY}
 
@@ -222,7 +222,7 @@ def _refusals(config: Any, plan: Plan, loss: str, old_trainer: str | None) -> It
         yield from _old_trainer(config, plan, plan.chain.name, old_trainer)
         yield from _too_few_responses(config, plan.chain)
         yield from _base(config, plan.chain)
-        yield from _averaged(plan.chain, loss)
+        yield from _averaged(plan, plan.chain, loss)
         _ = plan.chain.success  # which raises where members disagree
     yield from _options_of_the_loss(config, plan, loss, old_trainer)
     yield from _missing_tensors(config, plan)
@@ -285,23 +285,37 @@ def _patched() -> bool:
 
 
 def _missing_tensors(config: Any, plan: Plan) -> Iterator[OptionError]:
+    bypass = select(config, BYPASS, False)
     for name, (first, *others) in COMPUTED_WITH.items():
-        if name in plan.tensors and not any(select(config, key, False) for key in (first, *others)):
-            link = next(link for link in plan.links if name in link.requirements.tensors)
-            fix = "".join(f", or {key}=True" for key in others)
-            fix = f"{link.name} needs {name}, which verl then does not compute; set it to True{fix}"
-            yield OptionError(first, select(config, first, False), fix)
-    if not select(config, BYPASS, False) or "entropy" not in plan.tensors:
+        if any(select(config, key, False) for key in (first, *others)):
+            continue
+        # In bypass mode verl takes the rollout's for the old ones.
+        wanted = ("rollout_log_probs", "old_log_probs") if bypass and name == "rollout_log_probs" else (name,)
+        for tensor in wanted:
+            if tensor in plan.tensors:
+                who = next((link.name for link in plan.links if tensor in link.requirements.tensors), "a controller")
+                fix = "".join(f", or {key}=True" for key in others)
+                fix = f"{who} needs {tensor}, which verl then does not compute; set it to True{fix}"
+                yield OptionError(first, select(config, first, False), fix)
+    if not bypass or "entropy" not in plan.tensors:
         return
     fix = "verl then computes no entropy; set it to False"
     for link in plan.links:
         if "entropy" in link.requirements.tensors and "entropy" in link.requirements.without:
             fix += f", or {link.text(link.requirements.without['entropy'])}"
+        for name, rule in link.controlled.items():
+            if rule.measure == "entropy":
+                fix += f", or {link.section}.{name.removeprefix(f'{link.name}.')}.measure=surprisal"
     yield OptionError(BYPASS, True, fix)
 
 
+def _responses(config: Any) -> float:
+    """How many responses to a prompt a step has; enough, where there is none."""
+    return inf if select(config, "trainer.val_only", False) else select(config, RESPONSES, 1)
+
+
 def _too_few_responses(config: Any, chain: Chain) -> Iterator[OptionError]:
-    responses = select(config, RESPONSES, 1)
+    responses = _responses(config)
     for link in chain.links:
         least, why = link.requirements.responses
         if responses < least:
@@ -313,7 +327,7 @@ def _base(config: Any, chain: Chain) -> Iterator[OptionError]:
     if not isinstance(chain.base, Link):
         bases.check(chain.base, chain.base_key)
         bases.settings(config.algorithm)
-        responses, least = select(config, RESPONSES, 1), bases.VERL_BASES.get(chain.base, bases.VerlBase()).responses
+        responses, least = _responses(config), bases.VERL_BASES.get(chain.base, bases.VerlBase()).responses
         if responses < least:
             yield OptionError(RESPONSES, responses, f"base {chain.base} compares responses; set it to {least} or more")
         varying = bases.varies(chain.base, config.algorithm)
@@ -328,13 +342,15 @@ def _base(config: Any, chain: Chain) -> Iterator[OptionError]:
             varying, before = True, link.name
 
 
-def _averaged(chain: Chain, loss: str) -> Iterator[OptionError]:
-    """verl's geo_mean gives all tokens of a response the mean of their advantages."""
-    telling = [link.name for link in chain.links if link.requirements.per_token]
-    if loss == "geo_mean" and telling:
+def _averaged(plan: Plan, chain: Chain, loss: str) -> Iterator[OptionError]:
+    """Our losses of a response's mean ratio, and verl's geo_mean, give all its tokens the mean of their advantages."""
+    telling = [link for link in chain.links if link.requirements.per_token]
+    if telling and (loss == "geo_mean" or (plan.loss is not None and plan.loss.member.sequence_ratio)):
+        names = ", ".join(link.name for link in telling)
+        objective = telling[0].requirements.objective
         fix = (
-            f"it averages the advantages over each response, and {', '.join(telling)} gives each token its own, which "
-            "is lost; use vanilla, or gspo for one ratio a response"
+            f"it averages the advantages over each response, and {names} gives each token its own, which is lost; use "
+            f"{'vanilla' if objective is None else objective.losses[0]}, or gspo for one ratio a response"
         )
         yield OptionError(LOSS_MODE, loss, fix)
 
@@ -371,6 +387,9 @@ def _fields(config: Any, plan: Plan, loss: str) -> Iterator[OptionError]:
             if not select(config, setting, False):
                 what = "there is no KL loss" if field is Field.KL_WEIGHT else "verl computes no entropy in its update"
                 yield OptionError(place, value, f"{what}; set {setting}=True")
+            elif field is Field.KL_WEIGHT and select(config, KL_COEF, 0.001) == 0:
+                fix = f"it is what {link.name} weighs, by {place}; set it above 0, as to 0.001"
+                yield OptionError(KL_COEF, select(config, KL_COEF), fix)
         elif member is None or field not in member.reads:
             own = link.name if link.name in LOSSES and field in LOSSES[link.name].reads else CHAIN
             yield OptionError(
@@ -489,10 +508,6 @@ def _pairing(config: Any, plan: Plan) -> Iterator[str]:
     if plan.chain is None and plan.loss is not None and plan.loss.requirements.objective is not None:
         asking = [plan.loss.requirements.objective]
     if not asking:
-        sequence = loss in VERL_SEQUENCE_LOSSES or (plan.loss is not None and plan.loss.member.sequence_ratio)
-        for link in links:
-            if sequence and link.requirements.per_token:
-                yield f"{LOSS_MODE}={loss} has one ratio a response, {link.name} weights a token; use vanilla or gtpo"
         return
     wanted = asking[0]
     preferred, own = wanted.losses[0], plan.chain is None

@@ -118,9 +118,11 @@ class TrainerStep:
         infos = [(one or {}).get("reward_extra_info") or {} for one in extra]
         if any(infos):
             return {key: [info.get(key) for info in infos] for key in dict.fromkeys(k for info in infos for k in info)}
-        # A reward model that shares the actor's devices stores each field under its own name. Not looked at above: the
-        # columns of the data set are stored in the same way.
-        return {name: _plain(data[name])} if name in data else {}
+        # A reward model that shares the actor's devices stores each field under its own name; without one, it is the
+        # data set's column.
+        config, model = self.trainer.config, "reward.reward_model"
+        shared = select(config, f"{model}.enable", False) and not select(config, f"{model}.enable_resource_pool", False)
+        return {name: _plain(data[name])} if shared and name in data else {}
 
     def vocabulary_size(self) -> int | None:
         """Number of tokens that the actor's logits range over, or None if its configuration does not say."""
