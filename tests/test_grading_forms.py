@@ -4,6 +4,8 @@ A line of `BOXED` is what stands in the box, "==" or "!=", and the truth. Maps t
 quantities,equivalence}.py. Not exercised: the grading processes (test_rewards.py).
 """
 
+import itertools
+
 import pytest
 
 from egsw_plugin.rewards.forms import usual
@@ -309,10 +311,16 @@ def test_boxed(answer, truth, right):
 NOT_STATED = {r"\text{Answer: }204", "5 except", "5 is the number", "5 without"}
 
 
-@pytest.mark.parametrize("wrapper", ["Answer: %s", r"Answer: \(%s\)", "Answer: $%s$, as shown."])
-@pytest.mark.parametrize("answer,truth,right", [pair for pair in pairs() if pair[0] not in NOT_STATED])
-def test_stated(wrapper, answer, truth, right):
-    assert dapo("d", wrapper % answer, truth)["acc"] == right
+FORMULAS = 2 * (r"Answer: \(%s\)",) + 2 * ("Answer: $%s$, as shown.",)  # by turns, neighbours in the same
+
+
+@pytest.mark.parametrize(
+    "pair,formula", [*zip((pair for pair in pairs() if pair[0] not in NOT_STATED), itertools.cycle(FORMULAS))]
+)
+def test_stated(pair, formula):
+    answer, truth, right = pair
+    for wrapper in ("Answer: %s", formula):
+        assert dapo("d", wrapper % answer, truth)["acc"] == right, wrapper
 
 
 @pytest.mark.parametrize("latex", [r"f(x)=\begin{cases}1&x>2\\0&x>5\end{cases}", "x>2 | 5>x"])
