@@ -29,7 +29,9 @@ FILE = "egsw_plugin.json"  # in verl's folder of a checkpoint
 @sampled([0.2, 1.0, "initial"], [0.0, 1e3], values="an entropy in nats >= 0, or initial: that of the run's first step")
 def target_entropy(value: Any) -> float | str:
     """Accept a number of nats, or `initial`."""
-    return "initial" if value == "initial" else in_range(0, math.inf, inclusive=True).accept(value)
+    if isinstance(value, str) and value != "initial":
+        raise ValueError
+    return "initial" if isinstance(value, str) else in_range(0, math.inf, inclusive=True).accept(value)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import itertools
 import math
 import random
@@ -333,6 +334,13 @@ def _check_loss(member: PolicyLoss, link: Link[Any], ordinary: bool, seed: int) 
     nothing, empty = loss(_each(given, lambda x: x[:0])), loss({**given, "mask": torch.zeros_like(mask)})
     _hold(nothing[0].values.shape == mask[:0].shape, "a micro-batch without rows")
     _hold(not bool(empty[1].any()), "a gradient in a micro-batch without policy tokens")
+    means = (given["advantages"] * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+    level = {**given, "advantages": means.expand(mask.shape)}
+    credit, averaged = (loss({**one, "log_prob": one["old_log_prob"]})[1] for one in (given, level))
+    if not member.reads:  # which tell tokens apart, too
+        _hold(
+            _near([credit], [averaged]) is member.averages_credit, "averages_credit, at ratio 1, is the other way round"
+        )
     for part, _ in (*parts, nothing, empty):
         _check_metrics(part, result)
     unread, optional = member.needs.keys() - member.reads, member.reads - member.needs.keys()
@@ -445,11 +453,14 @@ def _members(member: Member | type[Member] | str) -> list[Member]:
     one = member() if isinstance(member, type) else member
     refuse_unfit(one, type(one).__name__)
     registry: Registry[Any] = LOSSES if isinstance(one, PolicyLoss) else MEMBERS
-    if one.name in registry.taken or (one.name in registry and type(registry[one.name]) is not type(one)):
-        raise MemberError(
-            f"{type(one).__name__} calls itself {one.name!r}, which is a name of {registry.whose(one.name)}'s"
-        )
+    if one.name in registry.taken or (one.name in registry and _code(registry[one.name]) != _code(one)):
+        raise MemberError(f"{type(one).__name__} calls itself {one.name!r}, a name of {registry.whose(one.name)}")
     return [one]
+
+
+def _code(member: Member) -> tuple[str, str | None]:
+    """What a member's class is, under whichever name its module was imported."""
+    return type(member).__qualname__, inspect.getsourcefile(type(member))
 
 
 def _nested(options: dict[str, Any]) -> dict[str, Any]:
@@ -470,7 +481,7 @@ def _hold(condition: bool, message: str) -> None:
 
 
 def _tensors(batch: Batch[Any]) -> list[torch.Tensor]:
-    own = [batch.base, batch.rows.mask, batch.group_ids, batch.judged, batch.outcome]
+    own = [batch.base, batch.rows.mask, batch.mask, batch.group_ids, batch.judged, batch.outcome]
     return [x.double() for x in [*own, *batch.tensors.values()] if x is not None]
 
 

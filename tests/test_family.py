@@ -4,8 +4,10 @@ Maps to methods/, testing.py, fields.py, options/declare.py and verl_adapter/{st
 here: a trainer (verl_runs/test_family_runs.py).
 """
 
+import contextlib
 import dataclasses
 import math
+import re
 import statistics
 import subprocess
 import sys
@@ -27,7 +29,7 @@ from egsw_plugin.methods.chain import Chain, Link, apply, compile_for, read
 from egsw_plugin.methods.interface import Base, Change, PolicyLoss, Requirements, Success, Transform
 from egsw_plugin.methods.rules import Rule, token_losses, weight_field
 from egsw_plugin.options import NoOptions, Options, decode, documented, encode, option
-from egsw_plugin.options.checks import flag, in_range, optional, positive, sampled
+from egsw_plugin.options.checks import finite, flag, in_range, optional, or_auto, positive, sampled
 from egsw_plugin.testing import CheckFailed, check, make_batch
 from egsw_plugin.verl_adapter import startup
 from egsw_plugin.verl_adapter.step import TrainerStep, entered
@@ -408,7 +410,8 @@ KL_COEF_0 = "actor_rollout_ref.actor.kl_loss_coef=0.0"
         (["algorithm.adv_estimator=archer", GENERIC, *OFF_POLICY], "there is no KL loss; set"),
         (
             ["algorithm.adv_estimator=archer", GENERIC, KL, KL_COEF_0, *OFF_POLICY],
-            "kl_loss_coef=0.0: it is what archer weighs, by algorithm.credit.archer.kl; set it above 0, as to 0.001",
+            "kl_loss_coef=0.0: it is what archer weighs, by algorithm.credit.archer.kl; set it above 0, as to 0.001, "
+            "or +algorithm.credit.archer.kl=false",
         ),
         (["algorithm.adv_estimator=archer", KL, *OFF_POLICY], f"would ignore the clip_lows; set {GENERIC}"),
         (
@@ -503,6 +506,7 @@ def test_what_stands_in_for_the_entropy_is_said(name):
 # ------------------------------------------------------------------------------------------------------------ strangers
 
 TOY = '''
+import contextlib
 import dataclasses
 import torch
 from egsw_plugin.methods.interface import Change, Transform
@@ -685,6 +689,7 @@ def test_an_option_called_base_is_the_members_own_where_it_sets_no_base(tmp_path
 
 
 OWN = """
+import contextlib
 import dataclasses
 from egsw_plugin.controllers import Step
 from egsw_plugin.methods.interface import Change, PolicyLoss, Transform
@@ -838,6 +843,14 @@ def test_our_own_lists_have_no_name_twice_and_import_nothing():
     assert isinstance(LOSSES, Registry)
 
 
+@pytest.mark.parametrize("averages,message", [(True, None), (False, "averages_credit, at ratio 1, is the other way")])
+def test_the_kit_knows_a_loss_that_averages_credit(averages, message):
+    rule = LOSSES["grpo_s"].rule(NoOptions())
+    body = {"name": "own", "sequence_ratio": True, "averages_credit": averages, "rule": lambda self, options: rule}
+    with contextlib.nullcontext() if message is None else pytest.raises(CheckFailed, match=message):
+        check(type("Own", (PolicyLoss,), body))
+
+
 class Faulty(Transform):
     """A transform with a fault."""
 
@@ -963,6 +976,8 @@ def in_place(batch):
     [
         (lambda b: Change(b.advantages.mul_(1.1)), "faulty changes the batch's base in place, which others read"),
         (lambda b: Change(b.advantages + b.entropy.clamp_(max=1)), "faulty changes the batch's entropy in place"),
+        (lambda b: Change(b.advantages * b.mask.logical_not_()), "faulty changes the batch's mask in place"),
+        (lambda b: Change(b.advantages * b.outcome.sub_(0.5).mean()), "faulty changes the batch's outcome in place"),
         (lambda b: Change(b.advantages.numpy()), "advantages of type ndarray; it must be a tensor"),
         (lambda b: Change(b.advantages.half()), r"advantages of dtype torch.float16; it must be float32 or float64"),
         (lambda b: Change(b.advantages, metrics={"x/mean": torch.ones(3)}), "faulty gave the metric x/mean=tensor"),
@@ -979,6 +994,15 @@ def test_what_a_member_must_not_give(make, message):
     batch = make_batch(9, mask=torch.ones(18, 7, dtype=torch.int64))
     with pytest.raises(TensorError, match=message):
         apply(Chain("own", "grpo", (link,)), batch)
+
+
+def test_a_base_of_half_precision_and_a_chain_in_inference_mode():
+    batch, chain = make_batch(9), read({"credit": {"transforms": ["egsw", "sign_weight"]}}, "egsw_plugin")
+    expected = apply(chain, batch).advantages
+    half = apply(chain, dataclasses.replace(batch, base=batch.base.bfloat16())).advantages
+    assert half.dtype == torch.float32 and torch.allclose(half, expected, atol=0.05)
+    with torch.inference_mode():
+        assert torch.equal(apply(chain, make_batch(9)).advantages, expected)
 
 
 def test_a_negative_weight_where_no_policy_token_is():
@@ -1001,10 +1025,10 @@ def test_a_member_sees_the_tensors_that_it_asks_for_and_no_others():
         apply(Chain("own", "grpo", (first,)), dataclasses.replace(batch, tensors={}))
 
 
-@pytest.mark.parametrize("name,message", [("egsw", "a name of egsw-plugin's"), ("opo", "a name of verl's")])
+@pytest.mark.parametrize("name,message", [("egsw", "a name of egsw-plugin"), ("opo", "a name of verl")])
 def test_the_kit_refuses_a_name_that_is_taken(name, message, tmp_path):
     """As a run does, where the file's member would stand beside the other of its name."""
-    with pytest.raises(MemberError, match=f"Own calls itself {name!r}, which is {message}"):
+    with pytest.raises(MemberError, match=f"Own calls itself {name!r}, {message}"):
         check(type("Own", (Transform,), {"name": name, "apply": lambda self, options, batch: Change(batch.advantages)}))
     path = tmp_path / "own.py"
     path.write_text(
@@ -1062,6 +1086,29 @@ def test_the_kit_finds_a_transform_that_throws_away_what_another_has_made():
     faulty.identity = {}
     with pytest.raises(CheckFailed, match=r"identity {} changes advantages, another transform's: .*batch.advantages"):
         check(faulty)
+
+
+def test_what_a_check_of_ones_own_says():
+    """Words of the declaration, of the function, or both."""
+
+    @sampled([0.5])
+    def own(value):
+        raise ValueError("use a share > 0")
+
+    @sampled([0.5], values="a share > 0")
+    def declared(value):
+        return float(value)
+
+    for check_, value, message in (
+        (own, 0, "use a share > 0"),
+        (optional(own), 0, "use null, or a share > 0"),
+        (declared, "x", "use a share > 0; could not convert string to float: 'x'"),
+        (optional(declared), "x", "use null, or a share > 0; could not convert string to float: 'x'"),
+        (or_auto(finite), "aut", "use auto, or a finite number"),
+        (optional(finite), "1", "use null, or a finite number, not text"),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            check_(value)
 
 
 @sampled([0.5, 0.8])

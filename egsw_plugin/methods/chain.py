@@ -203,7 +203,7 @@ def apply(chain: Chain, batch: Batch[torch.Tensor | None]) -> Result:
         fields = merge(fields, change.fields, chain.base.name)
     if batch.base is None:
         raise TensorError(f"the advantages of base {chain.base} are missing")
-    made = batch.over(batch.base)
+    made = batch.over(batch.base.to(torch.promote_types(batch.base.dtype, torch.float32)))
     for link in chain.transforms:
         change = _change(link, made)
         _measure(metrics, link, change, made)
@@ -261,14 +261,13 @@ def _change(link: Link[Estimating], batch: Batch[Any]) -> Change:
     if missing := [name for name in needs.tensors if name not in batch.tensors]:
         raise TensorError(f"{link.name} needs {', '.join(missing)}, which the batch does not have")
     batch = dataclasses.replace(batch, tensors={name: batch.tensors[name] for name in needs.tensors})
-    given = {"base": batch.base, "advantages": batch.advantages, "mask": batch.rows.mask, **batch.tensors}
-    before = {name: tensor._version for name, tensor in given.items() if tensor is not None}
+    before = _versions(batch)
     try:
         change = make(link.options, batch)
     except UndeclaredError as error:
         raise UndeclaredError(f"{link.name} ({link.section}): {error}") from error
-    for name, version in before.items():
-        if given[name]._version != version:
+    for name, version in _versions(batch).items():
+        if version != before.get(name, 0):
             raise TensorError(f"{link.name} changes the batch's {name} in place, which others read; make a new tensor")
     if not isinstance(change, Change):
         raise TensorError(f"{link.name} gave a {type(change).__name__} in place of a Change")
@@ -290,6 +289,13 @@ def _change(link: Link[Estimating], batch: Batch[Any]) -> Change:
         if tensor.dtype not in (torch.float32, torch.float64):
             raise TensorError(f"{link.name} gave {name} of dtype {tensor.dtype}; it must be float32 or float64")
     return change
+
+
+def _versions(batch: Batch[Any]) -> dict[str, int]:
+    """How often each tensor of a batch was changed in place, where torch counts it; of `mask`, since it was made."""
+    given = {name: getattr(batch, name) for name in ("base", "advantages", "group_ids", "judged", "outcome")}
+    given |= {"rows.mask": batch.rows.mask, "mask": vars(batch.rows).get("policy"), **batch.tensors}
+    return {name: x._version for name, x in given.items() if x is not None and not x.is_inference()}
 
 
 def _measure(metrics: dict[str, float], link: Link[Member[Any]], change: Change, batch: Batch[Any]) -> None:

@@ -200,8 +200,8 @@ class Requirements:
         varying: the option because of which advantages must not vary within a response, and the value to set.
         fields: what it publishes, with the option that asks for it ("" if it always does). Start-up takes a member with
             fields for one that leaves the advantages alone.
-        per_token: advantages or weights differ from token to token: a ratio of the whole response would blur them, and
-            what asks for one advantage a response (EGSW's denominator=all, verl's geo_mean) is refused behind it.
+        per_token: advantages or weights differ from token to token: what asks for one advantage a response (EGSW's
+            denominator=all) is refused behind it, and a policy loss that averages them.
         direction: 1 if rare or uncertain tokens get more positive credit, -1 if they get less, 0 if neither.
         off_policy: why it does nothing where every batch is one mini-batch, seen once ("" if it does something).
         weaker_on_policy: which part of it does nothing there ("" if none).
@@ -287,11 +287,13 @@ class PolicyLoss(Member[O]):
         reads: fields that it uses where they arrive.
         needs: fields that it cannot do without, and what to set for them.
         sequence_ratio: its ratio is that of a whole response.
+        averages_credit: its gradient gives the tokens of a response the mean of their advantages.
     """
 
     reads: ClassVar[frozenset[Field]] = frozenset()
     needs: ClassVar[Mapping[Field, str]] = {}
     sequence_ratio: ClassVar[bool] = False
+    averages_credit: ClassVar[bool] = False
 
     @abstractmethod
     def rule(self, options: O) -> Rule:

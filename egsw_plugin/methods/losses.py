@@ -54,6 +54,7 @@ class GRPOSLoss(PolicyLoss[NoOptions]):
     source = PAPER
     formula = "min(r A, clip(r, 1 - low, 1 + high) A),  r = mean over the response of pi / pi_old"
     sequence_ratio = True
+    averages_credit = True
     mean = "arithmetic"
 
     def requirements(self, options: NoOptions) -> Requirements:

@@ -20,9 +20,9 @@ T_co = TypeVar("T_co", covariant=True)
 class Check(Generic[T_co]):
     """A check that says what it accepts, and which values to try an option with.
 
-    accept: returns the typed value or raises `ValueError`, whose text follows "use VALUES" in the message. values: what
-    is accepted, in words; "" if `accept` says so itself. samples: ordinary values, and ones at the ends of the range.
-    choices: those that there are, of one of a few.
+    accept: returns the typed value or raises `ValueError`, whose text, if any, follows "use VALUES" in the message.
+    values: what is accepted, in words; "" if `accept` says so itself. samples: ordinary values, and ones at the ends of
+    the range. choices: those that there are, of one of a few.
     """
 
     samples: tuple[Sequence[Any], Sequence[Any]]
@@ -45,7 +45,9 @@ class Check(Generic[T_co]):
         except ValueError as error:
             if not self.values:
                 raise
-            raise ValueError(f"use {self.values}{error}") from None
+            more = str(error)
+            more = f"; {more}" if more and not more.startswith((" (", ", ")) else more
+            raise ValueError(f"use {self.values}{more}") from None
 
 
 def sampled(
@@ -155,7 +157,7 @@ def or_auto(inner: Check[T]) -> Check[T | str]:
     'auto'
     >>> or_auto(positive)("aut")
     Traceback (most recent call last):
-    ValueError: use auto, or a finite number > 0, not text
+    ValueError: use auto, or a finite number > 0
     """
     return _or("auto", "auto", inner)
 
@@ -164,11 +166,21 @@ def _or(name: str, other: Any, inner: Check[Any]) -> Check[Any]:
     """Accept one value more."""
 
     def accept(value: Any) -> Any:
-        same = value == other if isinstance(value, str) else value is other
-        return other if same else inner.accept(value)
+        if isinstance(value, str) and isinstance(other, str):
+            if value != other:
+                raise ValueError
+            return other
+        if value is other:
+            return other
+        if inner.values:
+            return inner.accept(value)
+        try:
+            return inner(value)
+        except ValueError as error:
+            raise ValueError(f"use {name}, or {str(error).removeprefix('use ')}") from None
 
     ordinary, extreme = inner.samples
-    return Check(accept, f"{name}, or {inner.values}", [other, *ordinary], extreme)
+    return Check(accept, f"{name}, or {inner.values}" if inner.values else "", [other, *ordinary], extreme)
 
 
 def whole(low: int, high: int) -> Check[int]:

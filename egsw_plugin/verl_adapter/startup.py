@@ -222,7 +222,6 @@ def _refusals(config: Any, plan: Plan, loss: str, old_trainer: str | None) -> It
         yield from _old_trainer(config, plan, plan.chain.name, old_trainer)
         yield from _too_few_responses(config, plan.chain)
         yield from _base(config, plan.chain)
-        yield from _averaged(plan, plan.chain, loss)
         _ = plan.chain.success  # which raises where members disagree
     yield from _options_of_the_loss(config, plan, loss, old_trainer)
     yield from _missing_tensors(config, plan)
@@ -231,6 +230,7 @@ def _refusals(config: Any, plan: Plan, loss: str, old_trainer: str | None) -> It
             yield OptionError(f"{link.section}.{option}", getattr(link.options, option), fix)
     yield from _distillation(config, plan)
     yield from _fields(config, plan, loss)
+    yield from _averaged(plan, loss)
     if plan.loss is not None:
         yield from _options_that_cannot_travel(plan.loss)
     if old_trainer is None and select(config, "trainer.use_v1", True):
@@ -342,10 +342,10 @@ def _base(config: Any, chain: Chain) -> Iterator[OptionError]:
             varying, before = True, link.name
 
 
-def _averaged(plan: Plan, chain: Chain, loss: str) -> Iterator[OptionError]:
-    """Our losses of a response's mean ratio, and verl's geo_mean, give all its tokens the mean of their advantages."""
-    telling = [link for link in chain.links if link.requirements.per_token]
-    if telling and (loss == "geo_mean" or (plan.loss is not None and plan.loss.member.sequence_ratio)):
+def _averaged(plan: Plan, loss: str) -> Iterator[OptionError]:
+    """GRPO-S's losses and verl's geo_mean give all tokens of a response the mean of their advantages."""
+    telling = [] if plan.chain is None else [link for link in plan.chain.links if link.requirements.per_token]
+    if telling and (loss == "geo_mean" or (plan.loss is not None and plan.loss.member.averages_credit)):
         names = ", ".join(link.name for link in telling)
         objective = telling[0].requirements.objective
         fix = (
@@ -389,6 +389,7 @@ def _fields(config: Any, plan: Plan, loss: str) -> Iterator[OptionError]:
                 yield OptionError(place, value, f"{what}; set {setting}=True")
             elif field is Field.KL_WEIGHT and select(config, KL_COEF, 0.001) == 0:
                 fix = f"it is what {link.name} weighs, by {place}; set it above 0, as to 0.001"
+                fix += f", or {place}=false" if value is True else ""
                 yield OptionError(KL_COEF, select(config, KL_COEF), fix)
         elif member is None or field not in member.reads:
             own = link.name if link.name in LOSSES and field in LOSSES[link.name].reads else CHAIN
