@@ -1067,11 +1067,19 @@ def test_what_the_language_models_page_says_beyond_its_tables():
         assert max(ours, key=ours.get) == f"gtpo-seed{seed}" and round(ours[f"gtpo-seed{seed}"]) == 40
         assert round(ours[f"grpo-seed{seed}"]) == grpo
     assert [round(shares[f"grpo_s-seed{seed}"]) for seed in (1, 2)] == [37, 38]
-    third = {"grpo": "GRPO", "egsw": "EGSW"}
+    third = {"grpo": "GRPO", "egsw": "EGSW", "egsw_alpha0": "EGSW without its entropy"}
     assert {record.cell for record in records if record.seed == 3} == third.keys()
     for cell, name in third.items():
         measured = (100 * of(runs[f"{cell}-seed3"]) for of in (final_success, mean_success, training_success))
         assert "{} ({:.1f}, {:.1f}, {:.1f})".format(name, *measured) in page.replace("\n", " ")
+    measures, flat = (final_success, mean_success, training_success), page.replace("\n ", "")
+    less = (100 * (of(runs["egsw_alpha0-seed3"]) - of(runs["egsw-seed3"])) for of in measures)
+    assert "behind itself without entropy, by {:.0f}, {:.0f} and {:.0f} points".format(*less) in flat
+    more = [[of(runs[f"egsw_alpha0-seed{n}"]) - of(runs[f"grpo-seed{n}"]) for n in (1, 2, 3)] for of in measures[1:]]
+    assert all(difference > 0 for seeds in more for difference in seeds)
+    by = (100 * fmean(seeds) for seeds in more)
+    assert "in the mean of all validations and in training, by {:.0f} and {:.0f} points".format(*by) in flat
+    assert "*" not in page.partition("<!-- table: methods-differences -->")[2].partition("\n\nMean")[0]
     behind = 100 * (curves["grpo-seed3"][60] - curves["egsw-seed3"][60])
     assert f"EGSW is behind by {behind:.0f}." in page
     assert not any(row.get("actor/pg_clipfrac") for record in records for row in record.metrics.training)
