@@ -575,7 +575,7 @@ class TestRefusals:
 
 def test_docstring_of_the_options_lists_paper_and_default():
     assert "alpha2: weight of the entropy" in GTPOOptions.__doc__
-    assert "(alpha_2 in the paper; default 0.1; paper: 0.1 (0.2 tried))" in GTPOOptions.__doc__
+    assert "(alpha_2 in the paper; default 0.1; paper: 0.1 (0.2 tried); 0, or a number of" in GTPOOptions.__doc__
 
 
 def test_a_group_at_the_very_share_is_hard_and_is_not_penalised():

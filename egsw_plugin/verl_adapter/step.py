@@ -120,8 +120,9 @@ class TrainerStep:
             return {key: [info.get(key) for info in infos] for key in dict.fromkeys(k for info in infos for k in info)}
         # A reward model that shares the actor's devices stores each field under its own name; without one, it is the
         # data set's column.
-        config, model = self.trainer.config, "reward.reward_model"
-        shared = select(config, f"{model}.enable", False) and not select(config, f"{model}.enable_resource_pool", False)
+        config = self.trainer.config
+        apart = select(config, "reward.reward_model.enable_resource_pool", False)
+        shared = select(config, "reward.reward_model.enable", False) and not apart
         return {name: _plain(data[name])} if shared and name in data else {}
 
     def vocabulary_size(self) -> int | None:
