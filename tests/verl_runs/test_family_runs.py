@@ -46,7 +46,7 @@ def test_a_chain_of_four_that_is_killed_goes_on_with_its_controllers(tmp_path, m
     saved = sorted((out / "checkpoints").glob("global_step_*/egsw_plugin.json"))
     assert saved
     state = json.loads(saved[-1].read_text())["controllers"]["repo_r.zeta"]
-    assert state["target"] == 9.0 and state["step"] >= 2
+    assert state["target"] is None and state["step"] >= 2  # 9 nats is the configuration's, not measured
     time.sleep(1)
     run = start(out, mark, *ARGUMENTS)
     screen, _ = run.communicate(timeout=TIME_LIMIT + 50)
