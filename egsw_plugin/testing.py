@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import itertools
 import math
 import random
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -460,7 +460,8 @@ def _members(member: Member | type[Member] | str) -> list[Member]:
 
 def _code(member: Member) -> tuple[str, str | None]:
     """What a member's class is, under whichever name its module was imported."""
-    return type(member).__qualname__, inspect.getsourcefile(type(member))
+    module = sys.modules.get(type(member).__module__)
+    return type(member).__qualname__, getattr(module, "__file__", None)
 
 
 def _nested(options: dict[str, Any]) -> dict[str, Any]:
