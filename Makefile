@@ -48,7 +48,7 @@ demo: setup
 # pytest's 5 means that ARGS chose none of these tests.
 test: lint
 	$(FAST) $(ARGS) || [ $$? = 5 ]
-	$(VENV)/bin/pytest -m verl_run $(ARGS) || [ $$? = 5 ]
+	$(VENV)/bin/pytest -o testpaths=tests/verl_runs -m verl_run $(ARGS) || [ $$? = 5 ]
 
 test-fast: setup
 	$(FAST) $(ARGS)

@@ -45,6 +45,7 @@ _POLL = 0.2
 # How the processes of a run are called that verl does not notice the end of, and of the one that waits for them.
 ENGINE, TRAINER = b"VLLM::EngineCore", b"ray::TaskRunner"
 ENGINE_POLL, ENGINE_GRACE = 5.0, 60.0  # seconds; the second is verl's, to end by itself
+DAEMONS_GRACE, END_GRACE = 10.0, 5.0  # seconds: Ray's daemons', to notice that a run is done; after each signal
 _MARK = "EGSW_RUN_MARK"
 _LOG_TAIL = 32 << 20  # the cause of a failure is near the end even of a very long log
 
@@ -246,7 +247,7 @@ def run(command: list[str], out: Path, steps: int | None = None, time_limit: flo
             else:
                 reached = f"step {screen.step} reached" if screen.step else "validated"
                 screen.say(f"done: {reached} in {format_seconds(screen.elapsed())}")
-                _wait_until_gone(child, mark, 10.0)  # Ray's daemons notice that the trainer has ended
+                _wait_until_gone(child, mark, DAEMONS_GRACE)
         except _EngineDied as died:
             _explain(str(died), screen, out)
             return 1
@@ -426,7 +427,7 @@ def _signals_raise() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _end(child: subprocess.Popen, mark: str, grace: float = 5.0) -> None:
+def _end(child: subprocess.Popen, mark: str) -> None:
     """Ends every process of the run: asks twice, then kills, Ray's daemons included."""
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -434,7 +435,7 @@ def _end(child: subprocess.Popen, mark: str, grace: float = 5.0) -> None:
                 return
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, number)
-            _wait_until_gone(child, mark, grace)
+            _wait_until_gone(child, mark, END_GRACE)
     except (KeyboardInterrupt, _Stopped):
         pass  # asked again: no more waiting
     finally:

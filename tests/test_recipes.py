@@ -404,15 +404,18 @@ def test_too_little_memory_is_refused_before_anything_is_made(arguments_of, tmp_
 
 @pytest.fixture
 def started(tmp_path):
-    """Starts a launcher, with a script in place of the training, its output in a file, or in one through a pipe; ends
-    what is left of it."""
-    stand_in, log, running = tmp_path / "python", tmp_path / "log", []
+    """Starts a launcher in a folder of its own, with a script in place of the training, its output in a file, or in one
+    through a pipe; ends what is left of it."""
+    running = []
 
     def start(script, pipe=False, **environment):
+        folder = tmp_path / str(len(running))
+        folder.mkdir()
+        stand_in, log = folder / "python", folder / "log"
         stand_in.write_text(f"#!/bin/bash\n{script}\n")
         stand_in.chmod(0o755)
-        given = {name: file_at(tmp_path / "data.parquet") for name in ("TRAIN_FILES", "VAL_FILES")}
-        given |= {"PYTHON": str(stand_in), "OUT": str(tmp_path / "out"), "STALL_LIMIT": "4", **environment}
+        given = {name: file_at(folder / "data.parquet") for name in ("TRAIN_FILES", "VAL_FILES")}
+        given |= {"PYTHON": str(stand_in), "OUT": str(folder / "out"), "STALL_LIMIT": "4", **environment}
         launcher = ["bash", str(RECIPES / "egsw" / "run_qwen2.5_math_7b.sh")]
         if pipe:
             launcher = ["bash", "-o", "pipefail", "-c", f"{shlex.join(launcher)} 2>&1 | cat"]
@@ -473,21 +476,24 @@ def test_a_run_that_hangs_is_ended_with_all_its_processes(started, script, pipe)
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(
-    "grows,logger",
-    [
-        ('>> "$VERL_FILE_LOGGER_PATH"', "[console,file]"),
-        ('> "$(mkdir -p "$OUT/validation"; echo "$OUT/validation/$i.jsonl")"', "[console,file]"),
-        ('> "$(mkdir -p "$OUT/checkpoints/step/actor"; echo "$OUT/checkpoints/step/actor/$i.pt")"', "[console,file]"),
-        ("", "[console]"),
-    ],
-    ids=["metrics", "validation", "checkpoints", "output"],
-)
-def test_a_run_that_goes_on_is_not_ended_and_its_code_is_the_launchers(started, grows, logger):
-    launcher, log = started(f"for i in {{1..35}}; do echo here {grows}; sleep 0.2; done; exit 7", LOGGER=logger)
-    assert launcher.wait(100) == 7
-    assert "STALL_LIMIT" not in log.read_text()
-    wait_for(lambda: not of_session(launcher.pid))
+def test_a_run_that_goes_on_is_not_ended_and_its_code_is_the_launchers(started):
+    grows = {
+        "metrics": '>> "$VERL_FILE_LOGGER_PATH"',
+        "validation": '> "$(mkdir -p "$OUT/validation"; echo "$OUT/validation/$i.jsonl")"',
+        "checkpoints": '> "$(mkdir -p "$OUT/checkpoints/step/actor"; echo "$OUT/checkpoints/step/actor/$i.pt")"',
+        "output": "",
+    }
+    runs = {
+        name: started(
+            f"for i in {{1..35}}; do echo here {where}; sleep 0.2; done; exit 7",
+            LOGGER="[console]" if name == "output" else "[console,file]",
+        )
+        for name, where in grows.items()
+    }
+    for name, (launcher, log) in runs.items():
+        assert launcher.wait(100) == 7, name
+        assert "STALL_LIMIT" not in log.read_text(), name
+        wait_for(lambda launcher=launcher: not of_session(launcher.pid))
 
 
 @pytest.mark.timeout(120)
@@ -519,7 +525,9 @@ def test_without_a_stall_limit_nothing_watches(started):
 @pytest.mark.timeout(120)
 def test_through_a_pipe_without_a_file_of_metrics_nothing_watches(started):
     """New Linux gives a pipe no time of its last output."""
-    launcher, log = started("for i in {1..8}; do echo here; sleep 1; done; exit 7", pipe=True, LOGGER="[console]")
+    launcher, log = started(
+        "for i in {1..4}; do echo here; sleep 1; done; exit 7", pipe=True, STALL_LIMIT="2", LOGGER="[console]"
+    )
     assert launcher.wait(100) == 7 and "no STALL_LIMIT: what goes through a pipe is not seen" in log.read_text()
 
 

@@ -178,8 +178,9 @@ def test_a_launcher_that_cannot_start_is_named(tmp_path, capfd):
 
 
 @pytest.mark.timeout(120)
-def test_time_limit_ends_every_process_also_in_other_sessions(launch, tmp_path, capfd):
+def test_time_limit_ends_every_process_also_in_other_sessions(launch, tmp_path, capfd, monkeypatch):
     """The launcher ignores polite signals; one grandchild has a session of its own, as Ray's daemons do."""
+    monkeypatch.setattr("egsw_plugin.runner.END_GRACE", 0.5)
     script = (
         """
 import signal
@@ -210,7 +211,9 @@ def test_interrupting_the_runner_ends_the_run(tmp_path, number, code):
     script = tmp_path / "launcher.sh"
     script.write_text('echo $$ > "$OUT/pid"; sleep 600 & echo $! > "$OUT/sleeper"; wait\n')
     command = [sys.executable, "-m", "egsw_plugin.cli", "run", "--out", str(tmp_path), "--", "bash", str(script)]
-    main_call = "import sys; from egsw_plugin.cli import main; sys.exit(main(sys.argv[1:]))"
+    main_call = (
+        "import sys; from egsw_plugin import cli, runner; runner.END_GRACE = 0.5; sys.exit(cli.main(sys.argv[1:]))"
+    )
     runner = subprocess.Popen(
         [sys.executable, "-c", main_call, *command[3:]],
         stdout=subprocess.PIPE,
@@ -283,7 +286,9 @@ os.kill(os.getpid(), signal.SIGKILL)
         foreign.unlink()
 
 
-def test_processes_left_by_a_run_that_ended_well_are_ended(launch, tmp_path):
+def test_processes_left_by_a_run_that_ended_well_are_ended(launch, tmp_path, monkeypatch):
+    monkeypatch.setattr("egsw_plugin.runner.DAEMONS_GRACE", 0.5)
+    monkeypatch.setattr("egsw_plugin.runner.END_GRACE", 0.5)
     script = STARTUP + (
         "step(1)\nsleep = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
         "(out / 'pid').write_text(str(subprocess.Popen(sleep, start_new_session=True).pid))\n"

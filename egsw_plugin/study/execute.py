@@ -67,7 +67,7 @@ def execute(grid: Grid, runs: list[tuple[Cell, int]], out: Path) -> int:
         names = {record.name for record in records}
         missing = [(cell, seed) for cell, seed in runs if run_name(cell.name, seed) not in names]
         done = len(runs) - len(missing)
-        print(f"study: {len(runs)} runs, {done} of them done; records in {out / 'runs'}", flush=True)
+        print(f"study: {done} of {len(runs)} runs done; records in {out / 'runs'}", flush=True)
         times: list[float] = []
         for number, (cell, seed) in enumerate(missing, start=done + 1):
             left = f", {format_seconds(fmean(times) * (len(runs) - number + 1))} left" if times else ""

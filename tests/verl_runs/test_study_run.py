@@ -45,4 +45,4 @@ def test_quick_study(tmp_path):
     assert (tmp_path / "report" / "quick-success.png").stat().st_size > 10_000
 
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert again.returncode == 0 and "1 runs, 1 of them done" in again.stdout
+    assert again.returncode == 0 and "1 of 1 runs done" in again.stdout
