@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .kernels.egsw import EGSWResult
-from .kernels.shaped import Shaped
+from .kernels.shaping import Shaped
 
 if TYPE_CHECKING:
     from .methods.interface import Batch

@@ -144,9 +144,16 @@ def test_batch_kl_cov(k, per_token):
     least = sorted(covariance.values(), reverse=True)[number - 1] if number else math.inf
     anchor = field(result, Field.ANCHOR, batch)
     for place, value in covariance.items():
-        assert anchor[place] == pytest.approx(0.7 if value >= least - 1e-6 else 0.0)
+        assert anchor[place] == pytest.approx(0.7 if value >= least - 1e-6 and value > 0 else 0.0)
     assert result.metrics["batch_kl_cov/covariance/max"] == pytest.approx(max(covariance.values()), rel=1e-4)
     compare("batch_kl_cov", batch, lambda i, t: float(batch.base.expand(batch.mask.shape)[i, t]), k=k)
+
+
+def test_kl_cov_anchors_nothing_where_all_advantages_are_equal():
+    """Every covariance is 0 there, and the floor(k N)-th largest is that of all tokens."""
+    batch = make_batch(15)
+    result = applied("batch_kl_cov", dataclasses.replace(batch, base=torch.ones_like(batch.base)), k=0.1)
+    assert result.metrics["batch_kl_cov/chosen/mean"] == 0 and not result.fields[Field.ANCHOR].any()
 
 
 def test_kl_cov_leaves_the_ratio_unclipped_unless_it_is_told_otherwise():

@@ -18,8 +18,7 @@ from ..errors import TensorError
 from .groups import participants
 from .normalization import ROUNDING, Normalization, normalize
 from .rows import Rows, clamped_sums
-from .shaped import Shaped
-from .shaping import Shaping, entropy_weights, overlong_penalty
+from .shaping import Shaped, Shaping, entropy_weights, overlong_penalty
 from .tally import UNCHANGED, Tally
 
 

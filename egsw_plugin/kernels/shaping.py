@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .tally import set_sums
+from .tally import Tally, set_sums
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,29 @@ class Shaping:
         """Reward of each row at w = 1, float64 [R]."""
         level = torch.full(success.shape, sum(self.side(False)), dtype=torch.float64, device=success.device)
         return level.masked_fill_(success, sum(self.side(True)))
+
+
+@dataclass
+class Shaped:
+    """What GTPO and GRPO-S give back: advantages and what diagnostics need of them.
+
+    values: [R, T], zero outside the mask, or [R, 1] where those of a response are one number. taking_part: bool [R],
+    rows with policy tokens whose group is not dropped. tally: of the weights; entropy_total is before entropy_clip, and
+    a column of GRPO-S is a group. negative, positive: int64 [R], policy tokens whose advantage is below and above 0.
+    clipped: int64 [R], policy tokens that entropy_clip changes. penalised: bool [R], responses with a length penalty.
+    moved, size, equal: float64 [R], sums over policy tokens of |A - B|, |A| and |B|, where B is A with equal entropies.
+    """
+
+    values: torch.Tensor
+    taking_part: torch.Tensor
+    tally: Tally
+    negative: torch.Tensor
+    positive: torch.Tensor
+    clipped: torch.Tensor
+    penalised: torch.Tensor
+    moved: torch.Tensor
+    size: torch.Tensor
+    equal: torch.Tensor
 
 
 def entropy_weights(

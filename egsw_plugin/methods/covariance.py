@@ -100,7 +100,8 @@ class BatchKLCov(Transform[BatchKLCovOptions]):
 
     The advantages stay as they are; the loss of the chosen tokens grows by coefficient * |log pi - log pi_old|, up
     to the 20 nats at which every loss here holds a ratio. The choice is over the whole batch: the floor(k N) largest of
-    the N policy tokens, and those that equal the last one.
+    the N policy tokens, and those that equal the last one, none whose covariance is 0 or less. So nothing is anchored
+    where all advantages are equal.
 
     Metrics: `chosen/mean`, the share of policy tokens that are anchored; `threshold/mean`, the least covariance among
     them; `covariance/mean`, `covariance/max`, over policy tokens.
@@ -130,7 +131,7 @@ class BatchKLCov(Transform[BatchKLCovOptions]):
         """Publish the coefficients."""
         covariance, metrics = covariances(batch)
         values = covariance[batch.mask]
-        kept = largest(values, math.floor(options.k * len(values) + 1e-9))
+        kept = largest(values, math.floor(options.k * len(values) + 1e-9)) & (values > 0)
         anchor = torch.zeros(covariance.shape, dtype=torch.float32, device=covariance.device)
         anchor.masked_scatter_(batch.mask, kept.float() * options.coefficient)
         fields = {Field.ANCHOR: anchor}
