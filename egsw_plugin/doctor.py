@@ -426,6 +426,9 @@ def configuration(file: Path | None, arguments: Sequence[str]) -> Result:
         config = composition.compose_launch(file, arguments)
         if lost := unresolved(config):
             raise lost
+        # Sections that verl.trainer.main_ppo does not read; these launchers build a form of the old trainer.
+        if experimental := [key for key in ("async_training", "rollout") if key in config]:
+            startup.check(config, f"the trainer of verl.experimental that reads {experimental[0]}")
         with contextlib.redirect_stdout(said):
             config_module.validate_config(
                 config,

@@ -76,8 +76,9 @@ def check(member: Member | type[Member] | str, options: Mapping[str, Any] | None
     >>> check(SignWeight, {"positive": 0.5, "negative": 2.0}) > 3
     True
     """
+    tried = 0
     for one in _members(member):
-        tried, left_out, used = 0, set[str](), set[str]()
+        left_out, used = set[str](), set[str]()
         given = _flat(options or {})
         for section, ordinary in [*settings_of(one, seed), *([(given, True)] if given else [])]:
             chosen = tried_with = _flat(section)

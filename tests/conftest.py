@@ -14,7 +14,12 @@ hypothesis.settings.register_profile("few", max_examples=15, deadline=None)
 
 
 def pytest_configure(config):
-    """Keep the compiled loops for all test processes, and for those of them that ask for it."""
+    """Keep the compiled loops for all test processes, and for those of them that ask for it; or leave them as they are
+    written. (A run does not take them so, as NUMBA_DISABLE_JIT would have it.)"""
+    if "INTERPRETED_LOOPS" in os.environ:
+        import numba
+
+        numba.config.DISABLE_JIT = True
     if hasattr(config, "cache"):
         os.environ[kept_loops.FOLDER] = str(config.cache.mkdir("numba"))
     kept_loops.keep()

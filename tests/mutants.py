@@ -258,7 +258,10 @@ def _exp(x: float, exact: Callable[[float], float] = math.exp) -> float:
 
 def _pytest(tests: list[str]) -> int:
     import hypothesis
+    import numba
     import pytest
+
+    numba.config.DISABLE_JIT = True
 
     class WithoutRay:
         """Ray and its queue start for minutes on a busy machine, and fail there."""
@@ -312,7 +315,7 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = [PACKAGE / name for name in arguments.files]
     files = [f for path in chosen for f in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
-    os.environ |= {"NUMBA_DISABLE_JIT": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    os.environ |= {"INTERPRETED_LOOPS": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # plugins of verl's dependencies: a second for each pytest
     sys.dont_write_bytecode = True
     work = []

@@ -213,6 +213,8 @@ def test_a_package_of_another_version(monkeypatch):
         (["word"], "argument='word'", "hydra overrides"),
         (["--config-path"], "--config-path", "expected one argument"),
         (["--config-path", "recipes"], "--config-path='recipes'", "absolute path"),
+        # As `fully_async_main --cfg job` prints it; verl's own validation knows nothing of its trainer.
+        (["+async_training={staleness_threshold: 0}"], "adv_estimator='egsw'", "start verl.trainer.main_ppo"),
     ],
 )
 def test_a_launch_that_is_refused(arguments, found, fix):
@@ -228,6 +230,7 @@ def test_a_launch_that_is_refused(arguments, found, fix):
         [EGSW],
         ["python", "-m", "verl.trainer.main_ppo", EGSW],
         ["--config-path", "pkg://verl.trainer.config", "--config-name=ppo_trainer", EGSW],
+        ["--config-path=config", "--config-name=ppo_trainer", EGSW],  # as launchers of verl's name it
     ],
 )
 def test_a_launch_that_is_accepted(arguments):

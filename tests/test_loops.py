@@ -183,11 +183,11 @@ KERNEL_TESTS = ("test_loops.py", "test_egsw.py", "test_shaped.py")
             "NUMBA_BOUNDSCHECK",
             "compiled and (equal or sums or measured or blocks or columns or one_value or exponential)",
         ),
-        ("NUMBA_DISABLE_JIT", "compiled and (sums or measured or blocks or holes)"),
+        ("INTERPRETED_LOOPS", "compiled and (sums or measured or blocks or holes)"),
     ],
 )
 def test_kernels_stay_within_bounds_and_run_without_the_compiler(setting, chosen):
-    if {"NUMBA_BOUNDSCHECK", "NUMBA_DISABLE_JIT"} & os.environ.keys():
+    if {"NUMBA_BOUNDSCHECK", "INTERPRETED_LOOPS"} & os.environ.keys():
         pytest.skip("not from within itself")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", chosen, *KERNEL_TESTS]
     command += ["--hypothesis-profile=few"]
@@ -197,7 +197,14 @@ def test_kernels_stay_within_bounds_and_run_without_the_compiler(setting, chosen
 
 
 @once
-@pytest.mark.parametrize("fault", ["numba = None", "import numba; numba.njit = lambda *args, **kwargs: 1 / 0"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "numba = None",
+        "import numba; numba.njit = lambda *args, **kwargs: 1 / 0",
+        "import os; os.environ['NUMBA_DISABLE_JIT'] = '1'",
+    ],
+)
 def test_a_numba_that_is_missing_or_broken_is_no_failure(fault):
     code = f"""
 import sys, torch

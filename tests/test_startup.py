@@ -12,13 +12,18 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numba
 import pytest
+import torch
 import verl
 import verl.utils.config
+from batches import random_batch
 from forks import forked
 from launches import COMPLETE, configuration
+from verl.trainer.ppo import core_algos
 
 from egsw_plugin.errors import BridgeError, OptionError
+from egsw_plugin.kernels import compiled, loops
 from egsw_plugin.verl_adapter import contract, startup
 
 LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode"
@@ -225,6 +230,8 @@ def test_our_loss_without_our_estimator_is_refused():
 KL = "actor_rollout_ref.actor.use_kl_loss"
 
 AGGREGATION = "actor_rollout_ref.actor.loss_agg_mode"
+CLIP = "actor_rollout_ref.actor.clip_ratio"
+HIGH = f"{CLIP}_high=0.28"
 OVERLONG = "+reward.reward_kwargs.overlong_buffer_cfg={enable: true, len: 8}"
 
 
@@ -296,13 +303,16 @@ def warnings_of(capsys, monkeypatch):
 @pytest.mark.parametrize(
     "overrides,fixes",
     [
-        (["gtpo"], [f"{LOSS}=gtpo"]),
-        (["gtpo", f"{LOSS}=gtpo", f"{AGGREGATION}=seq-mean-token-mean"], [f"{AGGREGATION}=token-mean"]),
-        (["grpo_s"], [f"{LOSS}=grpo_s", f"{AGGREGATION}=seq-mean-token-mean"]),
-        (["grpo_s", f"{LOSS}=grpo_s"], [f"{AGGREGATION}=seq-mean-token-mean"]),
-        (["grpo_s", f"{LOSS}=gtpo", f"{AGGREGATION}=seq-mean-token-mean"], [f"{LOSS}=grpo_s"]),
-        (["grpo", f"{LOSS}=grpo_s"], [f"{AGGREGATION}=seq-mean-token-mean"]),
-        (["gtpo", f"{LOSS}=gtpo", f"{KL}=True"], [f"{KL}=False"]),
+        (["gtpo"], [f"{LOSS}=gtpo", HIGH]),
+        (["gtpo", f"{LOSS}=gtpo", f"{AGGREGATION}=seq-mean-token-mean"], [f"{AGGREGATION}=token-mean", HIGH]),
+        (["grpo_s"], [f"{LOSS}=grpo_s", f"{AGGREGATION}=seq-mean-token-mean", HIGH]),
+        (["grpo_s", f"{LOSS}=grpo_s", f"{CLIP}_high=0.28"], [f"{AGGREGATION}=seq-mean-token-mean"]),
+        (["grpo_s", f"{LOSS}=gtpo", f"{AGGREGATION}=seq-mean-token-mean"], [f"{LOSS}=grpo_s", HIGH]),
+        (["grpo", f"{LOSS}=grpo_s"], [f"{AGGREGATION}=seq-mean-token-mean", HIGH]),
+        (["gtpo", f"{LOSS}=gtpo", f"{KL}=True"], [f"{KL}=False", HIGH]),
+        # GSPO's bounds, for the ratio of a response, and CISPO's, whose loss is another.
+        (["gtpo", f"{LOSS}=gtpo", f"{CLIP}_low=3e-4", f"{CLIP}_high=4e-4"], [f"{CLIP}_low=0.2", HIGH]),
+        (["grpo", f"{LOSS}=gtpo", f"{CLIP}_low=10"], [f"{CLIP}_low=0.2", HIGH]),
     ],
 )
 def test_a_pairing_that_is_not_the_papers_gets_one_warning(warnings_of, overrides, fixes):
@@ -409,6 +419,18 @@ def test_loops_are_compiled_without_a_word_about_their_batch(warnings_of):
     assert warnings_of(EGSW, "+algorithm.egsw={temperature: auto, effective_share: 0.3}") == []
 
 
+def test_a_loop_that_numba_cannot_compile_is_said_and_left_to_torch(warnings_of, monkeypatch):
+    """As with another numba than the one that was tried, which compiles the smallest of them all the same."""
+    monkeypatch.setattr(compiled, "_REFUSED", [])
+    monkeypatch.setattr(loops, "egsw", numba.njit(lambda *args: object() + args))
+    (warning,) = warnings_of(EGSW)
+    assert "the advantage step runs in torch, to the same result, slower and in more memory: TypingError" in warning
+    rewards, mask, index, entropy = random_batch(1)
+    advantages, _ = core_algos.get_adv_estimator_fn("egsw")(rewards, mask, index, entropy=entropy)
+    monkeypatch.undo()
+    assert torch.allclose(advantages, core_algos.get_adv_estimator_fn("egsw")(rewards, mask, index, entropy=entropy)[0])
+
+
 @pytest.mark.parametrize("name", ["egsw", "gtpo", "grpo_s"])
 def test_one_response_a_prompt_is_refused_where_nothing_would_happen(name):
     with pytest.raises(OptionError, match=r"actor_rollout_ref.rollout.n=1: .*2 or more"):
@@ -417,6 +439,14 @@ def test_one_response_a_prompt_is_refused_where_nothing_would_happen(name):
 
 def test_one_response_a_prompt_can_be_weighed_over_the_batch():
     validate(EGSW, "actor_rollout_ref.rollout.n=1", "+algorithm.egsw.scope=batch")
+
+
+@pytest.mark.parametrize("base,warned", [("grpo", True), ("rloo", True), ("reinforce_plus_plus", False)])
+def test_one_response_a_prompt_without_a_baseline_is_warned_of(warnings_of, base, warned):
+    weighed = f"+algorithm.egsw={{scope: batch, base: {base}}}"
+    said = warnings_of(EGSW, "actor_rollout_ref.rollout.n=1", weighed)
+    fix = "algorithm.egsw.base=gae with critic.enable=True"
+    assert [f"rollout.n=1: {base} has no other response" in line and fix in line for line in said] == [True] * warned
 
 
 def test_a_policy_loss_is_not_an_estimator():
@@ -626,7 +656,6 @@ for overrides in (["egsw"], ["grpo"], ["grpo", "{LOSS}=gtpo"], ["grpo_s"], ["gtp
 
 def test_a_policy_loss_that_replaced_ours_is_refused(monkeypatch):
     """verl lets a later one take the name: in the trainer's process, or in a worker's alone."""
-    from verl.trainer.ppo import core_algos
     from verl.workers.utils import losses
 
     monkeypatch.setitem(core_algos.POLICY_LOSS_REGISTRY, "gtpo", core_algos.POLICY_LOSS_REGISTRY["vanilla"])
@@ -640,7 +669,6 @@ def test_a_policy_loss_that_replaced_ours_is_refused(monkeypatch):
 
 def test_a_function_that_wraps_ours_is_ours(monkeypatch):
     """As a package that measures times puts one there."""
-    from verl.trainer.ppo import core_algos
 
     config = configuration("algorithm.adv_estimator=gtpo", f"{LOSS}=gtpo")
     for key, registry in (

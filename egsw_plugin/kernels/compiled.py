@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from types import ModuleType
 
 import numpy as np
@@ -16,16 +17,41 @@ def loops_for(tensor: torch.Tensor) -> ModuleType | None:
     return attempt()[0] if tensor.device.type == "cpu" else None
 
 
-@functools.cache
 def attempt() -> tuple[ModuleType | None, str]:
     """The compiled loops, or None and why not."""
+    return (None, _REFUSED[0]) if _REFUSED else _imported()
+
+
+_REFUSED: list[str] = []  # what numba said of a loop that it could not compile after all
+
+
+def give_up(error: Exception) -> bool:
+    """Whether an error is of a loop that numba could not compile; if so, torch serves from here on.
+
+    >>> give_up(ValueError("of a member"))
+    False
+    """
+    if type(error).__module__.partition(".")[0] not in ("numba", "llvmlite"):
+        return False
+    _REFUSED.append(_said(error))
+    return True
+
+
+@functools.cache
+def _imported() -> tuple[ModuleType | None, str]:
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return None, "NUMBA_DISABLE_JIT is set"  # the loops, as Python, take a thousand times as long as torch
     try:
         from . import loops
 
         loops.alive(0, 0, 1, np.ones(1, np.int64))  # compiles something
     except Exception as error:  # numba refuses in many ways: ImportError, SystemError, its own
-        return None, f"{type(error).__name__}: {error}"
+        return None, _said(error)
     return loops, ""
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def flat(tensor: torch.Tensor) -> np.ndarray:

@@ -22,6 +22,7 @@ from ..console import muted
 from ..controllers import Controller
 from ..errors import MemberError, OptionError, TensorError, UndeclaredError
 from ..fields import Field, merge
+from ..kernels import compiled
 from ..kernels.rows import Rows, row_sums, spread_rows
 from ..options import Options, parse
 from ..options.spelling import close, question
@@ -229,7 +230,7 @@ def apply(chain: Chain, batch: Batch[torch.Tensor | None]) -> Result:
 
 def compile_for(chain: Chain) -> None:
     """Apply the chain to three responses of the dtypes that a run has, so that its loops are compiled before the first
-    step.
+    step. Where numba cannot compile one, torch serves in their place.
 
     Raises:
         UndeclaredError: a member reads what it did not ask for. What else fails here says nothing of a real batch.
@@ -250,8 +251,9 @@ def compile_for(chain: Chain) -> None:
             apply(chain, batch)
         except UndeclaredError:
             raise
-        except Exception:
-            pass
+        except Exception as error:
+            if compiled.give_up(error):
+                compile_for(chain)
 
 
 def _change(link: Link[Estimating], batch: Batch[Any]) -> Change:

@@ -127,7 +127,8 @@ class EGSW(Transform[EGSWOptions]):
         fields = {Field.WEIGHT: "channel"} if options.channel == "loss" else {}
         fields |= {Field.KL_WEIGHT: "weigh_kl"} if fields and options.weigh_kl else {}
         alone = (
-            "the softmax over one response is 1: nothing would change; set it to 2 or more, or {section}.scope=batch"
+            "the softmax over one response is 1: nothing would change; set it to 2 or more, or {section}.scope=batch "
+            "with a base that needs no group, such as gae"
         )
         return Requirements(
             **uncertainty.needs(options.entropy),

@@ -7,7 +7,7 @@ import dataclasses
 from ..kernels.grpo_s import grpo_s
 from ..options import documented, option
 from .interface import Objective
-from .shaped import COEFFICIENT, PAPER, ShapedBase, ShapingOptions
+from .shaped import CLIP, COEFFICIENT, PAPER, ShapedBase, ShapingOptions
 
 
 @documented
@@ -42,4 +42,4 @@ class GRPOS(ShapedBase[GRPOSOptions]):
     kernel = grpo_s
     coefficients = ("beta1", "beta2")
     per_token = False
-    objective = Objective(("grpo_s", "grpo_s_geometric"), "seq-mean-token-mean", PAPER)
+    objective = Objective(("grpo_s", "grpo_s_geometric"), "seq-mean-token-mean", PAPER, CLIP)

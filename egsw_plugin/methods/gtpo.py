@@ -7,7 +7,7 @@ import dataclasses
 from ..kernels.gtpo import gtpo
 from ..options import documented, option
 from .interface import Objective
-from .shaped import COEFFICIENT, NORM_SCOPE, PAPER, ShapedBase, ShapingOptions
+from .shaped import CLIP, COEFFICIENT, NORM_SCOPE, PAPER, ShapedBase, ShapingOptions
 
 
 @documented
@@ -42,4 +42,4 @@ class GTPO(ShapedBase[GTPOOptions]):
     kernel = gtpo
     coefficients = ("alpha1", "alpha2")
     per_token = True
-    objective = Objective(("gtpo",), "token-mean", PAPER)
+    objective = Objective(("gtpo",), "token-mean", PAPER, CLIP)

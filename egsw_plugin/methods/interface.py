@@ -179,11 +179,13 @@ GRADED = Setting(
 
 @dataclass(frozen=True)
 class Objective:
-    """The objective of a paper: its policy losses (the first one preferred), its aggregation, its source."""
+    """The objective of a paper: its policy losses (the first one preferred), its aggregation, its source, and by how
+    much its ratio may lie below and above 1."""
 
     losses: tuple[str, ...]
     aggregation: str
     source: str
+    clip: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from .. import measure
 from ..errors import TensorError
 from ..kernels.groups import mixed_groups
 from ..kernels.normalization import Normalization
-from ..kernels.shaped import Shaped
-from ..kernels.shaping import Shaping
+from ..kernels.shaping import Shaped, Shaping
 from ..options import Options, documented, option
 from ..options.checks import entropy_range, flag, in_range, one_of, zero_or_magnitude
 from .interface import GRADED, SUCCESS, THRESHOLD, Base, Batch, Change, Objective, Requirements, Setting, Success
 
 LARGEST = 1e38  # float32 holds it
 PAPER = "arXiv 2508.04349"
+CLIP = (0.2, 0.28)  # of the paper's ratio, below and above 1
 
 COEFFICIENT = zero_or_magnitude(1e-15, 1e15)  # float32 then holds every reward, and 1 / its standard deviation
 NORM_SCOPE = (

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import verl.trainer
 from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
@@ -70,9 +71,10 @@ def _compose_places(path: str | None, name: str, overrides: list[str]) -> DictCo
         GlobalHydra.instance().clear()
         with initialize_config_module((path or VERL_CONFIGS).removeprefix("pkg://"), version_base=None):
             return compose(name, overrides=overrides)
-    if not Path(path).is_absolute():
-        raise OptionError("--config-path", path, "hydra takes it as relative to verl's folder; use an absolute path")
-    return _compose_in(Path(path), name, overrides)
+    folder = Path(verl.trainer.__path__[0], path)  # to which hydra takes it as relative: that of main_ppo
+    if not folder.is_dir():
+        raise OptionError("--config-path", path, f"there is no folder {folder}; use an absolute path")
+    return _compose_in(folder.resolve(), name, overrides)
 
 
 def _compose_in(folder: Path, name: str, overrides: list[str]) -> DictConfig:

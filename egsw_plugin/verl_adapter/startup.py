@@ -20,6 +20,7 @@ from .. import __version__
 from ..console import say, warn_once
 from ..errors import BridgeError, MemberError, OptionError
 from ..fields import Field
+from ..kernels import compiled
 from ..methods import LOSSES, MEMBERS
 from ..methods.chain import Chain, Link, compile_for
 from ..methods.places import CHAIN, CREDIT, ESTIMATOR, LOSS_MODE, OWN
@@ -46,6 +47,7 @@ from .configuration import (
 AGGREGATION = "actor_rollout_ref.actor.loss_agg_mode"
 KL_LOSS = "actor_rollout_ref.actor.use_kl_loss"
 KL_COEF = "actor_rollout_ref.actor.kl_loss_coef"
+CLIP = "actor_rollout_ref.actor.clip_ratio"
 CALCULATE_ENTROPY = "actor_rollout_ref.actor.calculate_entropy"
 ENTROPY_COEFF = "actor_rollout_ref.actor.entropy_coeff"
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
@@ -124,6 +126,8 @@ def check_trainer(config: Any, trainer: str, old_trainer: str | None = None) -> 
     loss = select(config, LOSS_MODE, "vanilla")
     options = f" {plan.loss.options.describe()}".rstrip() if plan.loss is not None else ""
     compile_for(plan.chain)
+    if why := compiled.attempt()[1]:
+        warn_once(f"the advantage step runs in torch, to the same result, slower and in more memory: {why}")
     say(
         f"egsw-plugin {__version__} on verl {verl.__version__}: adv_estimator={name} {_described(plan.chain)}; "
         f"policy loss {loss}{options}"
@@ -493,6 +497,7 @@ def _warnings(config: Any, plan: Plan) -> Iterator[str]:
             yield f"{error} (unless sessions of your agent loop have several outputs, which make more mini-batches)"
     yield from _opposed(plan)
     yield from _idle_critic(config, plan)
+    yield from _without_baseline(config, plan)
     if plan.controlled and select(config, "trainer.save_freq", -1) <= 0:
         frequency, names = select(config, "trainer.save_freq", -1), ", ".join(plan.controlled)
         yield (
@@ -514,13 +519,42 @@ def _pairing(config: Any, plan: Plan) -> Iterator[str]:
     preferred, own = wanted.losses[0], plan.chain is None
     fixes = [] if loss in wanted.losses or own else [f"{LOSS_MODE}={preferred}"]
     fixes += [] if aggregation == wanted.aggregation else [f"{AGGREGATION}={wanted.aggregation}"]
-    fixes += [f"{KL_LOSS}=False"] if not own and select(config, KL_LOSS, False) else []
+    kl = " and a KL loss" if not own and select(config, KL_LOSS, False) else ""
+    fixes += [f"{KL_LOSS}=False"] if kl else []
+    clipped, far = "", False
+    if wanted.clip is not None and not any(
+        link.requirements.fields.keys() & {Field.CLIP_LOW, Field.CLIP_HIGH} for link in links
+    ):
+        low, high = (_bound(config, side) for side in ("low", "high"))
+        clipped = f"a ratio within 1 - {wanted.clip[0]:g} and 1 + {wanted.clip[1]:g}, "
+        # verl's own 0.2 above alone is no reason for a word: many papers have it.
+        far = not all(paper / 2 <= bound <= 2 * paper for bound, paper in zip((low, high), wanted.clip, strict=True))
+        if fixes or far:
+            own_bounds = zip(("low", "high"), (low, high), wanted.clip, strict=True)
+            fixes += [f"{CLIP}_{side}={paper:g}" for side, bound, paper in own_bounds if bound != paper]
     if fixes:
         subject = f"{LOSS_MODE}={loss}" if plan.chain is None else f"{ESTIMATOR}={plan.chain.name}"
-        kl = " and a KL loss" if KL_LOSS in fixes[-1] else ""
+        bounds = f", a ratio within 1 - {low:g} and 1 + {high:g}" if far else ""
         yield (
-            f"{subject} with policy loss {loss}, {aggregation}{kl} is not the objective of {wanted.source} "
-            f"({preferred}, {wanted.aggregation}, no dual clip, no KL term); for that set {' '.join(fixes)}"
+            f"{subject} with policy loss {loss}, {aggregation}{bounds}{kl} is not the objective of {wanted.source} "
+            f"({preferred}, {wanted.aggregation}, {clipped}no dual clip, no KL term); for that set {' '.join(fixes)}"
+        )
+
+
+def _bound(config: Any, side: str) -> float:
+    """By how much a policy loss lets the ratio lie below or above 1, as verl's losses read it."""
+    bound = select(config, f"{CLIP}_{side}")
+    return float(select(config, CLIP, 0.2) if bound is None else bound)
+
+
+def _without_baseline(config: Any, plan: Plan) -> Iterator[str]:
+    """A base that compares the responses to a prompt, of which there is one."""
+    if plan.chain is None or isinstance(plan.chain.base, Link) or select(config, RESPONSES, 1) != 1:
+        return
+    if bases.VERL_BASES.get(plan.chain.base, bases.VerlBase()).of_outcome:
+        yield (
+            f"{RESPONSES}=1: {plan.chain.base} has no other response to compare one with, and leaves its reward as it "
+            f"is; set it to 2 or more, or {plan.chain.base_key}={bases.GAE} with critic.enable=True"
         )
 
 
