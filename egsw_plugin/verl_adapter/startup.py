@@ -549,7 +549,7 @@ def _bound(config: Any, side: str) -> float:
 
 def _without_baseline(config: Any, plan: Plan) -> Iterator[str]:
     """A base that compares the responses to a prompt, of which there is one."""
-    if plan.chain is None or isinstance(plan.chain.base, Link) or select(config, RESPONSES, 1) != 1:
+    if plan.chain is None or isinstance(plan.chain.base, Link) or _responses(config) != 1:
         return
     if bases.VERL_BASES.get(plan.chain.base, bases.VerlBase()).of_outcome:
         yield (
