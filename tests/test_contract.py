@@ -220,6 +220,9 @@ KEYS = [
     "algorithm.use_kl_in_reward",
     "algorithm.use_pf_ppo",
     "actor_rollout_ref.actor.calculate_entropy",
+    "actor_rollout_ref.actor.clip_ratio",
+    "actor_rollout_ref.actor.clip_ratio_high",
+    "actor_rollout_ref.actor.clip_ratio_low",
     "actor_rollout_ref.actor.entropy_coeff",
     "actor_rollout_ref.actor.entropy_from_logits_with_chunking",
     "actor_rollout_ref.actor.fsdp_config",
@@ -274,6 +277,7 @@ FREE = (
     *("algorithm.credit", "algorithm.egsw", "algorithm.gtpo", "algorithm.grpo_s", "algorithm.record"),
     *("reward.reward_kwargs", "reward.reward_model.", "data.md"),
     *("reward.custom_reward_function.reward_kwargs", "actor_rollout_ref.actor.fsdp_config.mixed_precision"),
+    "actor_rollout_ref.actor.veomni",  # of another model_engine
 )
 
 

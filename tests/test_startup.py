@@ -107,6 +107,11 @@ EGSW = "algorithm.adv_estimator=egsw"
         (["algorithm.norm_adv_by_std_in_grpo=1"], "algorithm.norm_adv_by_std_in_grpo=1", "use true or false"),
         (["algorithm.gamma='0.9'"], "algorithm.gamma='0.9'", "use a finite number, not text"),
         (
+            ["+algorithm.egsw={base: rloo_vectorized, scope: batch}", "actor_rollout_ref.rollout.n=1"],
+            "actor_rollout_ref.rollout.n=1",
+            "set it to 2 or more",
+        ),
+        (
             ["+algorithm.egsw={base: grpo_passk, scope: batch}", "actor_rollout_ref.rollout.n=1"],
             "actor_rollout_ref.rollout.n=1",
             "base grpo_passk compares responses; set it to 2 or more",
@@ -419,16 +424,41 @@ def test_loops_are_compiled_without_a_word_about_their_batch(warnings_of):
     assert warnings_of(EGSW, "+algorithm.egsw={temperature: auto, effective_share: 0.3}") == []
 
 
-def test_a_loop_that_numba_cannot_compile_is_said_and_left_to_torch(warnings_of, monkeypatch):
+@pytest.mark.parametrize("loop", ["egsw", "measure_mask"])
+def test_a_loop_that_numba_cannot_compile_is_said_and_left_to_torch(warnings_of, monkeypatch, loop):
     """As with another numba than the one that was tried, which compiles the smallest of them all the same."""
     monkeypatch.setattr(compiled, "_REFUSED", [])
-    monkeypatch.setattr(loops, "egsw", numba.njit(lambda *args: object() + args))
+    monkeypatch.setattr(loops, loop, numba.njit(lambda *args: object() + args))
     (warning,) = warnings_of(EGSW)
     assert "the advantage step runs in torch, to the same result, slower and in more memory: TypingError" in warning
     rewards, mask, index, entropy = random_batch(1)
     advantages, _ = core_algos.get_adv_estimator_fn("egsw")(rewards, mask, index, entropy=entropy)
     monkeypatch.undo()
     assert torch.allclose(advantages, core_algos.get_adv_estimator_fn("egsw")(rewards, mask, index, entropy=entropy)[0])
+
+
+def test_a_members_own_loop_that_cannot_be_compiled_says_nothing_of_ours(warnings_of, tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(OWN_LOOP)
+    assert warnings_of(f"algorithm.adv_estimator={path}:Own") == []
+    assert compiled.attempt()[0] is not None
+
+
+OWN_LOOP = """
+import numba
+from egsw_plugin.methods.interface import Change, Requirements, Transform
+from egsw_plugin.options import NoOptions
+
+class Own(Transform[NoOptions]):
+    name = "own"
+    options_type = NoOptions
+
+    def requirements(self, options):
+        return Requirements()
+
+    def apply(self, options, batch):
+        return Change(numba.njit(lambda x: object() + x)(batch.advantages.numpy()))
+"""
 
 
 @pytest.mark.parametrize("name", ["egsw", "gtpo", "grpo_s"])
@@ -441,7 +471,7 @@ def test_one_response_a_prompt_can_be_weighed_over_the_batch():
     validate(EGSW, "actor_rollout_ref.rollout.n=1", "+algorithm.egsw.scope=batch")
 
 
-@pytest.mark.parametrize("base,warned", [("grpo", True), ("rloo", True), ("reinforce_plus_plus", False)])
+@pytest.mark.parametrize("base,warned", [("grpo", True), ("opo", True), ("reinforce_plus_plus", False)])
 def test_one_response_a_prompt_without_a_baseline_is_warned_of(warnings_of, base, warned):
     weighed = f"+algorithm.egsw={{scope: batch, base: {base}}}"
     said = warnings_of(EGSW, "actor_rollout_ref.rollout.n=1", weighed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import traceback
 from types import ModuleType
 
 import numpy as np
@@ -26,12 +27,21 @@ _REFUSED: list[str] = []  # what numba said of a loop that it could not compile 
 
 
 def give_up(error: Exception) -> bool:
-    """Whether an error is of a loop that numba could not compile; if so, torch serves from here on.
+    """Whether an error is of a loop of ours that numba could not compile; if so, torch serves from here on.
 
     >>> give_up(ValueError("of a member"))
     False
     """
-    if type(error).__module__.partition(".")[0] not in ("numba", "llvmlite"):
+    caller = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        name = str(frame.f_globals.get("__name__"))
+        if name.startswith("numba."):
+            break
+        caller = name
+    else:
+        return False
+    # A member may have loops of its own; ours are called from beside this file.
+    if _REFUSED or caller.rpartition(".")[0] != __name__.rpartition(".")[0]:
         return False
     _REFUSED.append(_said(error))
     return True
@@ -51,7 +61,7 @@ def _imported() -> tuple[ModuleType | None, str]:
 
 
 def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def flat(tensor: torch.Tensor) -> np.ndarray:

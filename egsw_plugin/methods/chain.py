@@ -235,9 +235,20 @@ def compile_for(chain: Chain) -> None:
     Raises:
         UndeclaredError: a member reads what it did not ask for. What else fails here says nothing of a real batch.
     """
+    with muted():
+        try:
+            apply(chain, _trial(chain))
+        except UndeclaredError:
+            raise
+        except Exception as error:
+            if compiled.give_up(error):
+                compile_for(chain)
+
+
+def _trial(chain: Chain) -> Batch[Any]:
     mask = torch.ones(3, 2, dtype=torch.int64)
     level = torch.tensor([[1.0], [-1.0], [0.0]])
-    batch = Batch(
+    return Batch(
         base=None if isinstance(chain.base, Link) else level,
         advantages=None,
         rows=Rows.measure(mask),
@@ -246,14 +257,6 @@ def compile_for(chain: Chain) -> None:
         outcome=level.squeeze(1),
         tensors={name: -torch.ones(3, 2) if "log_prob" in name else torch.ones(3, 2) for name in chain.tensors},
     )
-    with muted():
-        try:
-            apply(chain, batch)
-        except UndeclaredError:
-            raise
-        except Exception as error:
-            if compiled.give_up(error):
-                compile_for(chain)
 
 
 def _change(link: Link[Estimating], batch: Batch[Any]) -> Change:

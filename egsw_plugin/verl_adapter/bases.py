@@ -28,16 +28,18 @@ class VerlBase:
 
     varying: its advantages differ from token to token, and each output of a session is a trajectory of its own, as in
     verl. of_outcome: one advantage a response, from the sum of its rewards alone, spread over its tokens. responses:
-    least number of them to a prompt.
+    least number of them to a prompt. compares: its baseline is the other responses to the prompt, without which it has
+    none.
     """
 
     varying: bool = False
     of_outcome: bool = False
     responses: int = 1
+    compares: bool = False
     supported: bool = True
 
 
-OF_OUTCOME = VerlBase(of_outcome=True)
+OF_OUTCOME = VerlBase(of_outcome=True, compares=True)
 # Need what verl's trainer has only where adv_estimator is their name.
 UNSUPPORTED = VerlBase(supported=False)
 # Those that differ from `VerlBase()`: called with rewards, mask, index and config.
@@ -47,8 +49,10 @@ VERL_BASES = {
     "grpo": OF_OUTCOME,
     "grpo_vectorized": OF_OUTCOME,
     "rloo": OF_OUTCOME,
-    "rloo_vectorized": OF_OUTCOME,
+    "rloo_vectorized": VerlBase(of_outcome=True, responses=2),  # gives one that is alone 0
     "grpo_passk": VerlBase(of_outcome=True, responses=2),
+    "opo": VerlBase(compares=True),
+    "gpg": VerlBase(compares=True),
     "remax": UNSUPPORTED,
     "optimal_token_baseline": UNSUPPORTED,
     "tir_optimal_token_baseline": UNSUPPORTED,

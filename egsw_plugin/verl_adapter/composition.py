@@ -72,7 +72,7 @@ def _compose_places(path: str | None, name: str, overrides: list[str]) -> DictCo
         with initialize_config_module((path or VERL_CONFIGS).removeprefix("pkg://"), version_base=None):
             return compose(name, overrides=overrides)
     folder = Path(verl.trainer.__path__[0], path)  # to which hydra takes it as relative: that of main_ppo
-    if not folder.is_dir():
+    if not folder.is_dir() and not Path(path).is_absolute():
         raise OptionError("--config-path", path, f"there is no folder {folder}; use an absolute path")
     return _compose_in(folder.resolve(), name, overrides)
 

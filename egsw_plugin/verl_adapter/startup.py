@@ -23,6 +23,7 @@ from ..fields import Field
 from ..kernels import compiled
 from ..methods import LOSSES, MEMBERS
 from ..methods.chain import Chain, Link, compile_for
+from ..methods.interface import Objective
 from ..methods.places import CHAIN, CREDIT, ESTIMATOR, LOSS_MODE, OWN
 from ..methods.registry import is_file
 from ..options import encode, show, walk
@@ -48,6 +49,7 @@ AGGREGATION = "actor_rollout_ref.actor.loss_agg_mode"
 KL_LOSS = "actor_rollout_ref.actor.use_kl_loss"
 KL_COEF = "actor_rollout_ref.actor.kl_loss_coef"
 CLIP = "actor_rollout_ref.actor.clip_ratio"
+CLIPPED = {Field.CLIP_LOW, Field.CLIP_HIGH}
 CALCULATE_ENTROPY = "actor_rollout_ref.actor.calculate_entropy"
 ENTROPY_COEFF = "actor_rollout_ref.actor.entropy_coeff"
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
@@ -521,40 +523,39 @@ def _pairing(config: Any, plan: Plan) -> Iterator[str]:
     fixes += [] if aggregation == wanted.aggregation else [f"{AGGREGATION}={wanted.aggregation}"]
     kl = " and a KL loss" if not own and select(config, KL_LOSS, False) else ""
     fixes += [f"{KL_LOSS}=False"] if kl else []
-    clipped, far = "", False
-    if wanted.clip is not None and not any(
-        link.requirements.fields.keys() & {Field.CLIP_LOW, Field.CLIP_HIGH} for link in links
-    ):
-        low, high = (_bound(config, side) for side in ("low", "high"))
-        clipped = f"a ratio within 1 - {wanted.clip[0]:g} and 1 + {wanted.clip[1]:g}, "
-        # verl's own 0.2 above alone is no reason for a word: many papers have it.
-        far = not all(paper / 2 <= bound <= 2 * paper for bound, paper in zip((low, high), wanted.clip, strict=True))
-        if fixes or far:
-            own_bounds = zip(("low", "high"), (low, high), wanted.clip, strict=True)
-            fixes += [f"{CLIP}_{side}={paper:g}" for side, bound, paper in own_bounds if bound != paper]
-    if fixes:
+    clip = {} if any(link.requirements.fields.keys() & CLIPPED for link in links) else _clip(config, wanted)
+    # verl's own 0.2 above alone is no reason for a word: many papers have it.
+    far = any(not paper / 2 <= bound <= 2 * paper for bound, paper in clip.values())
+    if fixes or far:
+        fixes += [f"{key}={paper:g}" for key, (bound, paper) in clip.items() if bound != paper]
         subject = f"{LOSS_MODE}={loss}" if plan.chain is None else f"{ESTIMATOR}={plan.chain.name}"
-        bounds = f", a ratio within 1 - {low:g} and 1 + {high:g}" if far else ""
+        here, papers = (
+            "".join(f", {key.rpartition('.')[2]}={pair[n]:g}" for key, pair in clip.items()) for n in (0, 1)
+        )
         yield (
-            f"{subject} with policy loss {loss}, {aggregation}{bounds}{kl} is not the objective of {wanted.source} "
-            f"({preferred}, {wanted.aggregation}, {clipped}no dual clip, no KL term); for that set {' '.join(fixes)}"
+            f"{subject} with policy loss {loss}, {aggregation}{here if far else ''}{kl} is not the objective of "
+            f"{wanted.source} ({preferred}, {wanted.aggregation}{papers}, no dual clip, no KL term); for that set "
+            f"{' '.join(fixes)}"
         )
 
 
-def _bound(config: Any, side: str) -> float:
-    """By how much a policy loss lets the ratio lie below or above 1, as verl's losses read it."""
-    bound = select(config, f"{CLIP}_{side}")
-    return float(select(config, CLIP, 0.2) if bound is None else bound)
+def _clip(config: Any, wanted: Objective) -> dict[str, tuple[float, float]]:
+    """By how much the ratio may lie below and above 1, here and in the paper, by key; verl judges what is no number."""
+    found = {}
+    for side, paper in zip(("low", "high"), wanted.clip or (), strict=False):
+        bound = select(config, f"{CLIP}_{side}")
+        found[f"{CLIP}_{side}"] = (select(config, CLIP, paper) if bound is None else bound, paper)
+    return found if all(isinstance(bound, int | float) for bound, _ in found.values()) else {}
 
 
 def _without_baseline(config: Any, plan: Plan) -> Iterator[str]:
     """A base that compares the responses to a prompt, of which there is one."""
     if plan.chain is None or isinstance(plan.chain.base, Link) or _responses(config) != 1:
         return
-    if bases.VERL_BASES.get(plan.chain.base, bases.VerlBase()).of_outcome:
+    if bases.VERL_BASES.get(plan.chain.base, bases.VerlBase()).compares:
         yield (
-            f"{RESPONSES}=1: {plan.chain.base} has no other response to compare one with, and leaves its reward as it "
-            f"is; set it to 2 or more, or {plan.chain.base_key}={bases.GAE} with critic.enable=True"
+            f"{RESPONSES}=1: {plan.chain.base} has no other response to compare one with, and so no baseline; "
+            f"set it to 2 or more, or {plan.chain.base_key}={bases.GAE} with critic.enable=True"
         )
 
 
