@@ -518,6 +518,16 @@ def test_a_checkpoint_of_fsdp_is_of_one_number_of_workers():
     assert "os.path.join(global_step_folder, 'actor')" in ast.unparse(source(BASE, "PPOTrainer._load_checkpoint"))
 
 
+def test_the_sections_by_which_doctor_knows_an_experimental_trainer():
+    """verl's own check of a configuration takes one of these trainers, too."""
+    folder = Path(inspect.getfile(importlib.import_module("verl"))).parent
+    files = {path.stem: path.read_text() for path in folder.glob("experimental/*/config/*.yaml")}
+    known = {name for name, text in files.items() if re.search(r"^(async_training|rollout):", text, re.MULTILINE)}
+    assert known == files.keys() and len(known) >= 4
+    ordinary = (folder / "trainer/config").glob("_generated_ppo_*.yaml")
+    assert not any(re.search(r"^(async_training|rollout):", path.read_text(), re.MULTILINE) for path in ordinary)
+
+
 def test_estimators_of_verls_own_are_named_as_in_its_enumeration():
     names = find(CORE, "AdvantageEstimator")
     assert issubclass(names, str) and issubclass(names, enum.Enum)  # a name and a member are the same key

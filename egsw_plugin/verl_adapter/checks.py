@@ -23,8 +23,8 @@ FLOATING = "float64, float32, float16, bfloat16"
 
 FLOAT32_ENTROPY = (
     "set actor_rollout_ref.model.use_remove_padding=True with "
-    "actor_rollout_ref.actor.entropy_from_logits_with_chunking=True (of model_engine=veomni and torchtitan "
-    "actor_rollout_ref.actor.veomni.entropy_from_logits_with_chunking, ....torchtitan....) and "
+    "actor_rollout_ref.actor.entropy_from_logits_with_chunking=True (with model_engine=veomni "
+    "actor_rollout_ref.actor.veomni.entropy_from_logits_with_chunking=True, alike with torchtitan) and "
     "actor_rollout_ref.model.use_fused_kernels=False (fused kernels give it in the model's type), or with FSDP "
     "'+actor_rollout_ref.actor.fsdp_config.mixed_precision={param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}'"
 )
